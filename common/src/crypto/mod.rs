@@ -1,0 +1,11 @@
+//! Hashes, TPM key derivation, and verification of TPM signatures.
+
+mod digest;
+mod kdf;
+mod spki;
+mod verify;
+
+pub use self::spki::subject_public_key_info;
+pub use digest::{Digest, Hasher, hash};
+pub use kdf::{hmac, kdfa, kdfe};
+pub use verify::{SignatureError, VerifyingKey, VerifyingKeyError};
