@@ -5,11 +5,13 @@
 //!
 //! - [`tpm`]: the structures of TPM 2.0 Part 2 that evidence consists of
 //! - [`crypto`]: hashes, key derivation, signature verification
+//! - [`attestation_attribute`]: how a certification request carries the TPM's statement about its key
 //! - [`binding`]: the value that ties a TPM's statement to one challenge and one request
 //! - [`wire`]: the messages of the HTTP protocol
 //! - [`id`], [`nonce`], [`clock`], [`random`], [`secret`], [`blob`]: newtypes
 #![forbid(unsafe_code)]
 
+pub mod attestation_attribute;
 pub mod binding;
 pub mod blob;
 pub mod clock;
