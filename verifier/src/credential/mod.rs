@@ -1,1 +1,18 @@
-//! (being written)
+//! Credentials: what a request must prove, who signs, and what is signed.
+//!
+//! - [`request`]: a PKCS#10 with the TPM's statement about its key → [`request::BoundKey`]
+//! - [`authority`]: the issuing CA, its own root or an intermediate under the operator's CA; [`files`]: its files
+//! - [`issue`]: [`request::BoundKey`] → X.509-SVID, in two steps, so that a serial number is on record before its
+//!   certificate exists
+//! - [`presented`]: an X.509-SVID that comes back over mTLS
+//!
+//! Apart from [`files`] nothing here does I/O, and nothing here reads a clock or draws a random number on its own.
+
+pub mod authority;
+mod certificate;
+pub mod files;
+pub mod issue;
+pub mod presented;
+pub mod request;
+mod request_error;
+pub mod serial;

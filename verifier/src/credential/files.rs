@@ -1,0 +1,152 @@
+//! The CA's files: a certificate chain that anyone may read, and a key that only its owner may.
+//!
+//! The key file is the commit point of [`store`]: it is written last, atomically, and never over another. A certificate
+//! without a key beside it never signed anything, and may be replaced.
+
+use std::fs::{File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rootbound_common::clock::Timestamp;
+use rootbound_common::id::TrustDomain;
+use rustix::fs::OFlags;
+use zeroize::Zeroizing;
+
+use super::authority::{Authority, AuthorityError};
+
+/// Five RSA-4096 certificates with the text that `openssl x509 -text` puts before them stay below.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// Why the CA's files cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// There is a key already.
+    #[error("{path} exists: a CA key is never overwritten")]
+    KeyExists {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// Not a regular file.
+    #[error("{path} is not a regular file")]
+    NotAFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Someone else could read or write the key.
+    #[error("{path} has mode {mode:03o}: only its owner may have access to a CA key (chmod 600)")]
+    KeyMode {
+        /// The key file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The key is another user's.
+    #[error("{path} belongs to user {owner}, must belong to root or to the user that runs the verifier")]
+    KeyOwner {
+        /// The key file.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// Larger than any honest one.
+    #[error("{path} is larger than {MAX_FILE} bytes")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Reading or writing failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The files hold no usable CA.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+}
+
+/// Writes an authority to two new files: the chain with mode 0644, the key with mode 0600.
+pub fn store(authority: &Authority, certificate: &Path, key: &Path) -> Result<(), FileError> {
+    if key.symlink_metadata().is_ok() {
+        return Err(FileError::KeyExists { path: key.to_owned() });
+    }
+    write(certificate, authority.chain_pem().as_bytes(), 0o644, Existing::Replace)?;
+    write(key, authority.private_key_pem()?.as_bytes(), 0o600, Existing::Refuse)
+}
+
+/// Loads an authority from two files.
+pub fn load(
+    certificate: &Path,
+    key: &Path,
+    trust_domain: TrustDomain,
+    now: Timestamp,
+) -> Result<Authority, FileError> {
+    let chain = read(certificate, |_| Ok(()))?;
+    let key = read(key, only_its_owner(key))?;
+    Ok(Authority::load(&chain, &key, trust_domain, now)?)
+}
+
+/// Checks the opened file, not the path, which could change in between.
+fn only_its_owner(path: &Path) -> impl Fn(&std::fs::Metadata) -> Result<(), FileError> {
+    move |file| {
+        let mode = file.mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(FileError::KeyMode { path: path.to_owned(), mode });
+        }
+        if file.uid() != 0 && file.uid() != rustix::process::geteuid().as_raw() {
+            return Err(FileError::KeyOwner { path: path.to_owned(), owner: file.uid() });
+        }
+        Ok(())
+    }
+}
+
+fn read(
+    path: &Path,
+    check: impl Fn(&std::fs::Metadata) -> Result<(), FileError>,
+) -> Result<Zeroizing<String>, FileError> {
+    let failed = |source| FileError::Io { path: path.to_owned(), source };
+    // Without O_NONBLOCK a FIFO in the file's place would stop the start-up.
+    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let file = File::options().read(true).custom_flags(nonblocking).open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(FileError::NotAFile { path: path.to_owned() });
+    }
+    check(&metadata)?;
+    // Room for everything at once: a String that grows leaves copies of the key behind.
+    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(MAX_FILE).unwrap_or(0) + 1));
+    let read = file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(failed)?;
+    if u64::try_from(read).is_ok_and(|read| read <= MAX_FILE) {
+        Ok(text)
+    } else {
+        Err(FileError::TooLarge { path: path.to_owned() })
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Existing {
+    Replace,
+    Refuse,
+}
+
+/// Writes beside the target, syncs, and renames: a reader sees all or nothing, also after a crash.
+fn write(path: &Path, content: &[u8], mode: u32, existing: Existing) -> Result<(), FileError> {
+    let failed = |source| FileError::Io { path: path.to_owned(), source };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Created with mode 0600.
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    file.write_all(content).map_err(failed)?;
+    file.as_file().set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    match existing {
+        Existing::Replace => file.persist(path).map_err(|error| failed(error.error))?,
+        Existing::Refuse => file.persist_noclobber(path).map_err(|error| match error.error.kind() {
+            io::ErrorKind::AlreadyExists => FileError::KeyExists { path: path.to_owned() },
+            _ => failed(error.error),
+        })?,
+    };
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+}
