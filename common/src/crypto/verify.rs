@@ -200,3 +200,49 @@ fn der(curve: Curve, r: &[u8], s: &[u8]) -> Result<Vec<u8>, SignatureError> {
     out.append(&mut body);
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
+    };
+
+    use super::*;
+    use crate::tpm::put_sized;
+
+    /// TPMT_PUBLIC of a restricted signing key with nameAlg SHA-256 and no policy, by hand.
+    fn public(scheme: SignatureScheme, curve: Curve, point: &[u8]) -> Public {
+        let mut area = vec![0x00, 0x23, 0x00, 0x0b, 0x00, 0x05, 0x04, 0x72, 0x00, 0x00, 0x00, 0x10];
+        for field in [scheme.tpm_id(), scheme.hash().tpm_id(), curve.tpm_id(), 0x0010] {
+            area.extend(field.to_be_bytes());
+        }
+        let (x, y) = point[1..].split_at(curve.size());
+        put_sized(&mut area, x);
+        put_sized(&mut area, y);
+        Public::parse(&area).unwrap()
+    }
+
+    #[test]
+    fn ecdsa_signatures_of_both_curves_verify_with_and_without_leading_zeros() {
+        for (curve, hash, algorithm) in [
+            (Curve::P256, HashAlgorithm::Sha256, &ECDSA_P256_SHA256_FIXED_SIGNING),
+            (Curve::P384, HashAlgorithm::Sha384, &ECDSA_P384_SHA384_FIXED_SIGNING),
+        ] {
+            let pair = EcdsaKeyPair::generate(algorithm).unwrap();
+            let scheme = SignatureScheme::Ecdsa(hash);
+            let key =
+                VerifyingKey::of_public_area(&public(scheme, curve, pair.public_key().as_ref())).unwrap();
+            let signed = pair.sign(&SystemRandom::new(), b"message").unwrap();
+            let (r, s) = signed.as_ref().split_at(curve.size());
+            let padded = [&[0][..], s].concat();
+            for (r, s) in [(r, s), (strip(r), strip(s)), (r, padded.as_slice())] {
+                let signature = Signature { scheme, value: SignatureValue::Ecdsa { r, s } };
+                assert_eq!(key.verify(b"message", &signature), Ok(()), "{curve:?}");
+                assert_eq!(key.verify(b"massage", &signature), Err(SignatureError::Invalid), "{curve:?}");
+            }
+            let swapped = Signature { scheme, value: SignatureValue::Ecdsa { r: s, s: r } };
+            assert_eq!(key.verify(b"message", &swapped), Err(SignatureError::Invalid), "{curve:?}");
+        }
+    }
+}
