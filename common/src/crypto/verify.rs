@@ -101,12 +101,13 @@ impl VerifyingKey {
                 self.key.verify_sig(message, value)
             }
             (Encoding::Fixed(curve), SignatureValue::Ecdsa { r, s }) => {
-                let mut fixed = [0; 2 * Curve::P384.size()];
+                let mut longest = [0; 2 * Curve::P384.size()];
+                // Cut first: s ends where the curve's own size ends.
+                let fixed = longest.get_mut(..2 * curve.size()).ok_or(SignatureError::EcdsaNumbers)?;
                 let (left, right) = fixed.split_at_mut(curve.size());
                 pad(left, r)?;
                 pad(right, s)?;
-                let used = fixed.get(..2 * curve.size()).unwrap_or(&fixed);
-                self.key.verify_sig(message, used)
+                self.key.verify_sig(message, fixed)
             }
             (Encoding::Der(curve), SignatureValue::Ecdsa { r, s }) => {
                 self.key.verify_sig(message, &der(curve, r, s)?)
