@@ -17,6 +17,18 @@ impl<const MAX: usize> Blob<MAX> {
         if bytes.len() <= MAX { Some(Self(bytes)) } else { None }
     }
 
+    /// As many bytes as fit, known when compiling.
+    #[must_use]
+    pub fn from_array(bytes: [u8; MAX]) -> Self {
+        Self(bytes.to_vec())
+    }
+
+    /// No bytes.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self(Vec::new())
+    }
+
     /// The bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

@@ -5,8 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::crypto::hash;
-use crate::tpm::HashAlgorithm;
+use crate::crypto::sha256;
 
 /// Why a text is not an identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,12 +32,7 @@ impl NodeId {
     /// The id of the machine whose EK has this DER SubjectPublicKeyInfo.
     #[must_use]
     pub fn of_endorsement_key(subject_public_key_info: &[u8]) -> Self {
-        let digest = hash(HashAlgorithm::Sha256, &[subject_public_key_info]);
-        let mut bytes = [0; 32];
-        for (to, from) in bytes.iter_mut().zip(digest.as_bytes()) {
-            *to = *from;
-        }
-        Self(bytes)
+        Self(sha256(&[subject_public_key_info]))
     }
 
     /// An id out of the store.

@@ -137,6 +137,16 @@ pub fn hash(algorithm: HashAlgorithm, parts: &[&[u8]]) -> Digest {
     hasher.finish()
 }
 
+/// The SHA-256 of the parts, one after the other, as bytes: for ids and keys of rows.
+#[must_use]
+pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    let mut state = Sha256::new();
+    for part in parts {
+        state.update(part);
+    }
+    state.finalize().into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,6 @@ mod spki;
 mod verify;
 
 pub use self::spki::subject_public_key_info;
-pub use digest::{Digest, Hasher, hash};
+pub use digest::{Digest, Hasher, hash, sha256};
 pub use kdf::{hmac, kdfa, kdfe};
 pub use verify::{SignatureError, VerifyingKey, VerifyingKeyError};
