@@ -1,1 +1,10 @@
-//! (being written)
+//! Evidence: from bytes that anybody can send to facts that one TPM vouches for.
+//!
+//! - [`quote`]: [`authenticate`], the checklist of `docs/PROTOCOL.md`, and what it returns
+//! - [`continuity`]: one TPM's clock goes forward; a clone's or a rolled-back one's does not
+
+mod continuity;
+mod quote;
+
+pub use continuity::{Continuity, ContinuityError, check as check_continuity};
+pub use quote::{Authenticated, EvidenceError, Observed, StoredQuote, Unproven, authenticate, restore};
