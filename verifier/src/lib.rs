@@ -17,6 +17,7 @@ pub mod http;
 pub mod jobs;
 pub mod node;
 pub mod policy;
+pub mod posture;
 pub mod reference;
 pub mod store;
 pub mod telemetry;

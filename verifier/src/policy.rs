@@ -1,1 +1,104 @@
-//! (being written)
+//! Decisions: who gets what, now. A refusal is a result.
+
+use rootbound_common::clock::Timestamp;
+use rootbound_common::crypto::sha256;
+use rootbound_common::id::{NodeId, SpiffeId, TrustDomain};
+
+use crate::appraisal::{Appraisal, Verdict};
+use crate::credential::issue::IssueRequest;
+use crate::credential::request::BoundKey;
+use crate::credential::serial::SerialNumber;
+use crate::node::Standing;
+use crate::reference::Profile;
+
+/// The permission to issue one credential to one key, once. Only [`decide_issue`] makes it; issuing consumes it.
+#[derive(Debug)]
+pub struct Grant {
+    subject: SpiffeId,
+    key: BoundKey,
+    not_after: Timestamp,
+}
+
+impl Grant {
+    /// SHA-256 of the key's SubjectPublicKeyInfo, for the record.
+    #[must_use]
+    pub fn key_digest(&self) -> [u8; 32] {
+        sha256(&[self.key.subject_public_key_info()])
+    }
+
+    /// What to issue, once.
+    pub(crate) fn into_request(self, serial: SerialNumber, now: Timestamp) -> IssueRequest {
+        IssueRequest { subject: self.subject, key: self.key, now, not_after: self.not_after, serial }
+    }
+}
+
+/// Why a node gets no credential. Each has a stable code and words for an operator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// Nobody has said that the machine is ours.
+    #[error("the node is not admitted: an operator has to approve it")]
+    Pending,
+    /// The machine is ours no longer.
+    #[error("the node is retired")]
+    Retired,
+    /// What was observed is explained by no reference value.
+    #[error("the node's posture is contraindicated: {first} ({count} deviations)")]
+    PostureContraindicated {
+        /// The first deviation, in words.
+        first: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// The evidence was too old by the time of the decision.
+    #[error("the node's posture is stale")]
+    PostureStale,
+}
+
+impl Denial {
+    /// Stable, for machines.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Pending => "admission_pending",
+            Self::Retired => "node_retired",
+            Self::PostureContraindicated { .. } => "posture_contraindicated",
+            Self::PostureStale => "posture_stale",
+        }
+    }
+}
+
+/// Decides whether a node gets an X.509-SVID for a key.
+///
+/// Established when a grant returns: the node is admitted · its appraisal is affirming, by a profile · the evidence is
+/// fresh by that profile. The key is bound to the node's TPM and boot state (its type says so).
+pub fn decide_issue(
+    node: NodeId,
+    standing: Standing,
+    appraisal: &Appraisal,
+    key: BoundKey,
+    domain: &TrustDomain,
+    now: Timestamp,
+) -> Result<Grant, Denial> {
+    match standing {
+        Standing::Pending => return Err(Denial::Pending),
+        Standing::Retired => return Err(Denial::Retired),
+        Standing::Admitted { .. } => {}
+    }
+    let profile = affirming(appraisal)?;
+    if now.since(appraisal.evidence_at()) > profile.body().freshness() {
+        return Err(Denial::PostureStale);
+    }
+    let not_after = now.plus(profile.body().credential_lifetime);
+    Ok(Grant { subject: domain.node(node), key, not_after })
+}
+
+/// The profile by which an appraisal is affirming.
+fn affirming(appraisal: &Appraisal) -> Result<&Profile, Denial> {
+    match (appraisal.verdict(), appraisal.profile()) {
+        (Verdict::Affirming, Some(profile)) => Ok(profile),
+        (Verdict::Affirming | Verdict::Contraindicated, _) => Err(Denial::PostureContraindicated {
+            first: appraisal.deviations().first().map(ToString::to_string).unwrap_or_default(),
+            count: appraisal.deviations().len(),
+        }),
+    }
+}

@@ -1,1 +1,211 @@
-//! (being written)
+//! Appraisal: what observed values mean, by reference values. A deviation is unexpected, not broken.
+
+use rootbound_common::clock::Timestamp;
+use rootbound_common::crypto::Digest;
+use rootbound_common::id::NodeId;
+use rootbound_common::tpm::{HashAlgorithm, PcrIndex};
+use rootbound_common::wire::v1::DeviationReport;
+use serde::{Deserialize, Serialize};
+
+use crate::evidence::Observed;
+use crate::node::Labels;
+use crate::reference::{NoProfile, Profile, ReferenceBook, Versioned, idle_bank};
+
+/// What an appraisal came to. Staleness is no verdict: it is read off the clock when somebody asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Reference values explain everything observed.
+    Affirming,
+    /// They do not.
+    Contraindicated,
+}
+
+/// An observed value that no reference value explains, or a judgement that could not be made: both count the same.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Deviation {
+    /// No profile fits, or two do.
+    #[error("{0}")]
+    NoProfile(NoProfile),
+    /// The profile asks for a PCR that the quote, made before the profile changed, does not have.
+    #[error("{bank} PCR {pcr} was not quoted, and the profile needs it")]
+    NotQuoted {
+        /// The bank.
+        bank: HashAlgorithm,
+        /// The PCR.
+        pcr: PcrIndex,
+    },
+    /// Nothing was measured into the bank.
+    #[error("bank {bank} is idle: nothing was measured into it, so its values say nothing")]
+    IdleBank {
+        /// The bank.
+        bank: HashAlgorithm,
+    },
+    /// No current set has a value for the PCR.
+    #[error("{bank} PCR {pcr} has no reference value (observed {observed})")]
+    NoReference {
+        /// The bank.
+        bank: HashAlgorithm,
+        /// The PCR.
+        pcr: PcrIndex,
+        /// What was observed.
+        observed: Digest,
+    },
+    /// The value is none of the accepted ones.
+    #[error("{bank} PCR {pcr} is {observed}, none of the {} accepted values", accepted.len())]
+    PcrMismatch {
+        /// The bank.
+        bank: HashAlgorithm,
+        /// The PCR.
+        pcr: PcrIndex,
+        /// What was observed.
+        observed: Digest,
+        /// What would have been accepted.
+        accepted: Vec<Digest>,
+    },
+}
+
+impl Deviation {
+    /// Stable, for machines.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NoProfile(NoProfile::None) => "no_profile",
+            Self::NoProfile(NoProfile::Ambiguous { .. }) => "profile_ambiguous",
+            Self::NotQuoted { .. } => "pcr_not_quoted",
+            Self::IdleBank { .. } => "bank_idle",
+            Self::NoReference { .. } => "no_reference_value",
+            Self::PcrMismatch { .. } => "pcr_mismatch",
+        }
+    }
+
+    /// For the wire and the store.
+    #[must_use]
+    pub fn report(&self) -> DeviationReport {
+        let (bank, pcr, observed, accepted) = match self {
+            Self::NoProfile(_) => (None, None, None, &[][..]),
+            Self::NotQuoted { bank, pcr } => (Some(*bank), Some(*pcr), None, &[][..]),
+            Self::IdleBank { bank } => (Some(*bank), None, None, &[][..]),
+            Self::NoReference { bank, pcr, observed } => (Some(*bank), Some(*pcr), Some(observed), &[][..]),
+            Self::PcrMismatch { bank, pcr, observed, accepted } => {
+                (Some(*bank), Some(*pcr), Some(observed), accepted.as_slice())
+            }
+        };
+        DeviationReport {
+            code: self.code().to_owned(),
+            detail: self.to_string(),
+            bank,
+            pcr,
+            observed: observed.map(ToString::to_string),
+            accepted: accepted.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+/// What one node's observed values mean, with the versions that say so. Only [`appraise`] makes it.
+#[derive(Debug, Clone)]
+pub struct Appraisal {
+    node: NodeId,
+    evidence_at: Timestamp,
+    profile: Option<Profile>,
+    references: Vec<Versioned>,
+    deviations: Vec<Deviation>,
+}
+
+impl Appraisal {
+    /// Whose.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Affirming when there is no deviation.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        if self.deviations.is_empty() { Verdict::Affirming } else { Verdict::Contraindicated }
+    }
+
+    /// When the evidence was made, at the earliest.
+    #[must_use]
+    pub fn evidence_at(&self) -> Timestamp {
+        self.evidence_at
+    }
+
+    /// The profile that was used; `None` is a deviation.
+    #[must_use]
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profile.as_ref()
+    }
+
+    /// The reference sets that were used.
+    #[must_use]
+    pub fn references(&self) -> &[Versioned] {
+        &self.references
+    }
+
+    /// What no reference value explains.
+    #[must_use]
+    pub fn deviations(&self) -> &[Deviation] {
+        &self.deviations
+    }
+}
+
+/// Appraises what was observed on a node with these labels.
+///
+/// Established when the verdict is affirming: exactly one profile fits best · every PCR that it selects was quoted · no
+/// selected bank is idle · every selected PCR has a value that one of the profile's current sets accepts. A named set
+/// that does not exist accepts nothing.
+#[must_use]
+pub fn appraise(observed: &Observed, labels: &Labels, book: &ReferenceBook) -> Appraisal {
+    let mut appraisal = Appraisal {
+        node: observed.node(),
+        evidence_at: observed.evidence_at(),
+        profile: None,
+        references: Vec::new(),
+        deviations: Vec::new(),
+    };
+    let profile = match book.profile(labels) {
+        Ok(profile) => profile,
+        Err(none) => {
+            appraisal.deviations.push(Deviation::NoProfile(none));
+            return appraisal;
+        }
+    };
+    let sets: Vec<_> = profile.body().references.iter().filter_map(|name| book.set(name)).collect();
+    if let Some(bank) = idle_bank(observed.pcrs()) {
+        appraisal.deviations.push(Deviation::IdleBank { bank });
+    }
+    for (bank, pcrs) in profile.body().pcrs.banks() {
+        for pcr in pcrs.iter() {
+            let accepted = sets.iter().flat_map(|set| set.accepted.of(bank, pcr));
+            let deviation = match observed.pcrs().get(bank, pcr) {
+                None => Some(Deviation::NotQuoted { bank, pcr }),
+                Some(value) => judge(bank, pcr, value, accepted),
+            };
+            appraisal.deviations.extend(deviation);
+        }
+    }
+    appraisal.references = sets.iter().map(|set| set.id.clone()).collect();
+    appraisal.profile = Some(profile.clone());
+    appraisal
+}
+
+fn judge<'a>(
+    bank: HashAlgorithm,
+    pcr: PcrIndex,
+    observed: &Digest,
+    accepted: impl Iterator<Item = &'a Digest>,
+) -> Option<Deviation> {
+    let mut others = Vec::new();
+    for value in accepted {
+        if value == observed {
+            return None;
+        }
+        others.push(*value);
+    }
+    Some(if others.is_empty() {
+        Deviation::NoReference { bank, pcr, observed: *observed }
+    } else {
+        Deviation::PcrMismatch { bank, pcr, observed: *observed, accepted: others }
+    })
+}

@@ -1,0 +1,299 @@
+//! Live posture: how each node stands now, in memory, read by every decision.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use rootbound_common::clock::Timestamp;
+use rootbound_common::id::{NodeId, TrustDomain};
+use rootbound_common::tpm;
+use rootbound_common::wire::v1::{DeviationReport, PostureReport, PostureStatus};
+use serde::{Deserialize, Serialize};
+
+use crate::appraisal::{Appraisal, Verdict};
+use crate::credential::presented::PresentedSvid;
+use crate::credential::serial::SerialNumber;
+use crate::node::{Labels, Standing};
+
+/// The outcome of a node's last appraisal, as kept in memory and in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Posture {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// When the evidence was made, at the earliest.
+    pub evidence_at: Timestamp,
+    /// For how long the evidence counts, by the profile that was used.
+    pub fresh_for: Duration,
+    /// `name@version` of the profile.
+    pub profile: Option<String>,
+    /// `name@version` of each reference set.
+    pub references: Vec<String>,
+    /// What no reference value explains.
+    pub deviations: Vec<DeviationReport>,
+}
+
+impl Posture {
+    /// Of an appraisal.
+    #[must_use]
+    pub fn of(appraisal: &Appraisal) -> Self {
+        Self {
+            verdict: appraisal.verdict(),
+            evidence_at: appraisal.evidence_at(),
+            fresh_for: appraisal.profile().map_or(Duration::ZERO, |profile| profile.body().freshness()),
+            profile: appraisal.profile().map(|profile| profile.id().to_string()),
+            references: appraisal.references().iter().map(ToString::to_string).collect(),
+            deviations: appraisal.deviations().iter().map(crate::appraisal::Deviation::report).collect(),
+        }
+    }
+
+    /// How the node stands at a time. A contraindication does not fade: stale is only what would be affirming.
+    #[must_use]
+    pub fn status(&self, now: Timestamp) -> PostureStatus {
+        match self.verdict {
+            Verdict::Contraindicated => PostureStatus::Contraindicated,
+            Verdict::Affirming if now.since(self.evidence_at) > self.fresh_for => PostureStatus::Stale,
+            Verdict::Affirming => PostureStatus::Affirming,
+        }
+    }
+
+    /// For the wire.
+    #[must_use]
+    pub fn report(&self, now: Timestamp) -> PostureReport {
+        PostureReport {
+            status: self.status(now),
+            evidence_at: Some(self.evidence_at),
+            profile: self.profile.clone(),
+            references: self.references.clone(),
+            deviations: self.deviations.clone(),
+        }
+    }
+}
+
+/// The report of a node that never showed evidence.
+#[must_use]
+pub fn unknown() -> PostureReport {
+    PostureReport {
+        status: PostureStatus::Unknown,
+        evidence_at: None,
+        profile: None,
+        references: Vec::new(),
+        deviations: Vec::new(),
+    }
+}
+
+/// A credential that was recorded when it was issued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveCredential {
+    /// Its serial number.
+    pub serial: SerialNumber,
+    /// From when on it is not valid any more.
+    pub not_after: Timestamp,
+}
+
+/// A node as decisions see it.
+#[derive(Debug, Clone)]
+pub struct LiveNode {
+    /// The revision in the store that this shows: an older one never replaces a newer.
+    pub revision: u64,
+    /// Where it is in its life.
+    pub standing: Standing,
+    /// What operators say of it.
+    pub labels: Labels,
+    /// Name of the enrolled AK.
+    pub attestation_key: tpm::Name,
+    /// Its posture; `None` before the first evidence by this AK.
+    pub posture: Option<Posture>,
+    /// The credentials issued under this AK that have not expired: any other is not ours, or is superseded.
+    pub credentials: Vec<LiveCredential>,
+}
+
+/// Why a caller with a certificate of ours is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AdmissionError {
+    /// No client certificate.
+    #[error("this endpoint needs a client certificate that the verifier issued")]
+    NoCertificate,
+    /// The certificate names no node of this trust domain.
+    #[error("the certificate is not a node's")]
+    NotANode,
+    /// Not a node that we know.
+    #[error("the certificate names a node that is not enrolled")]
+    UnknownNode,
+    /// Waiting for an operator.
+    #[error("the node is not admitted")]
+    Pending,
+    /// Gone for good.
+    #[error("the node is retired")]
+    Retired,
+    /// Past its life.
+    #[error("the certificate expired at {0}")]
+    Expired(Timestamp),
+    /// Not recorded for this node and its AK.
+    #[error("the certificate was superseded by a new enrolment of its node, or was never issued")]
+    Superseded,
+    /// No evidence yet.
+    #[error("the node's posture is unknown: it has not shown evidence since it enrolled")]
+    PostureUnknown,
+    /// Too old.
+    #[error("the node's posture is stale: its last evidence is of {0}")]
+    PostureStale(Timestamp),
+    /// It drifted.
+    #[error("the node's posture is contraindicated: {0}")]
+    PostureContraindicated(String),
+}
+
+impl AdmissionError {
+    /// Stable, for machines.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NoCertificate => "certificate_required",
+            Self::NotANode => "not_a_node",
+            Self::UnknownNode => "unknown_node",
+            Self::Pending => "admission_pending",
+            Self::Retired => "node_retired",
+            Self::Expired(_) => "certificate_expired",
+            Self::Superseded => "certificate_superseded",
+            Self::PostureUnknown => "posture_unknown",
+            Self::PostureStale(_) => "posture_stale",
+            Self::PostureContraindicated(_) => "posture_contraindicated",
+        }
+    }
+}
+
+/// A node that may act now. Only [`Fleet::admit`] makes it; it is used at once, never kept.
+#[derive(Debug)]
+pub struct AdmittedNode {
+    id: NodeId,
+    certificate: PresentedSvid,
+    node: Arc<LiveNode>,
+    report: PostureReport,
+}
+
+impl AdmittedNode {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The certificate.
+    #[must_use]
+    pub fn certificate(&self) -> &PresentedSvid {
+        &self.certificate
+    }
+
+    /// The node.
+    #[must_use]
+    pub fn node(&self) -> &LiveNode {
+        &self.node
+    }
+
+    /// Its posture at the time of admission.
+    #[must_use]
+    pub fn report(&self) -> &PostureReport {
+        &self.report
+    }
+}
+
+/// Every node, as decisions see it. A change is visible to the next reader.
+#[derive(Debug, Default)]
+pub struct Fleet {
+    nodes: RwLock<HashMap<NodeId, Arc<LiveNode>>>,
+}
+
+impl Fleet {
+    /// The fleet as the store has it.
+    #[must_use]
+    pub fn new(nodes: impl IntoIterator<Item = (NodeId, LiveNode)>) -> Self {
+        let nodes = nodes.into_iter().map(|(id, node)| (id, Arc::new(node))).collect();
+        Self { nodes: RwLock::new(nodes) }
+    }
+
+    /// How a node stands.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> Option<Arc<LiveNode>> {
+        self.nodes.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// How many nodes there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.nodes.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Puts a node as it was just read from the store, unless a newer revision is here already. Expired credentials are
+    /// dropped on the way.
+    pub fn put(&self, id: NodeId, mut node: LiveNode, now: Timestamp) {
+        node.credentials.retain(|credential| credential.not_after >= now);
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        if nodes.get(&id).is_none_or(|here| here.revision <= node.revision) {
+            nodes.insert(id, Arc::new(node));
+        }
+    }
+
+    /// Shows the outcome of an appraisal that was just recorded as `revision`, unless a newer one is here already: two
+    /// that were recorded one after the other may arrive in the other order. A credential that was recorded with it
+    /// counts from now on.
+    pub fn appraised(
+        &self,
+        id: NodeId,
+        revision: u64,
+        posture: Posture,
+        credential: Option<LiveCredential>,
+        now: Timestamp,
+    ) {
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(node) = nodes.get_mut(&id).filter(|node| node.revision <= revision) {
+            let node = Arc::make_mut(node);
+            node.revision = revision;
+            node.posture = Some(posture);
+            node.credentials.retain(|credential| credential.not_after >= now);
+            node.credentials.extend(credential);
+        }
+    }
+
+    /// Judges a caller by how its node stands now.
+    ///
+    /// Established when this returns, in this order: the certificate names a node of this domain · the node is enrolled · admitted and not retired · the certificate
+    /// has not expired · it was issued to this node under the AK that is enrolled now · the node has shown evidence, it
+    /// is affirming, and it is fresh.
+    pub fn admit(
+        &self,
+        certificate: Option<PresentedSvid>,
+        domain: &TrustDomain,
+        now: Timestamp,
+    ) -> Result<AdmittedNode, AdmissionError> {
+        let certificate = certificate.ok_or(AdmissionError::NoCertificate)?;
+        let id = domain.node_of(&certificate.spiffe_id).ok_or(AdmissionError::NotANode)?;
+        let node = self.node(id).ok_or(AdmissionError::UnknownNode)?;
+        match node.standing {
+            Standing::Pending => return Err(AdmissionError::Pending),
+            Standing::Retired => return Err(AdmissionError::Retired),
+            Standing::Admitted { .. } => {}
+        }
+        if certificate.not_after < now {
+            return Err(AdmissionError::Expired(certificate.not_after));
+        }
+        if !node.credentials.iter().any(|credential| credential.serial == certificate.serial) {
+            return Err(AdmissionError::Superseded);
+        }
+        let posture = node.posture.as_ref().ok_or(AdmissionError::PostureUnknown)?;
+        let report = posture.report(now);
+        match report.status {
+            PostureStatus::Affirming => Ok(AdmittedNode { id, certificate, node, report }),
+            PostureStatus::Unknown => Err(AdmissionError::PostureUnknown),
+            PostureStatus::Stale => Err(AdmissionError::PostureStale(posture.evidence_at)),
+            PostureStatus::Warning | PostureStatus::Contraindicated => {
+                let first = posture.deviations.first().map(|deviation| deviation.detail.clone());
+                Err(AdmissionError::PostureContraindicated(first.unwrap_or_default()))
+            }
+        }
+    }
+}
