@@ -1,1 +1,32 @@
-//! (being written)
+//! Background jobs: idempotent, without input, run when the clock or a test says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::flows::Verifier;
+
+/// How often housekeeping runs: spent challenges live about two intervals, so that the table stays small.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Runs housekeeping until told to stop. Decisions and expired certificates are kept for `keep`.
+///
+/// The first thing is to appraise every node again: a change of reference values whose appraisals a crash cut short is
+/// finished here.
+pub async fn run(verifier: Arc<Verifier>, keep: Duration, stop: CancellationToken) {
+    match verifier.reappraise_all().await {
+        Ok(done) => tracing::info!(nodes = done.nodes, "appraised again after the start"),
+        Err(error) => tracing::error!(%error, "could not appraise the nodes again"),
+    }
+    let mut due = tokio::time::interval(EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = due.tick() => {}
+        }
+        if let Err(error) = verifier.forget(keep).await {
+            tracing::error!(%error, "housekeeping failed; it is tried again in a minute");
+        }
+    }
+}

@@ -1,1 +1,171 @@
-//! (being written)
+//! The stories, each readable top to bottom. They alone hold a store *and* the road.
+//!
+//! - [`enroll`]: a machine shows its TPM, proves that it holds it, and becomes a node
+//! - [`attest`]: a node shows evidence, is appraised, and gets a credential, or does not
+//! - [`operate`]: what an operator changes, and what follows from it
+
+pub mod attest;
+pub mod enroll;
+pub mod operate;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rand_core::{CryptoRng, Rng};
+use rootbound_common::clock::{Clock, Timestamp};
+use rootbound_common::id::{NodeId, TrustDomain};
+use rootbound_common::random;
+
+use crate::challenge::ChallengeKey;
+use crate::credential::authority::Authority;
+use crate::enrollment::{EndorsementRoots, RevocationPolicy};
+use crate::posture::Fleet;
+use crate::reference::ReferenceBook;
+use crate::store::{DecisionKind, DecisionRecord, Store, StoreError};
+
+/// Bounds that the stories keep, each with its reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How old a quote may be when it arrives: a TPM signs in under two seconds, a busy machine and network add some.
+    pub oldest_quote: Duration,
+    /// How long a TPM may take for TPM2_ActivateCredential with an RSA key, and the network for its answer.
+    pub activation: Duration,
+    /// Enrolments that may wait at once: each is a row of about 2 KB.
+    pub pending_enrollments: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            oldest_quote: Duration::from_secs(30),
+            activation: Duration::from_secs(60),
+            pending_enrollments: 10_000,
+        }
+    }
+}
+
+/// What every story needs.
+pub struct Verifier {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    trust_domain: TrustDomain,
+    roots: EndorsementRoots,
+    revocation: RevocationPolicy,
+    authority: Authority,
+    challenge_key: ChallengeKey,
+    limits: Limits,
+    fleet: Fleet,
+    book: ArcSwap<ReferenceBook>,
+}
+
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verifier").field("trust_domain", &self.trust_domain).finish_non_exhaustive()
+    }
+}
+
+/// What a [`Verifier`] is made of.
+pub struct Parts {
+    /// History and registrations.
+    pub store: Arc<dyn Store>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The name of the fleet.
+    pub trust_domain: TrustDomain,
+    /// The TPM manufacturers that are trusted.
+    pub roots: EndorsementRoots,
+    /// What an EK certificate without a current CRL counts as.
+    pub revocation: RevocationPolicy,
+    /// The CA.
+    pub authority: Authority,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("trust_domain", &self.trust_domain).finish_non_exhaustive()
+    }
+}
+
+impl Verifier {
+    /// Reads what the store has: the fleet, the reference values, the challenge key.
+    pub async fn start(parts: Parts) -> Result<Self, StoreError> {
+        let candidate = rootbound_common::secret::Secret::generate(&mut random::system());
+        let challenge_key = parts.store.challenge_key(candidate).await?;
+        let book = parts.store.reference_book().await?;
+        let fleet = Fleet::new(parts.store.live_nodes(parts.clock.now()).await?);
+        Ok(Self {
+            store: parts.store,
+            clock: parts.clock,
+            trust_domain: parts.trust_domain,
+            roots: parts.roots,
+            revocation: parts.revocation,
+            authority: parts.authority,
+            challenge_key,
+            limits: parts.limits,
+            fleet,
+            book: ArcSwap::from_pointee(book),
+        })
+    }
+
+    /// The time now.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The name of the fleet.
+    #[must_use]
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// The CA.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// How each node stands now.
+    #[must_use]
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// The store, for what is only shown.
+    #[must_use]
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// Brings memory up to what the store has of a node.
+    async fn refresh(&self, node: NodeId) -> Result<(), StoreError> {
+        let now = self.now();
+        if let Some(live) = self.store.live_node(node, now).await? {
+            self.fleet.put(node, live, now);
+        }
+        Ok(())
+    }
+}
+
+/// A decision record with a random id.
+fn decision(
+    now: Timestamp,
+    node: Option<NodeId>,
+    kind: DecisionKind,
+    granted: bool,
+    code: &str,
+    detail: String,
+) -> DecisionRecord {
+    let mut id = [0; 16];
+    rng().fill_bytes(&mut id);
+    let id = data_encoding::HEXLOWER.encode(&id);
+    DecisionRecord { id, at: now, node, kind, granted, code: code.to_owned(), detail }
+}
+
+/// Randomness for the stories; the road takes it as an argument.
+fn rng() -> impl CryptoRng {
+    random::system()
+}

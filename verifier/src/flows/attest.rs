@@ -1,0 +1,346 @@
+//! A node shows evidence, is appraised, and gets a credential, or does not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rootbound_common::blob::Blob;
+use rootbound_common::clock::Timestamp;
+use rootbound_common::id::NodeId;
+use rootbound_common::wire::v1::{
+    Challenge, ChallengeRequest, CredentialOutcome, EvidenceRequest, EvidenceResponse,
+};
+
+use super::{Verifier, decision, rng};
+use crate::appraisal::{Appraisal, Verdict, appraise};
+use crate::challenge::{ChallengeError, FreshChallenge, Terms, UnspentChallenge, mint};
+use crate::credential::issue::{IssueError, PreparedCertificate};
+use crate::credential::request::{Demand, ParsedRequest, RequestError};
+use crate::credential::serial::SerialNumber;
+use crate::evidence::{Authenticated, EvidenceError, Unproven, authenticate};
+use crate::node::{Name, NodeRecord, Standing};
+use crate::policy::{Denial, Grant, decide_issue};
+use crate::posture::{LiveCredential, Posture};
+use crate::reference::{ProfileBody, ReferenceBook};
+use crate::store::{CertificateRecord, DecisionKind, EvidenceRecord, Recorded, StoreError};
+
+/// Why evidence is refused: it proves nothing. What violates policy is no refusal, but a posture.
+#[derive(Debug, thiserror::Error)]
+pub enum AttestRefusal {
+    /// The challenge is not ours, or not in time.
+    #[error(transparent)]
+    Challenge(#[from] ChallengeError),
+    /// The challenge was answered before.
+    #[error("challenge was answered before: this is a replay")]
+    ChallengeSpent,
+    /// The caller's certificate is another node's.
+    #[error("the client certificate is another node's")]
+    OtherCaller,
+    /// Not a node that we know.
+    #[error("the node is not enrolled")]
+    UnknownNode,
+    /// Waiting for an operator.
+    #[error("the node is not admitted: an operator has to approve it")]
+    Pending,
+    /// Gone for good.
+    #[error("the node is retired")]
+    Retired,
+    /// The evidence does not verify.
+    #[error(transparent)]
+    Evidence(#[from] EvidenceError),
+    /// Somebody changed the node, or the reference values, while this was under way.
+    #[error("the node or the reference values changed meanwhile; try again with a new challenge")]
+    NodeChanged,
+}
+
+impl AttestRefusal {
+    /// Stable, for machines.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Challenge(ChallengeError::NotOurs | ChallengeError::Form(_)) => "challenge_invalid",
+            Self::Challenge(ChallengeError::FromTheFuture { .. }) => "challenge_from_the_future",
+            Self::Challenge(ChallengeError::Expired { .. }) => "challenge_expired",
+            Self::ChallengeSpent => "challenge_spent",
+            Self::OtherCaller => "caller_is_other_node",
+            Self::UnknownNode => "unknown_node",
+            Self::Pending => "admission_pending",
+            Self::Retired => "node_retired",
+            Self::Evidence(error) => error.code(),
+            Self::NodeChanged => "node_changed",
+        }
+    }
+}
+
+/// Why evidence was not judged.
+#[derive(Debug, thiserror::Error)]
+pub enum AttestError {
+    /// It is refused.
+    #[error(transparent)]
+    Refused(#[from] AttestRefusal),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What became of a request for a credential, before it is on the record.
+enum Answer<'a> {
+    /// None was asked for.
+    NotAsked,
+    /// The request itself is bad.
+    BadRequest(RequestError),
+    /// The request is good, the node does not get it.
+    Denied(Denial),
+    /// The decision stands, but no certificate can be made of it: the CA has expired, say.
+    Impossible(IssueError),
+    /// It does: everything but the signature is there.
+    Prepared(Box<PreparedCertificate<'a>>, CertificateRecord),
+}
+
+impl Verifier {
+    /// Gives a node a challenge to be answered at once.
+    pub async fn challenge(&self, request: &ChallengeRequest) -> Result<Challenge, AttestError> {
+        let node = self.admitted(request.node).await?;
+        Ok(self.mint(&node, None))
+    }
+
+    /// Judges evidence: the whole of the steady state, one request.
+    ///
+    /// `caller` is the node that the client certificate names, where there is one.
+    pub async fn attest(
+        &self,
+        request: EvidenceRequest,
+        caller: Option<NodeId>,
+    ) -> Result<EvidenceResponse, AttestError> {
+        let mut known = None;
+        let outcome = self.judge(request, caller, &mut known).await;
+        if let Err(AttestError::Refused(refusal)) = &outcome {
+            self.record_refusal(DecisionKind::Attest, known, refusal.code(), refusal.to_string()).await?;
+        }
+        outcome
+    }
+
+    async fn judge(
+        &self,
+        request: EvidenceRequest,
+        caller: Option<NodeId>,
+        known: &mut Option<NodeId>,
+    ) -> Result<EvidenceResponse, AttestError> {
+        let now = self.now();
+        let challenge = UnspentChallenge::open(&self.challenge_key, request.challenge.as_bytes(), now)
+            .map_err(AttestRefusal::from)?;
+        *known = Some(challenge.node());
+        if caller.is_some_and(|caller| caller != challenge.node()) {
+            return Err(AttestRefusal::OtherCaller.into());
+        }
+        let challenge = self.spend(challenge).await?;
+        let node = self.admitted(challenge.terms().node).await?;
+        let book = self.book.load_full();
+
+        let csr = request.certificate_request.as_ref().map(Blob::as_bytes);
+        let unproven = Unproven {
+            quote: request.quote.as_bytes(),
+            signature: request.signature.as_bytes(),
+            pcrs: request.pcrs,
+            certificate_request: csr,
+        };
+        let (key, last) = (&node.attestation_key, node.last_seen.as_ref());
+        let evidence = authenticate(challenge, unproven, node.id, key, last, now, self.limits.oldest_quote)
+            .map_err(AttestRefusal::from)?;
+        let appraisal = appraise(evidence.observed(), &node.labels, &book);
+        let answer = self.answer(csr, &node, &evidence, &appraisal, now);
+        let posture = Posture::of(&appraisal);
+        let revision = self.record(&node, &evidence, &posture, &answer, now).await?;
+        self.show(&node, revision, posture.clone(), &answer, now);
+        if !Arc::ptr_eq(&book, &self.book.load()) {
+            // What was decided stands on values that an operator has just replaced: nothing is handed out on them.
+            self.reappraise(node.id).await?;
+            return Err(AttestRefusal::NodeChanged.into());
+        }
+        Ok(EvidenceResponse {
+            posture: posture.report(now),
+            credential: self.hand_out(answer),
+            next: self.mint(&node, Some(self.interval(&node, &book))),
+        })
+    }
+
+    /// Spends a challenge, before anything that came with it is looked at.
+    async fn spend(&self, challenge: UnspentChallenge) -> Result<FreshChallenge, AttestError> {
+        let receipt = self.store.spend_challenge(&challenge).await?;
+        let fresh = receipt.and_then(|receipt| challenge.spent(receipt));
+        Ok(fresh.ok_or(AttestRefusal::ChallengeSpent)?)
+    }
+
+    async fn admitted(&self, id: NodeId) -> Result<NodeRecord, AttestError> {
+        let node = self.store.node(id).await?.ok_or(AttestRefusal::UnknownNode)?;
+        match node.standing {
+            Standing::Admitted { .. } => Ok(node),
+            Standing::Pending => Err(AttestRefusal::Pending.into()),
+            Standing::Retired => Err(AttestRefusal::Retired.into()),
+        }
+    }
+
+    /// Decides on the request for a credential, and prepares all of it but the signature.
+    fn answer(
+        &self,
+        csr: Option<&[u8]>,
+        node: &NodeRecord,
+        evidence: &Authenticated,
+        appraisal: &Appraisal,
+        now: Timestamp,
+    ) -> Answer<'_> {
+        let Some(csr) = csr else { return Answer::NotAsked };
+        let demand = Demand {
+            attestation_key: node.attestation_key.verifying_key(),
+            qualified_signer: evidence.qualified_signer(),
+            nonce: evidence.nonce(),
+            policy: evidence.credential_policy(),
+            pcrs: evidence.observed().pcrs(),
+        };
+        let key = match ParsedRequest::parse(csr).and_then(|request| request.verify(&demand)) {
+            Ok(key) => key,
+            Err(error) => return Answer::BadRequest(error),
+        };
+        match decide_issue(node.id, node.standing, appraisal, key, &self.trust_domain, now) {
+            Ok(grant) => self.prepare(grant, now).unwrap_or_else(Answer::Impossible),
+            Err(denial) => Answer::Denied(denial),
+        }
+    }
+
+    fn prepare(&self, grant: Grant, now: Timestamp) -> Result<Answer<'_>, IssueError> {
+        let key_digest = grant.key_digest();
+        let prepared = self.authority.prepare(grant.into_request(SerialNumber::generate(&mut rng()), now))?;
+        let record = CertificateRecord {
+            serial: prepared.serial(),
+            not_before: prepared.not_before(),
+            not_after: prepared.not_after(),
+            key_digest,
+        };
+        Ok(Answer::Prepared(Box::new(prepared), record))
+    }
+
+    /// Makes it durable: evidence, posture, decision, and the serial of the certificate, before that is signed.
+    async fn record(
+        &self,
+        node: &NodeRecord,
+        evidence: &Authenticated,
+        posture: &Posture,
+        answer: &Answer<'_>,
+        now: Timestamp,
+    ) -> Result<u64, AttestError> {
+        let (granted, code, detail) = match (answer, posture.verdict) {
+            (Answer::NotAsked, Verdict::Affirming) => (true, "affirming", String::new()),
+            (Answer::NotAsked, Verdict::Contraindicated) => {
+                let first = posture.deviations.first();
+                (false, "contraindicated", first.map(|first| first.detail.clone()).unwrap_or_default())
+            }
+            (Answer::BadRequest(error), _) => (false, error.code(), error.to_string()),
+            (Answer::Denied(denial), _) => (false, denial.code(), denial.to_string()),
+            (Answer::Impossible(error), _) => (false, ISSUING_FAILED, error.to_string()),
+            (Answer::Prepared(_, record), _) => {
+                (true, "credential_issued", format!("certificate {}", record.serial))
+            }
+        };
+        let certificate = match answer {
+            Answer::Prepared(_, record) => Some(record.clone()),
+            Answer::NotAsked | Answer::BadRequest(_) | Answer::Denied(_) | Answer::Impossible(_) => None,
+        };
+        let record = EvidenceRecord {
+            node: node.id,
+            revision: node.revision,
+            last_seen: *evidence.last_seen(),
+            quote: evidence.stored().clone(),
+            posture: posture.clone(),
+            certificate,
+            decision: decision(now, Some(node.id), DecisionKind::Attest, granted, code, detail),
+        };
+        match self.store.record_evidence(record).await? {
+            Recorded::Yes { revision } => Ok(revision),
+            Recorded::NodeChanged => Err(AttestRefusal::NodeChanged.into()),
+        }
+    }
+
+    /// Makes what was recorded visible to the next decision.
+    fn show(&self, node: &NodeRecord, revision: u64, posture: Posture, answer: &Answer<'_>, now: Timestamp) {
+        let credential = match answer {
+            Answer::Prepared(_, record) => {
+                Some(LiveCredential { serial: record.serial, not_after: record.not_after })
+            }
+            Answer::NotAsked | Answer::BadRequest(_) | Answer::Denied(_) | Answer::Impossible(_) => None,
+        };
+        let before = self.fleet.node(node.id).and_then(|node| node.posture.clone());
+        if before.is_none_or(|before| before.verdict != posture.verdict) {
+            let codes: Vec<_> = posture.deviations.iter().map(|deviation| deviation.code.as_str()).collect();
+            tracing::info!(node = %node.id, verdict = ?posture.verdict, ?codes, "posture changed");
+        }
+        self.fleet.appraised(node.id, revision, posture, credential, now);
+    }
+
+    /// Signs what was prepared and recorded, and lets it go.
+    fn hand_out(&self, answer: Answer<'_>) -> Option<CredentialOutcome> {
+        let refused =
+            |code: &str, detail: String| CredentialOutcome::Refused { code: code.to_owned(), detail };
+        match answer {
+            Answer::NotAsked => None,
+            Answer::BadRequest(error) => Some(refused(error.code(), error.to_string())),
+            Answer::Denied(denial) => Some(refused(denial.code(), denial.to_string())),
+            Answer::Impossible(error) => Some(issuing_failed(&error)),
+            Answer::Prepared(prepared, _) => Some(match prepared.issue() {
+                Ok(issued) => CredentialOutcome::Issued {
+                    renew_at: issued.renew_at(self.now(), &mut rng()),
+                    not_after: issued.not_after,
+                    certificate_chain: issued.chain_pem(),
+                    trust_bundle: self.authority.trust_bundle_pem(),
+                },
+                Err(error) => issuing_failed(&error),
+            }),
+        }
+    }
+
+    fn interval(&self, node: &NodeRecord, book: &ReferenceBook) -> Duration {
+        book.profile(&node.labels).map_or(Duration::from_secs(60), |profile| profile.body().interval)
+    }
+
+    /// Mints a challenge by the node's profile: to be answered at once, or after an interval.
+    ///
+    /// A node without a profile is asked for what the initial profile asks for, so that its evidence can be captured.
+    pub(super) fn mint(&self, node: &NodeRecord, interval: Option<Duration>) -> Challenge {
+        let now = self.now();
+        let book = self.book.load();
+        let (selection, credential_policy) = match book.profile(&node.labels) {
+            Ok(profile) => (profile.body().pcrs.clone(), profile.body().credential_policy),
+            Err(_) => {
+                let body = ProfileBody::initial(Name::default_set());
+                (body.pcrs, body.credential_policy)
+            }
+        };
+        let lifetime = interval.map_or(Duration::ZERO, |interval| interval * 2) + self.limits.oldest_quote;
+        let terms = Terms {
+            node: node.id,
+            selection: selection.clone(),
+            credential_policy,
+            issued_at: now,
+            expires_at: now.plus(lifetime),
+        };
+        let minted = mint(&self.challenge_key, &terms, &mut rng());
+        Challenge {
+            // A token with four banks has under 200 bytes.
+            token: Blob::new(minted.token).unwrap_or_else(Blob::empty),
+            nonce: Blob::from_array(*minted.nonce.as_bytes()),
+            selection,
+            credential_policy,
+            attest_in: interval.map_or(0, |interval| interval.as_secs()),
+            expires_in: lifetime.as_secs(),
+        }
+    }
+}
+
+const ISSUING_FAILED: &str = "issuing_failed";
+
+/// The node did nothing wrong; an operator finds the reason in the log and in the decision.
+fn issuing_failed(error: &IssueError) -> CredentialOutcome {
+    tracing::error!(%error, "could not make a certificate");
+    CredentialOutcome::Refused {
+        code: ISSUING_FAILED.to_owned(),
+        detail: "the verifier could not make the certificate; its log says why".to_owned(),
+    }
+}

@@ -1,0 +1,342 @@
+//! What an operator changes, and what follows from it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand_core::Rng;
+use rootbound_common::clock::Timestamp;
+use rootbound_common::id::NodeId;
+use rootbound_common::wire::v1::JoinToken;
+
+use super::enroll::digest_of_token;
+use super::{Verifier, decision, rng};
+use crate::appraisal::{Verdict, appraise};
+use crate::evidence::restore;
+use crate::node::{Labels, Name, NodeRecord};
+use crate::posture::Posture;
+use crate::reference::{
+    AcceptedPcrs, Profile, ProfileBody, ProfileError, Provenance, ReferenceError, ReferenceSet,
+};
+use crate::store::{
+    DecisionKind, DecisionRecord, InventoryEntry, JoinTokenRecord, NodeChange, Recorded, StoreError,
+};
+
+/// Who speaks over the administrative socket, and why.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    /// `uid 0`, as the kernel says.
+    pub author: String,
+    /// In their words; may be empty.
+    pub reason: String,
+}
+
+/// Why an operator's request is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum OperateError {
+    /// No such node.
+    #[error("there is no node {0}")]
+    UnknownNode(NodeId),
+    /// The node is in that state already.
+    #[error("nothing to do: node {0} is in that state already")]
+    Already(NodeId),
+    /// Too many labels.
+    #[error("a node has at most {} labels", Labels::MAX)]
+    TooManyLabels,
+    /// Nothing to capture from.
+    #[error("node {0} has shown no evidence since it enrolled: there is nothing to capture")]
+    NoEvidence(NodeId),
+    /// The stored quote does not verify any more.
+    #[error("the stored evidence of node {node} no longer verifies: {why}")]
+    StoredEvidence {
+        /// The node.
+        node: NodeId,
+        /// Which check failed.
+        why: String,
+    },
+    /// The values are no reference values.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// The profile is refused.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// No such set, inventory entry or token.
+    #[error("there is no {what} `{name}`")]
+    NoSuch {
+        /// What is missing.
+        what: &'static str,
+        /// Its name, which has the form of one.
+        name: String,
+    },
+    /// The token's life is out of bounds.
+    #[error("a join token lives between 1 minute and 30 days")]
+    JoinTokenLifetime,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl OperateError {
+    /// Stable, for machines.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownNode(_) => "unknown_node",
+            Self::Already(_) => "nothing_to_do",
+            Self::TooManyLabels => "too_many_labels",
+            Self::NoEvidence(_) => "no_evidence",
+            Self::StoredEvidence { .. } => "stored_evidence_invalid",
+            Self::Reference(_) => "reference_refused",
+            Self::Profile(_) => "profile_refused",
+            Self::NoSuch { .. } => "not_found",
+            Self::JoinTokenLifetime => "join_token_lifetime",
+            Self::Store(_) => "store_failed",
+        }
+    }
+}
+
+/// How many nodes were appraised again, and what that changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Reappraised {
+    /// Nodes with evidence.
+    pub nodes: u64,
+    /// Of these, how many are affirming now and were not before.
+    pub now_affirming: u64,
+    /// Of these, how many are contraindicated now and were not before.
+    pub now_contraindicated: u64,
+}
+
+impl Verifier {
+    /// Admits a pending node, or takes a retired one back.
+    pub async fn approve(&self, id: NodeId, operator: &Operator) -> Result<NodeRecord, OperateError> {
+        let change = self.store.approve_node(id, self.operated(id, operator, "approved")).await?;
+        self.changed(id, change).await
+    }
+
+    /// Retires a node: from now on it is refused everything.
+    pub async fn retire(&self, id: NodeId, operator: &Operator) -> Result<NodeRecord, OperateError> {
+        let change = self.store.retire_node(id, self.operated(id, operator, "retired")).await?;
+        self.changed(id, change).await
+    }
+
+    /// Sets labels and takes others away; the node is appraised by the profile that fits it now.
+    pub async fn label(
+        &self,
+        id: NodeId,
+        changes: Vec<(Name, Option<Name>)>,
+        operator: &Operator,
+    ) -> Result<NodeRecord, OperateError> {
+        let change = self.store.label_node(id, changes, self.operated(id, operator, "labelled")).await?;
+        let node = self.changed(id, change).await?;
+        self.reappraise(id).await?;
+        Ok(node)
+    }
+
+    fn operated(&self, id: NodeId, operator: &Operator, code: &str) -> DecisionRecord {
+        let detail = format!("{}: {}", operator.author, operator.reason);
+        decision(self.now(), Some(id), DecisionKind::Operate, true, code, detail)
+    }
+
+    async fn changed(&self, id: NodeId, change: NodeChange) -> Result<NodeRecord, OperateError> {
+        match change {
+            NodeChange::Changed(node) => {
+                self.refresh(id).await?;
+                Ok(*node)
+            }
+            NodeChange::Already(_) => Err(OperateError::Already(id)),
+            NodeChange::Unknown => Err(OperateError::UnknownNode(id)),
+            NodeChange::TooManyLabels => Err(OperateError::TooManyLabels),
+        }
+    }
+
+    /// Makes a reference set of what a node showed last. Its quote is verified once more.
+    pub async fn capture(
+        &self,
+        id: NodeId,
+        name: Name,
+        operator: &Operator,
+    ) -> Result<(ReferenceSet, Reappraised), OperateError> {
+        let node = self.store.node(id).await?.ok_or(OperateError::UnknownNode(id))?;
+        let quote = self.store.last_quote(id).await?.ok_or(OperateError::NoEvidence(id))?;
+        let observed = restore(quote, id, &node.attestation_key)
+            .map_err(|error| OperateError::StoredEvidence { node: id, why: error.to_string() })?;
+        let accepted = AcceptedPcrs::captured(observed.pcrs())?;
+        self.put_reference_set(name, accepted, operator).await
+    }
+
+    /// Writes the next version of a reference set, and appraises every node again.
+    pub async fn put_reference_set(
+        &self,
+        name: Name,
+        accepted: AcceptedPcrs,
+        operator: &Operator,
+    ) -> Result<(ReferenceSet, Reappraised), OperateError> {
+        let set = self.store.put_reference_set(name, accepted, self.provenance(operator)).await?;
+        tracing::info!(set = %set.id, author = %operator.author, "reference set written");
+        Ok((set, self.references_changed().await?))
+    }
+
+    /// Withdraws a reference set, and appraises every node again.
+    pub async fn remove_reference_set(
+        &self,
+        name: &Name,
+        operator: &Operator,
+    ) -> Result<Reappraised, OperateError> {
+        if !self.store.withdraw_reference_set(name, self.provenance(operator)).await? {
+            return Err(OperateError::NoSuch { what: "reference set", name: name.to_string() });
+        }
+        tracing::info!(set = %name, author = %operator.author, "reference set withdrawn");
+        self.references_changed().await
+    }
+
+    /// Writes the next version of a profile, and appraises every node again.
+    pub async fn put_profile(
+        &self,
+        name: Name,
+        body: ProfileBody,
+        operator: &Operator,
+    ) -> Result<(Profile, Reappraised), OperateError> {
+        body.check()?;
+        let profile = self.store.put_profile(name, body, self.provenance(operator)).await?;
+        tracing::info!(profile = %profile.id(), author = %operator.author, "profile written");
+        Ok((profile, self.references_changed().await?))
+    }
+
+    fn provenance(&self, operator: &Operator) -> Provenance {
+        Provenance {
+            author: operator.author.clone(),
+            reason: operator.reason.clone(),
+            created_at: self.now(),
+        }
+    }
+
+    async fn references_changed(&self) -> Result<Reappraised, OperateError> {
+        self.book.store(Arc::new(self.store.reference_book().await?));
+        self.reappraise_all().await.map_err(OperateError::Store)
+    }
+
+    /// Appraises the last evidence of every node by the reference values of now. Repeating it changes nothing.
+    pub async fn reappraise_all(&self) -> Result<Reappraised, StoreError> {
+        /// Nodes read at once: a page of about 2 MB.
+        const PAGE: u32 = 500;
+        let mut total = Reappraised::default();
+        let mut after = None;
+        loop {
+            let page = self.store.nodes(after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(total) };
+            after = Some(last.id);
+            for node in &page {
+                let Some((before, now)) = self.reappraise(node.id).await? else { continue };
+                total.nodes += 1;
+                let turned = |verdict| now == verdict && before != Some(verdict);
+                total.now_affirming += u64::from(turned(Verdict::Affirming));
+                total.now_contraindicated += u64::from(turned(Verdict::Contraindicated));
+            }
+        }
+    }
+
+    /// Appraises the last evidence of a node again; returns the verdict before and now, where there is evidence.
+    ///
+    /// Where the node changes meanwhile, what changed it was judged by the reference values of now.
+    pub(super) async fn reappraise(
+        &self,
+        id: NodeId,
+    ) -> Result<Option<(Option<Verdict>, Verdict)>, StoreError> {
+        let now = self.now();
+        let Some(node) = self.store.node(id).await? else { return Ok(None) };
+        let Some(quote) = self.store.last_quote(id).await? else { return Ok(None) };
+        let observed = restore(quote, id, &node.attestation_key).map_err(|error| {
+            StoreError::Inconsistent { what: "quote", id: id.to_string(), why: error.to_string() }
+        })?;
+        let posture = Posture::of(&appraise(&observed, &node.labels, &self.book.load()));
+        let before = self.fleet.node(id).and_then(|live| live.posture.clone());
+        let verdicts = Some((before.as_ref().map(|before| before.verdict), posture.verdict));
+        if before.as_ref() == Some(&posture) {
+            return Ok(verdicts);
+        }
+        let (granted, code) = match posture.verdict {
+            Verdict::Affirming => (true, "affirming"),
+            Verdict::Contraindicated => (false, "contraindicated"),
+        };
+        let detail = posture.deviations.first().map(|first| first.detail.clone()).unwrap_or_default();
+        let record = decision(now, Some(id), DecisionKind::Reappraise, granted, code, detail);
+        match self.store.record_reappraisal(id, node.revision, &posture, record).await? {
+            Recorded::Yes { revision } => self.fleet.appraised(id, revision, posture, None, now),
+            Recorded::NodeChanged => {}
+        }
+        Ok(verdicts)
+    }
+
+    /// Lists a machine as expected.
+    pub async fn add_inventory(
+        &self,
+        node: NodeId,
+        waive_endorsement: bool,
+        labels: Labels,
+        operator: &Operator,
+    ) -> Result<InventoryEntry, OperateError> {
+        let entry = InventoryEntry { node, waive_endorsement, labels, provenance: self.provenance(operator) };
+        self.store.put_inventory(&entry).await?;
+        Ok(entry)
+    }
+
+    /// Takes a machine off the list.
+    pub async fn remove_inventory(&self, node: NodeId) -> Result<(), OperateError> {
+        if self.store.remove_inventory(node).await? {
+            Ok(())
+        } else {
+            Err(OperateError::NoSuch { what: "inventory entry", name: node.to_string() })
+        }
+    }
+
+    /// Makes a join token. The token itself is returned this once, and not kept.
+    pub async fn create_join_token(
+        &self,
+        node: Option<NodeId>,
+        labels: Labels,
+        lifetime: Duration,
+        operator: &Operator,
+    ) -> Result<(JoinToken, JoinTokenRecord), OperateError> {
+        const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
+        if !(Duration::from_secs(60)..=MONTH).contains(&lifetime) {
+            return Err(OperateError::JoinTokenLifetime);
+        }
+        let (mut id, mut secret) = ([0; 8], [0; 32]);
+        rng().fill_bytes(&mut id);
+        rng().fill_bytes(&mut secret);
+        let token = format!("rbjt_{}", data_encoding::BASE64URL_NOPAD.encode(&secret));
+        let record = JoinTokenRecord {
+            id: data_encoding::HEXLOWER.encode(&id),
+            node,
+            labels,
+            expires_at: self.now().plus(lifetime),
+            provenance: self.provenance(operator),
+            used: None,
+            revoked: false,
+        };
+        self.store.create_join_token(&record, digest_of_token(token.as_bytes())).await?;
+        Ok((JoinToken(token), record))
+    }
+
+    /// Revokes a join token that was not used.
+    pub async fn revoke_join_token(&self, id: &str) -> Result<(), OperateError> {
+        if self.store.revoke_join_token(id).await? {
+            Ok(())
+        } else {
+            // Ids are hex; anything else is not repeated.
+            let name = if id.bytes().all(|byte| byte.is_ascii_hexdigit()) { id } else { "?" };
+            Err(OperateError::NoSuch { what: "unused join token", name: name.to_owned() })
+        }
+    }
+
+    /// Forgets what has no use any more: spent challenges and enrolments that have expired, certificates and decisions
+    /// that are older than `keep`.
+    pub async fn forget(&self, keep: Duration) -> Result<u64, StoreError> {
+        let now: Timestamp = self.now();
+        let before = now.minus(keep);
+        let mut forgotten = self.store.forget_spent_challenges(now).await?;
+        forgotten += self.store.forget_enrollments(now).await?;
+        forgotten += self.store.forget_certificates(before).await?;
+        forgotten += self.store.forget_decisions(before).await?;
+        Ok(forgotten)
+    }
+}
