@@ -1,3 +1,11 @@
-//! Test equipment that knows both sides: TPMs of software, and the journeys and attacks in `tests/`.
+//! What the journeys and attacks in `tests/` stand on. Only this crate knows the attester and the verifier at once;
+//! being for tests, it may panic, and says why.
+//!
+//! - [`swtpm`]: TPMs that run: manufactured, booted, cut off and rolled back at will
+//! - [`software_tpm`]: TPM statements fabricated by keys in software, for load and for what no TPM would say
+#![forbid(unsafe_code)]
 
 pub mod software_tpm;
+pub mod swtpm;
+
+pub use swtpm::{Manufacturer, Snapshot, Swtpm, SwtpmBuilder};
