@@ -297,3 +297,138 @@ impl Fleet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::AdmittedBy;
+    use rootbound_common::tpm::HashAlgorithm;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn node_id() -> NodeId {
+        NodeId::from_bytes([7; 32])
+    }
+
+    fn domain() -> TrustDomain {
+        "example.org".parse().unwrap()
+    }
+
+    fn serial(last: u8) -> SerialNumber {
+        let mut bytes = [0x40; 16];
+        bytes[15] = last;
+        SerialNumber::from_slice(&bytes).unwrap()
+    }
+
+    fn posture(verdict: Verdict) -> Posture {
+        Posture {
+            verdict,
+            evidence_at: NOW,
+            fresh_for: 3 * MINUTE,
+            profile: Some("p@1".into()),
+            references: vec![],
+            deviations: vec![],
+        }
+    }
+
+    fn node() -> LiveNode {
+        LiveNode {
+            revision: 5,
+            standing: Standing::Admitted { by: AdmittedBy::Approval },
+            labels: Labels::default(),
+            attestation_key: tpm::Name::of_public_area(HashAlgorithm::Sha256, b"AK"),
+            posture: Some(posture(Verdict::Affirming)),
+            credentials: vec![LiveCredential { serial: serial(1), not_after: NOW.plus(10 * MINUTE) }],
+        }
+    }
+
+    fn certificate() -> PresentedSvid {
+        PresentedSvid {
+            spiffe_id: domain().node(node_id()),
+            serial: serial(1),
+            not_after: NOW.plus(10 * MINUTE),
+        }
+    }
+
+    fn admit(
+        node: LiveNode,
+        certificate: Option<PresentedSvid>,
+        now: Timestamp,
+    ) -> Result<(), AdmissionError> {
+        Fleet::new([(node_id(), node)]).admit(certificate, &domain(), now).map(|_| ())
+    }
+
+    #[test]
+    fn a_node_in_good_standing_is_admitted_until_its_posture_is_stale() {
+        assert_eq!(admit(node(), Some(certificate()), NOW), Ok(()));
+        assert_eq!(admit(node(), Some(certificate()), NOW.plus(3 * MINUTE)), Ok(()));
+        assert_eq!(
+            admit(node(), Some(certificate()), NOW.plus(3 * MINUTE + Duration::from_millis(1))),
+            Err(AdmissionError::PostureStale(NOW))
+        );
+    }
+
+    #[test]
+    fn each_way_to_be_refused_has_its_reason() {
+        let with = |change: fn(&mut LiveNode)| {
+            let mut node = node();
+            change(&mut node);
+            admit(node, Some(certificate()), NOW)
+        };
+        let shown = |change: fn(&mut PresentedSvid)| {
+            let mut certificate = certificate();
+            change(&mut certificate);
+            admit(node(), Some(certificate), NOW)
+        };
+        assert_eq!(admit(node(), None, NOW), Err(AdmissionError::NoCertificate));
+        assert_eq!(shown(|svid| svid.spiffe_id = domain().verifier()), Err(AdmissionError::NotANode));
+        let other = |svid: &mut PresentedSvid| svid.spiffe_id = domain().node(NodeId::from_bytes([8; 32]));
+        assert_eq!(shown(other), Err(AdmissionError::UnknownNode));
+        assert_eq!(with(|node| node.standing = Standing::Pending), Err(AdmissionError::Pending));
+        assert_eq!(with(|node| node.standing = Standing::Retired), Err(AdmissionError::Retired));
+        let before = NOW.minus(Duration::from_millis(1));
+        assert_eq!(
+            shown(|svid| svid.not_after = NOW.minus(Duration::from_millis(1))),
+            Err(AdmissionError::Expired(before))
+        );
+        assert_eq!(shown(|svid| svid.serial = serial(2)), Err(AdmissionError::Superseded));
+        assert_eq!(with(|node| node.credentials.clear()), Err(AdmissionError::Superseded));
+        assert_eq!(with(|node| node.posture = None), Err(AdmissionError::PostureUnknown));
+        assert!(matches!(
+            with(|node| node.posture = Some(posture(Verdict::Contraindicated))),
+            Err(AdmissionError::PostureContraindicated(_))
+        ));
+    }
+
+    #[test]
+    fn a_contraindication_does_not_fade_into_staleness() {
+        let later = NOW.plus(100 * MINUTE);
+        assert_eq!(posture(Verdict::Contraindicated).status(later), PostureStatus::Contraindicated);
+        assert_eq!(posture(Verdict::Affirming).status(later), PostureStatus::Stale);
+    }
+
+    #[test]
+    fn an_older_revision_never_replaces_a_newer_one() {
+        let fleet = Fleet::new([(node_id(), node())]);
+        let verdict = || fleet.node(node_id()).unwrap().posture.as_ref().unwrap().verdict;
+        fleet.appraised(node_id(), 7, posture(Verdict::Contraindicated), None, NOW);
+        fleet.appraised(node_id(), 6, posture(Verdict::Affirming), None, NOW);
+        assert_eq!(verdict(), Verdict::Contraindicated);
+        fleet.put(node_id(), node(), NOW);
+        assert_eq!(verdict(), Verdict::Contraindicated);
+        fleet.appraised(node_id(), 8, posture(Verdict::Affirming), None, NOW);
+        assert_eq!(verdict(), Verdict::Affirming);
+        fleet.appraised(NodeId::from_bytes([9; 32]), 1, posture(Verdict::Affirming), None, NOW);
+        assert_eq!(fleet.len(), 1, "a node that is not there stays away");
+    }
+
+    #[test]
+    fn expired_credentials_are_dropped_when_a_node_changes() {
+        let fleet = Fleet::new([(node_id(), node())]);
+        let new = LiveCredential { serial: serial(2), not_after: NOW.plus(20 * MINUTE) };
+        let now = NOW.plus(15 * MINUTE);
+        fleet.appraised(node_id(), 6, posture(Verdict::Affirming), Some(new.clone()), now);
+        assert_eq!(fleet.node(node_id()).unwrap().credentials, [new]);
+    }
+}

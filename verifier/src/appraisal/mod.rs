@@ -209,3 +209,139 @@ fn judge<'a>(
         Deviation::PcrMismatch { bank, pcr, observed: *observed, accepted: others }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::Name;
+    use crate::reference::{AcceptedPcrs, ProfileBody, Provenance, ReferenceSet};
+    use rootbound_common::crypto::hash;
+    use rootbound_common::tpm::{PcrSelection, PcrSet, PcrValues};
+
+    const BANK: HashAlgorithm = HashAlgorithm::Sha256;
+
+    fn pcr(index: u8) -> PcrIndex {
+        PcrIndex::new(index).unwrap()
+    }
+
+    fn value(text: &str) -> Digest {
+        hash(BANK, &[text.as_bytes()])
+    }
+
+    fn observed(values: &[(u8, Digest)]) -> Observed {
+        let mut pcrs = PcrValues::default();
+        for (index, value) in values {
+            pcrs.insert(pcr(*index), *value);
+        }
+        Observed::fabricated(NodeId::from_bytes([1; 32]), pcrs, Timestamp::from_millis(7))
+    }
+
+    fn provenance() -> Provenance {
+        Provenance { author: "uid 0".into(), reason: String::new(), created_at: Timestamp::from_millis(0) }
+    }
+
+    fn named(name: &str) -> Versioned {
+        Versioned { name: name.parse().unwrap(), version: 3 }
+    }
+
+    /// A profile over PCRs 0 and 7 that names the sets `a` and `b`, and these sets.
+    fn book(sets: &[(&str, &[(u8, Digest)])]) -> ReferenceBook {
+        let pcrs: PcrSet = [pcr(0), pcr(7)].into_iter().collect();
+        let mut body = ProfileBody::initial("a".parse().unwrap());
+        body.references.push("b".parse().unwrap());
+        body.pcrs = PcrSelection::of_bank(BANK, pcrs);
+        body.credential_policy.pcrs = pcrs;
+        let profile = Profile::new(named("p"), body, provenance()).unwrap();
+        let sets = sets.iter().map(|(name, values)| ReferenceSet {
+            id: named(name),
+            accepted: AcceptedPcrs::new(values.iter().map(|(index, value)| (pcr(*index), *value))).unwrap(),
+            provenance: provenance(),
+        });
+        ReferenceBook::new(vec![profile], sets.collect())
+    }
+
+    fn deviations(observed: &Observed, book: &ReferenceBook) -> Vec<Deviation> {
+        let appraisal = appraise(observed, &Labels::default(), book);
+        let expected =
+            if appraisal.deviations().is_empty() { Verdict::Affirming } else { Verdict::Contraindicated };
+        assert_eq!(appraisal.verdict(), expected);
+        appraisal.deviations().to_vec()
+    }
+
+    #[test]
+    fn values_of_any_named_set_affirm() {
+        let book = book(&[
+            ("a", &[(0, value("old firmware")), (7, value("keys"))]),
+            ("b", &[(0, value("new firmware"))]),
+            ("c", &[(0, value("somebody else's firmware"))]),
+        ]);
+        for firmware in ["old firmware", "new firmware"] {
+            let seen = observed(&[(0, value(firmware)), (7, value("keys"))]);
+            assert_eq!(deviations(&seen, &book), []);
+        }
+        let appraisal =
+            appraise(&observed(&[(0, value("old firmware")), (7, value("keys"))]), &Labels::default(), &book);
+        assert_eq!(appraisal.references(), [named("a"), named("b")]);
+        assert_eq!(appraisal.profile().unwrap().id(), &named("p"));
+        let seen = observed(&[(0, value("somebody else's firmware")), (7, value("keys"))]);
+        assert!(matches!(deviations(&seen, &book)[..], [Deviation::PcrMismatch { .. }]));
+    }
+
+    #[test]
+    fn each_way_to_deviate_is_named() {
+        let reference = book(&[("a", &[(0, value("firmware")), (7, value("keys"))])]);
+        let (zero, seven) = ((0, value("firmware")), (7, value("keys")));
+        let odd = (7, value("other keys"));
+        let idle = Digest::zero(BANK);
+        assert_eq!(deviations(&observed(&[zero, seven]), &reference), []);
+        assert_eq!(
+            deviations(&observed(&[zero, odd]), &reference),
+            [Deviation::PcrMismatch { bank: BANK, pcr: pcr(7), observed: odd.1, accepted: vec![seven.1] }]
+        );
+        assert_eq!(
+            deviations(&observed(&[zero]), &reference),
+            [Deviation::NotQuoted { bank: BANK, pcr: pcr(7) }]
+        );
+        assert_eq!(
+            deviations(&observed(&[zero, seven]), &book(&[("a", &[zero])])),
+            [Deviation::NoReference { bank: BANK, pcr: pcr(7), observed: seven.1 }]
+        );
+        let bank_idle = Deviation::IdleBank { bank: BANK };
+        let matching = book(&[("a", &[(0, idle), (7, idle)])]);
+        assert_eq!(
+            deviations(&observed(&[(0, idle), (7, idle)]), &matching),
+            [bank_idle],
+            "values of an idle bank match nothing, even where somebody wrote them down"
+        );
+        assert_eq!(
+            deviations(&observed(&[zero, seven]), &ReferenceBook::default()),
+            [Deviation::NoProfile(NoProfile::None)]
+        );
+    }
+
+    #[test]
+    fn sets_that_are_named_but_missing_accept_nothing() {
+        let found = deviations(&observed(&[(0, value("firmware")), (7, value("keys"))]), &book(&[]));
+        assert!(
+            matches!(found[..], [Deviation::NoReference { .. }, Deviation::NoReference { .. }]),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn a_report_says_what_was_observed_and_what_would_have_been_accepted() {
+        let (is, was) = (value("is"), value("was"));
+        let report =
+            Deviation::PcrMismatch { bank: BANK, pcr: pcr(4), observed: is, accepted: vec![was] }.report();
+        assert_eq!((report.bank, report.pcr), (Some(BANK), Some(pcr(4))));
+        assert_eq!(report.observed, Some(is.to_string()));
+        assert_eq!(report.accepted, [was.to_string()]);
+        assert_eq!(report.code, "pcr_mismatch");
+        assert!(report.detail.contains("sha256 PCR 4"), "{}", report.detail);
+    }
+
+    #[test]
+    fn default_set_has_the_name_that_the_initial_profile_names() {
+        assert_eq!(Name::default_set().as_str(), "default");
+    }
+}

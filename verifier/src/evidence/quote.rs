@@ -129,6 +129,12 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// For the tests of what comes after.
+    #[cfg(test)]
+    pub(crate) fn fabricated(node: NodeId, pcrs: PcrValues, evidence_at: Timestamp) -> Self {
+        Self { node, pcrs, evidence_at }
+    }
+
     /// Whose.
     #[must_use]
     pub fn node(&self) -> NodeId {

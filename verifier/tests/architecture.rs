@@ -1,0 +1,162 @@
+//! Holds the arrows of `docs/ARCHITECTURE.md`: who may use whom, and what the pure modules must not touch.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_path_buf()
+}
+
+/// Every Rust file below `dir`, with its text up to its tests.
+fn sources(dir: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(dir)];
+    while let Some(folder) = folders.pop() {
+        if folder.is_file() {
+            folders_file(&folder, &mut found);
+            continue;
+        }
+        for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() { folders.push(path) } else { folders_file(&path, &mut found) }
+        }
+    }
+    assert!(!found.is_empty(), "{dir} has no sources: was it moved?");
+    found
+}
+
+fn folders_file(path: &Path, found: &mut Vec<(PathBuf, String)>) {
+    if path.extension().is_some_and(|extension| extension == "rs") {
+        let text = fs::read_to_string(path).expect("a source file");
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let code: Vec<_> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        found.push((path.to_path_buf(), code.join("\n")));
+    }
+}
+
+/// The files below any of `dirs` in which any of `words` stands.
+fn offenders(dirs: &[&str], words: &[&str]) -> Vec<String> {
+    let mut offenders = Vec::new();
+    for dir in dirs {
+        for (path, code) in sources(dir) {
+            for word in words.iter().filter(|word| code.contains(**word)) {
+                offenders.push(format!("{}: `{word}`", path.display()));
+            }
+        }
+    }
+    offenders
+}
+
+fn assert_none(offenders: &[String], rule: &str) {
+    assert!(offenders.is_empty(), "{rule}:\n{}", offenders.join("\n"));
+}
+
+/// The road: bytes to credential, without I/O.
+const ROAD: [&str; 6] = [
+    "verifier/src/challenge.rs",
+    "verifier/src/evidence",
+    "verifier/src/appraisal",
+    "verifier/src/policy.rs",
+    "verifier/src/reference.rs",
+    "verifier/src/node.rs",
+];
+
+#[test]
+fn the_road_has_no_io_no_clock_and_no_randomness_of_its_own() {
+    let words = [
+        "async ",
+        "std::fs",
+        "std::net::Tcp",
+        "std::net::Udp",
+        "tokio",
+        "sqlx",
+        "SystemTime",
+        "Instant",
+        "SystemClock",
+        "dyn Clock",
+        "random::system",
+        "SysRng",
+        "std::env",
+    ];
+    assert_none(&offenders(&ROAD, &words), "the road is pure");
+    let credential = ["verifier/src/credential/request.rs", "verifier/src/credential/issue.rs"];
+    assert_none(&offenders(&credential, &words), "the road is pure");
+    assert_none(&offenders(&["common/src/tpm", "common/src/crypto"], &words), "common's parsers are pure");
+}
+
+#[test]
+fn the_road_runs_one_way() {
+    let later = ["crate::flows", "crate::store", "crate::http", "crate::jobs", "crate::cli", "crate::config"];
+    assert_none(&offenders(&ROAD, &later), "the road knows neither store nor edge");
+    assert_none(
+        &offenders(&["verifier/src/evidence"], &["crate::appraisal", "crate::policy", "crate::credential"]),
+        "evidence does not know what is made of it",
+    );
+    assert_none(
+        &offenders(&["verifier/src/appraisal"], &["crate::policy", "crate::credential"]),
+        "appraisal does not know what is decided on it",
+    );
+    assert_none(
+        &offenders(&["verifier/src/store"], &["crate::flows", "crate::http", "crate::policy", "appraise("]),
+        "the store keeps history, never permissions",
+    );
+    assert_none(
+        &offenders(&["verifier/src/flows"], &["crate::http", "crate::cli"]),
+        "flows do not know HTTP",
+    );
+}
+
+#[test]
+fn only_flows_hold_the_store_and_the_road() {
+    let road = ["authenticate(", "appraise(", "decide_issue("];
+    assert_none(
+        &offenders(&["verifier/src/http", "verifier/src/jobs.rs", "verifier/src/cli"], &road),
+        "the edge calls flows",
+    );
+}
+
+#[test]
+fn the_verifier_links_no_tss_library_and_the_attester_no_verifier() {
+    let manifest = |name: &str| fs::read_to_string(root().join(name)).expect("a manifest");
+    for name in ["verifier/Cargo.toml", "common/Cargo.toml"] {
+        assert!(
+            !manifest(name).contains("tss-esapi"),
+            "{name}: what a stranger sends is parsed by our own code"
+        );
+        assert!(!manifest(name).contains("rootbound-attester"), "{name}");
+    }
+    assert!(!manifest("attester/Cargo.toml").contains("rootbound-verifier"));
+    assert_none(
+        &offenders(&["attester/src"], &["tss_esapi"])
+            .into_iter()
+            .filter(|offender| !offender.contains("attester/src/tpm/"))
+            .collect::<Vec<_>>(),
+        "only attester/src/tpm speaks to a TPM",
+    );
+}
+
+#[test]
+fn unsafe_code_is_forbidden_in_each_crate() {
+    for name in ["attester", "common", "verifier"] {
+        let text = fs::read_to_string(root().join(name).join("src/lib.rs")).expect("a crate");
+        assert!(text.contains("#![forbid(unsafe_code)]"), "{name}");
+    }
+}
+
+#[test]
+fn every_code_that_the_protocol_names_exists() {
+    let text = fs::read_to_string(root().join("docs/PROTOCOL.md")).expect("docs/PROTOCOL.md");
+    let code: String = sources("verifier/src").into_iter().map(|(_, code)| code).collect();
+    let mut checked = 0;
+    for row in text.lines().filter(|line| line.starts_with("| ") && line.contains('`')) {
+        let codes = row.rsplit('|').nth(1).unwrap_or_default();
+        for word in codes.split('`').skip(1).step_by(2).filter(|word| word.contains('_')) {
+            assert!(
+                code.contains(&format!("\"{word}\"")),
+                "docs/PROTOCOL.md names `{word}`, the code does not"
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked > 20, "only {checked} codes found: did the table change its form?");
+}
