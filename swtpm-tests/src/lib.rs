@@ -5,6 +5,9 @@
 //! - [`software_tpm`]: TPM statements fabricated by keys in software, for load and for what no TPM would say
 #![forbid(unsafe_code)]
 
+pub mod certificate_request;
+pub mod exchange;
+pub mod openssl;
 pub mod software_tpm;
 pub mod swtpm;
 
