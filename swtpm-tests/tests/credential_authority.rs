@@ -163,6 +163,7 @@ fn each_broken_chain_or_key_has_its_own_refusal() {
         (&["plain", "root"], "plain", AuthorityError::NotACa { position: 1 }),
         (&["under-leaf", "leaf", "root"], "under-leaf", AuthorityError::NotACa { position: 2 }),
         (&["crl", "root"], "crl", AuthorityError::MayNotSign { position: 1 }),
+        (&["good", "short"], "good", AuthorityError::PathLength { position: 2, allowed: 0, below: 1 }),
         (&["good"], "good", AuthorityError::NoRoot),
         (&["elsewhere", "root"], "elsewhere", AuthorityError::OtherTrustDomain { expected: trust_domain() }),
     ] {
@@ -173,8 +174,6 @@ fn each_broken_chain_or_key_has_its_own_refusal() {
         (&["good", "impostor"][..], "good"),
         // The chain leaves one out.
         (&["third", "root"], "third"),
-        // The root allows no CA below it.
-        (&["good", "short"], "good"),
     ] {
         let refused = operator.load(certificates, key, now).unwrap_err();
         assert!(matches!(refused, AuthorityError::Chain(_)), "{certificates:?}: {refused}");

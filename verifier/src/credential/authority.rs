@@ -4,12 +4,13 @@
 //!
 //! 1. the files hold 1 to 5 certificates, the issuing one first, and a P-256 private key
 //! 2. the key is that of the issuing certificate
-//! 3. each certificate may sign certificates: cA, and keyCertSign (RFC 5280, 4.2.1.3 and 4.2.1.9)
+//! 3. each certificate may sign certificates: cA, a pathLenConstraint that leaves room for those below it, and
+//!    keyCertSign (RFC 5280, 4.2.1.3 and 4.2.1.9)
 //! 4. each is in date
 //! 5. the last is self-issued: the root, which becomes the trust bundle
 //! 6. an issuing certificate with a SPIFFE ID has that of the trust domain (X509-SVID, 4)
-//! 7. a certificate that the key signs is accepted by the validator that relying parties use, so that signatures, path
-//!    lengths and name constraints of the whole chain hold
+//! 7. a certificate that the key signs is accepted by a validator that relying parties use (webpki), so that signatures
+//!    and names of the whole chain hold together
 
 use std::fmt;
 use std::time::Duration;
@@ -74,6 +75,16 @@ pub enum AuthorityError {
     MayNotSign {
         /// Its position, from 1.
         position: usize,
+    },
+    /// A certificate that allows fewer CAs below it than there are.
+    #[error("certificate {position} allows {allowed} CA certificates below it, and there are {below}")]
+    PathLength {
+        /// Its position, from 1.
+        position: usize,
+        /// Its pathLenConstraint.
+        allowed: u8,
+        /// How many there are.
+        below: usize,
     },
     /// A certificate that is not valid yet.
     #[error("certificate {position} is not valid before {not_before}")]
@@ -346,8 +357,12 @@ fn check_ca(
     now: Timestamp,
 ) -> Result<(Timestamp, Timestamp), AuthorityError> {
     let certificate = certificate.tbs_certificate();
-    if !extension_of::<BasicConstraints>(certificate).is_some_and(|constraints| constraints.ca) {
-        return Err(AuthorityError::NotACa { position });
+    let constraints = extension_of::<BasicConstraints>(certificate).filter(|constraints| constraints.ca);
+    let constraints = constraints.ok_or(AuthorityError::NotACa { position })?;
+    // webpki does not look at the root's own constraint, other validators do.
+    let below = position.saturating_sub(1);
+    if let Some(allowed) = constraints.path_len_constraint.filter(|allowed| usize::from(*allowed) < below) {
+        return Err(AuthorityError::PathLength { position, allowed, below });
     }
     if !extension_of::<KeyUsage>(certificate).is_some_and(|usage| usage.key_cert_sign()) {
         return Err(AuthorityError::MayNotSign { position });
