@@ -175,3 +175,85 @@ impl ActivatedKeys {
         &self.ak
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rootbound_common::random::system;
+
+    use super::*;
+    use crate::enrollment::testing::{PublicTemplate, p256_point};
+    use crate::enrollment::{ChainWaiver, UnendorsedKey};
+
+    const DEADLINE: Timestamp = Timestamp::from_millis(60_000);
+
+    fn keys() -> (EndorsedKey, AttestationKey) {
+        let (x, y) = p256_point();
+        let ek = PublicTemplate::ecc(0x0003, &x, &y).attributes(0x0003_00b2).symmetric(128);
+        let ek = UnendorsedKey::parse(&ek.bytes()).unwrap();
+        let ek = ek.endorse_by_waiver(ChainWaiver::of_inventory_entry(ek.node_id())).unwrap();
+        let ak = PublicTemplate::ecc(0x0003, &x, &y).attributes(0x0005_0072).scheme(0x0018, 0x000b);
+        (ek, AttestationKey::parse(&ak.bytes()).unwrap())
+    }
+
+    fn pending(secret: &[u8]) -> PendingActivation {
+        let (ek, ak) = keys();
+        PendingActivation { ek, ak, secret_hash: secret_hash(secret), deadline: DEADLINE }
+    }
+
+    #[test]
+    fn right_secret_in_time_proves_both_keys() {
+        let (ek, ak) = keys();
+        let activated = pending(b"secret").complete(b"secret", DEADLINE).unwrap();
+        assert_eq!((activated.ek(), activated.ak()), (&ek, &ak));
+    }
+
+    /// Attack 15: neither a prefix nor more than the secret, nor the hash that the store keeps.
+    #[test]
+    fn wrong_secrets_are_refused_alike() {
+        let hash = secret_hash(b"secret");
+        for wrong in [&b"secreT"[..], b"secre", b"secret\0", b"", hash.expose()] {
+            let found = pending(b"secret").complete(wrong, DEADLINE);
+            assert_eq!(found, Err(ActivationError::WrongSecret));
+        }
+    }
+
+    /// Attack 16.
+    #[test]
+    fn right_secret_after_the_deadline_is_refused() {
+        let late = DEADLINE.plus(std::time::Duration::from_millis(1));
+        let found = pending(b"secret").complete(b"secret", late);
+        assert_eq!(found, Err(ActivationError::Expired { deadline: DEADLINE }));
+    }
+
+    #[test]
+    fn each_activation_has_a_secret_of_its_own_and_shows_it_nowhere() {
+        let (ek, ak) = keys();
+        let (one, first) = PendingActivation::begin(ek.clone(), ak.clone(), DEADLINE, &mut system()).unwrap();
+        let (two, second) = PendingActivation::begin(ek, ak, DEADLINE, &mut system()).unwrap();
+        assert_ne!(one.to_stored().secret_hash, two.to_stored().secret_hash);
+        assert_ne!(first, second);
+        let hash = data_encoding::HEXLOWER.encode(&one.to_stored().secret_hash);
+        for text in [format!("{one:?}"), format!("{:?}", one.to_stored())] {
+            assert!(!text.contains(&hash) && !text.contains("secret"), "{text}");
+        }
+    }
+
+    #[test]
+    fn activation_returns_from_the_store_and_altered_rows_do_not() {
+        let stored = pending(b"secret").to_stored();
+        let restored = PendingActivation::from_stored(&stored).unwrap();
+        assert_eq!(restored.to_stored(), stored);
+        assert_eq!(restored.deadline(), DEADLINE);
+        assert_eq!(restored.node_id(), keys().0.node_id());
+        restored.complete(b"secret", DEADLINE).unwrap();
+
+        let mut altered = stored.clone();
+        altered.ak_public.clone_from(&stored.ek_public);
+        let found = PendingActivation::from_stored(&altered).unwrap_err();
+        assert_eq!(found, StoredActivationError::AttestationKey(AttestationKeyError::NotSigning));
+        let mut altered = stored.clone();
+        altered.ek_public.clone_from(&stored.ak_public);
+        let found = PendingActivation::from_stored(&altered).unwrap_err();
+        assert!(matches!(found, StoredActivationError::EndorsementKey(_)));
+    }
+}

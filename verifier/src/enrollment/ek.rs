@@ -3,19 +3,22 @@
 mod certificate;
 mod chain;
 mod crl;
+mod error;
 mod leaf;
 mod load;
 mod pem;
 mod public;
 mod roots;
+#[cfg(test)]
+mod tests;
 
 use rootbound_common::clock::Timestamp;
 use rootbound_common::id::NodeId;
 use rootbound_common::tpm::{Public, Symmetric};
 
 pub use certificate::MalformedCertificate;
-pub use chain::EndorsementError;
 pub use crl::{CrlError, RevocationPolicy};
+pub use error::EndorsementError;
 pub use leaf::EkCertificate;
 pub use pem::PemError;
 pub(super) use public::EncryptingKey;

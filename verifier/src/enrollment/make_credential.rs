@@ -169,3 +169,146 @@ where
     Encryptor::<C>::new_from_slices(key, &iv).map_err(|_| MakeCredentialError::Encryption)?.encrypt(bytes);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::rsa::OaepPrivateDecryptingKey;
+    use p256::elliptic_curve::ecdh::diffie_hellman;
+    use rand_core::{TryCryptoRng, TryRng};
+    use rootbound_common::tpm::Reader;
+
+    use super::*;
+    use crate::enrollment::testing::{
+        PublicTemplate, p256_key, p256_point, p384_key, p384_point, rsa_key, rsa_modulus,
+    };
+    use crate::enrollment::{ChainWaiver, UnendorsedKey};
+
+    const SECRET: &[u8] = b"thirty-two bytes that are secret";
+
+    fn endorsed(template: &PublicTemplate) -> EndorsedKey {
+        let key = UnendorsedKey::parse(&template.bytes()).unwrap();
+        key.endorse_by_waiver(ChainWaiver::of_inventory_entry(key.node_id())).unwrap()
+    }
+
+    fn name() -> Name {
+        Name::of_public_area(HashAlgorithm::Sha256, b"the public area of an AK")
+    }
+
+    /// What a TPM does with the blob, as Part 1, 24 tells it; tests against real TPM code are in `swtpm-tests`.
+    fn open(hash: HashAlgorithm, seed: &[u8], key_bytes: u16, name: &Name, blob: &[u8]) -> Option<Vec<u8>> {
+        let name = name.to_bytes();
+        let mut reader = Reader::new(blob);
+        let mac = reader.sized(64, "integrity").unwrap();
+        let mut identity = reader.rest().to_vec();
+        let size = u16::try_from(hash.size()).unwrap();
+        let integrity = kdfa(hash, seed, b"INTEGRITY", &[], &[], size);
+        if hmac(hash, &integrity, &[&identity, &name]).as_bytes() != mac {
+            return None;
+        }
+        let key = kdfa(hash, seed, b"STORAGE", &name, &[], key_bytes);
+        if key_bytes == 16 {
+            cfb_mode::Decryptor::<Aes128>::new_from_slices(&key, &[0; 16]).unwrap().decrypt(&mut identity);
+        } else {
+            cfb_mode::Decryptor::<Aes256>::new_from_slices(&key, &[0; 16]).unwrap().decrypt(&mut identity);
+        }
+        let mut reader = Reader::new(&identity);
+        let secret = reader.sized(64, "secret").unwrap().to_vec();
+        reader.finish("identity").unwrap();
+        Some(secret)
+    }
+
+    fn point(bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let mut reader = Reader::new(bytes);
+        let x = reader.sized(48, "x").unwrap().to_vec();
+        let y = reader.sized(48, "y").unwrap().to_vec();
+        reader.finish("point").unwrap();
+        (x, y)
+    }
+
+    #[test]
+    fn holder_of_an_rsa_key_opens_the_secret_and_for_that_name_only() {
+        let ek = endorsed(&PublicTemplate::rsa(&rsa_modulus()).attributes(0x0003_00b2).symmetric(128));
+        let made = make_credential(&ek, &name(), SECRET, &mut rootbound_common::random::system()).unwrap();
+        assert_eq!(made.encrypted_secret.len(), 256);
+        let mut seed = vec![0; 256];
+        let key = OaepPrivateDecryptingKey::new(rsa_key().clone()).unwrap();
+        let seed = key
+            .decrypt(&OAEP_SHA256_MGF1SHA256, &made.encrypted_secret, &mut seed, Some(b"IDENTITY\0"))
+            .unwrap();
+        assert_eq!(seed.len(), 32);
+        let hash = HashAlgorithm::Sha256;
+        assert_eq!(open(hash, seed, 16, &name(), &made.credential_blob).unwrap(), SECRET);
+        let other = Name::of_public_area(hash, b"another public area");
+        assert_eq!(open(hash, seed, 16, &other, &made.credential_blob), None);
+    }
+
+    #[test]
+    fn holder_of_a_p256_key_opens_the_secret() {
+        let (x, y) = p256_point();
+        let ek = endorsed(&PublicTemplate::ecc(0x0003, &x, &y).attributes(0x0003_00b2).symmetric(128));
+        let made = make_credential(&ek, &name(), SECRET, &mut rootbound_common::random::system()).unwrap();
+        let (ephemeral_x, ephemeral_y) = point(&made.encrypted_secret);
+        let ephemeral = [&[0x04], &ephemeral_x[..], &ephemeral_y].concat();
+        let ephemeral = p256::PublicKey::from_sec1_bytes(&ephemeral).unwrap();
+        let z = diffie_hellman(p256_key(1).to_nonzero_scalar(), ephemeral.as_affine());
+        let hash = HashAlgorithm::Sha256;
+        let seed = kdfe(hash, z.raw_secret_bytes(), b"IDENTITY", &ephemeral_x, &x, 32);
+        assert_eq!(open(hash, &seed, 16, &name(), &made.credential_blob).unwrap(), SECRET);
+    }
+
+    #[test]
+    fn holder_of_a_p384_key_opens_the_secret() {
+        let (x, y) = p384_point();
+        let template =
+            PublicTemplate::ecc(0x0004, &x, &y).attributes(0x0003_00b2).name(0x000c).symmetric(256);
+        let made =
+            make_credential(&endorsed(&template), &name(), SECRET, &mut rootbound_common::random::system())
+                .unwrap();
+        let (ephemeral_x, ephemeral_y) = point(&made.encrypted_secret);
+        let ephemeral = [&[0x04], &ephemeral_x[..], &ephemeral_y].concat();
+        let ephemeral = p384::PublicKey::from_sec1_bytes(&ephemeral).unwrap();
+        let z = diffie_hellman(p384_key(1).to_nonzero_scalar(), ephemeral.as_affine());
+        let hash = HashAlgorithm::Sha384;
+        let seed = kdfe(hash, z.raw_secret_bytes(), b"IDENTITY", &ephemeral_x, &x, 48);
+        assert_eq!(open(hash, &seed, 32, &name(), &made.credential_blob).unwrap(), SECRET);
+    }
+
+    /// A generator that always gives the same, to see that an ECC credential follows from it alone.
+    struct Constant;
+
+    impl TryRng for Constant {
+        type Error = std::convert::Infallible;
+
+        fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+            Ok(7)
+        }
+
+        fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+            Ok(7)
+        }
+
+        fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
+            bytes.fill(7);
+            Ok(())
+        }
+    }
+
+    impl TryCryptoRng for Constant {}
+
+    #[test]
+    fn all_randomness_of_an_ecc_credential_is_that_of_the_caller() {
+        let (x, y) = p256_point();
+        let ek = endorsed(&PublicTemplate::ecc(0x0003, &x, &y).attributes(0x0003_00b2).symmetric(128));
+        let one = make_credential(&ek, &name(), SECRET, &mut Constant).unwrap();
+        let two = make_credential(&ek, &name(), SECRET, &mut Constant).unwrap();
+        assert_eq!(one, two);
+    }
+
+    #[test]
+    fn secret_that_no_tpm_would_take_is_refused() {
+        let (x, y) = p256_point();
+        let ek = endorsed(&PublicTemplate::ecc(0x0003, &x, &y).attributes(0x0003_00b2).symmetric(128));
+        let found = make_credential(&ek, &name(), &[0; 33], &mut rootbound_common::random::system());
+        assert_eq!(found, Err(MakeCredentialError::SecretTooLong { length: 33, limit: 32 }));
+    }
+}

@@ -1,5 +1,7 @@
 //! Test material: public areas, certificates and CRLs to order.
 
+pub(super) mod pki;
+
 use p256::elliptic_curve::sec1::ToSec1Point;
 use rootbound_common::tpm::put_sized;
 

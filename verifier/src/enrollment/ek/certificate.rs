@@ -1,7 +1,7 @@
 //! X.509 certificates of TPM vendors, read for what a chain needs.
 //!
 //! Signatures are verified over the bytes as they came: nothing is encoded again, so that what vendors encode in their
-//! own way (explicit defaults, long bit strings, odd integers) neither breaks a good chain nor hides anything.
+//! own way (explicit defaults, bit strings that are too long) neither breaks a good chain nor hides anything.
 
 use der::asn1::{AnyRef, ObjectIdentifier};
 use der::{Decode, Reader, SliceReader, Tag, TagNumber};
@@ -141,7 +141,7 @@ impl Certificate {
         let (signed, tbs) = Signed::parse(bytes, "certificate")?;
         let mut tbs = tbs;
         expect_version_3(&mut tbs)?;
-        let serial = value(&mut tbs, Tag::Integer, "serial number")?.to_vec();
+        let serial = integer(&mut tbs, "serial number")?.to_vec();
         let algorithm = value(&mut tbs, Tag::Sequence, "signature algorithm")?;
         if algorithm != signed.algorithm {
             return Err(MalformedCertificate::TwoSignatureAlgorithms);
@@ -150,7 +150,7 @@ impl Certificate {
         let mut validity = reader(value(&mut tbs, Tag::Sequence, "validity")?, "validity")?;
         let not_before = time(&mut validity, "notBefore")?;
         let not_after = time(&mut validity, "notAfter")?;
-        validity.finish().map_err(|_| NotDer("validity"))?;
+        end(&validity, "validity")?;
         let subject = raw(&mut tbs, Tag::Sequence, "subject")?.to_vec();
         let key = SubjectKey::parse(value(&mut tbs, Tag::Sequence, "public key")?)?;
         let extensions = read_tail(&mut tbs)?;
@@ -177,11 +177,11 @@ impl Signed {
     ) -> Result<(Self, SliceReader<'a>), MalformedCertificate> {
         let mut outer = reader(bytes, what)?;
         let mut inner = reader(value(&mut outer, Tag::Sequence, what)?, what)?;
-        outer.finish().map_err(|_| NotDer(what))?;
+        end(&outer, what)?;
         let covered = raw(&mut inner, Tag::Sequence, what)?;
         let algorithm = value(&mut inner, Tag::Sequence, "signature algorithm")?.to_vec();
         let signature = bit_string(&mut inner, "signature")?.to_vec();
-        inner.finish().map_err(|_| NotDer(what))?;
+        end(&inner, what)?;
         let mut content = reader(covered, what)?;
         let content = reader(value(&mut content, Tag::Sequence, what)?, what)?;
         Ok((Self { bytes: covered.to_vec(), algorithm, signature }, content))
@@ -194,7 +194,7 @@ impl SubjectKey {
         let mut info = reader(info, WHAT)?;
         let algorithm = value(&mut info, Tag::Sequence, WHAT)?.to_vec();
         let bits = bit_string(&mut info, WHAT)?.to_vec();
-        info.finish().map_err(|_| NotDer(WHAT))?;
+        end(&info, WHAT)?;
         Ok(Self { algorithm, bits })
     }
 
@@ -294,6 +294,19 @@ pub(super) fn next_tag(reader: &SliceReader<'_>) -> Option<Tag> {
     Tag::peek(reader).ok()
 }
 
+/// The content of an INTEGER, in as few bytes as can be (X.690, 8.3.2): a number that a CRL may list has one spelling.
+pub(super) fn integer<'a>(
+    reader: &mut SliceReader<'a>,
+    what: &'static str,
+) -> Result<&'a [u8], MalformedCertificate> {
+    match value(reader, Tag::Integer, what)? {
+        [] => Err(NotDer(what)),
+        [0x00, second, ..] if second & 0x80 == 0 => Err(NotDer(what)),
+        [0xff, second, ..] if second & 0x80 != 0 => Err(NotDer(what)),
+        number => Ok(number),
+    }
+}
+
 fn bit_string<'a>(
     reader: &mut SliceReader<'a>,
     what: &'static str,
@@ -338,7 +351,7 @@ fn expect_version_3(tbs: &mut SliceReader<'_>) -> Result<(), MalformedCertificat
     }
     let mut version = reader(value(tbs, context(0), "version")?, "version")?;
     match value(&mut version, Tag::Integer, "version")? {
-        [2] => version.finish().map_err(|_| NotDer("version")),
+        [2] => end(&version, "version"),
         _ => Err(MalformedCertificate::Version),
     }
 }
@@ -355,20 +368,14 @@ fn read_tail(tbs: &mut SliceReader<'_>) -> Result<Extensions, MalformedCertifica
     if !tbs.is_finished() {
         let mut list = reader(value(tbs, context(3), WHAT)?, WHAT)?;
         for_each_extension(&mut list, |id, critical, content| extensions.take(id, critical, content))?;
-        tbs.finish_ref()?;
+        end(tbs, WHAT)?;
     }
     Ok(extensions)
 }
 
-trait FinishRef {
-    /// Nothing may be left.
-    fn finish_ref(&self) -> Result<(), MalformedCertificate>;
-}
-
-impl FinishRef for SliceReader<'_> {
-    fn finish_ref(&self) -> Result<(), MalformedCertificate> {
-        if self.is_finished() { Ok(()) } else { Err(NotDer("certificate")) }
-    }
+/// Ends an element: nothing may be left in it.
+pub(super) fn end(reader: &SliceReader<'_>, what: &'static str) -> Result<(), MalformedCertificate> {
+    if reader.is_finished() { Ok(()) } else { Err(NotDer(what)) }
 }
 
 /// Walks SEQUENCE OF Extension: each identifier at most once.
@@ -380,7 +387,7 @@ pub(super) fn for_each_extension<'a>(
     /// The corpus of vendor certificates has at most 12.
     const LIMIT: usize = 32;
     let mut extensions = reader(value(list, Tag::Sequence, "extensions")?, "extensions")?;
-    list.finish_ref()?;
+    end(list, WHAT)?;
     let mut seen = Vec::new();
     while !extensions.is_finished() {
         if seen.len() == LIMIT {
@@ -394,7 +401,7 @@ pub(super) fn for_each_extension<'a>(
         seen.push(id);
         let critical = next_tag(&extension) == Some(Tag::Boolean) && boolean(&mut extension, WHAT)?;
         let content = value(&mut extension, Tag::OctetString, WHAT)?;
-        extension.finish_ref()?;
+        end(&extension, WHAT)?;
         take(id, critical, content)?;
     }
     Ok(())
@@ -426,12 +433,12 @@ impl Extensions {
         const WHAT: &str = "basicConstraints";
         let mut outer = reader(content, WHAT)?;
         let mut inner = reader(value(&mut outer, Tag::Sequence, WHAT)?, WHAT)?;
-        outer.finish_ref()?;
+        end(&outer, WHAT)?;
         self.authority = next_tag(&inner) == Some(Tag::Boolean) && boolean(&mut inner, WHAT)?;
         if !inner.is_finished() {
             self.path_length = Some(u32::decode(&mut inner).map_err(|_| NotDer(WHAT))?);
         }
-        inner.finish_ref()
+        end(&inner, WHAT)
     }
 }
 
@@ -444,7 +451,7 @@ fn read_key_usage(content: &[u8]) -> Result<KeyUsage, MalformedCertificate> {
         [0] => Ok(KeyUsage(0)),
         _ => Err(NotDer(WHAT)),
     };
-    outer.finish_ref()?;
+    end(&outer, WHAT)?;
     found
 }
 
@@ -452,7 +459,7 @@ fn read_identifiers(content: &[u8]) -> Result<Vec<ObjectIdentifier>, MalformedCe
     const WHAT: &str = "extendedKeyUsage";
     let mut outer = reader(content, WHAT)?;
     let mut inner = reader(value(&mut outer, Tag::Sequence, WHAT)?, WHAT)?;
-    outer.finish_ref()?;
+    end(&outer, WHAT)?;
     let mut identifiers = Vec::new();
     while !inner.is_finished() {
         identifiers.push(ObjectIdentifier::decode(&mut inner).map_err(|_| NotDer(WHAT))?);
@@ -465,7 +472,7 @@ fn read_distribution_points(content: &[u8]) -> Result<Vec<Vec<u8>>, MalformedCer
     const WHAT: &str = "cRLDistributionPoints";
     let mut outer = reader(content, WHAT)?;
     let mut points = reader(value(&mut outer, Tag::Sequence, WHAT)?, WHAT)?;
-    outer.finish_ref()?;
+    end(&outer, WHAT)?;
     let mut names = Vec::new();
     while !points.is_finished() {
         let mut point = reader(value(&mut points, Tag::Sequence, WHAT)?, WHAT)?;

@@ -8,11 +8,12 @@ use rootbound_common::clock::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::certificate::{
-    Certificate, KeyUsage, MalformedCertificate, Signed, context, context_primitive, for_each_extension,
+    Certificate, KeyUsage, MalformedCertificate, Signed, context, context_primitive, end, for_each_extension,
     next_tag, raw, read_full_name, reader, time, value,
 };
-use super::chain::{EndorsementError, verify_signature};
-use super::leaf::name_text;
+use super::chain::verify_signature;
+use super::error::EndorsementError;
+use super::leaf::called;
 
 use MalformedCertificate::NotDer;
 
@@ -63,19 +64,11 @@ pub enum CrlError {
     /// A critical extension is not known here.
     #[error("the CRL has extension {0}, which is critical and not supported")]
     UnknownCriticalExtension(ObjectIdentifier),
-    /// More entries than fit into memory with comfort.
-    #[error("the CRL has more than {limit} entries")]
-    TooManyEntries {
-        /// The limit.
-        limit: usize,
-    },
 }
 
 impl RevocationList {
-    /// A million serial numbers take about 60 MB; the largest known list of a TPM vendor has some thousands.
-    const MAX_ENTRIES: usize = 1_000_000;
-
-    /// Reads a DER CertificateList (RFC 5280, 5.1); nothing may follow it.
+    /// Reads a DER CertificateList (RFC 5280, 5.1); nothing may follow it. It takes memory in proportion to its bytes,
+    /// which the loader bounds.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, CrlError> {
         const WHAT: &str = "CRL";
         let (signed, mut tbs) = Signed::parse(bytes, WHAT)?;
@@ -100,7 +93,7 @@ impl RevocationList {
         if next_tag(&tbs) == Some(context(0)) {
             scope = read_extensions(value(&mut tbs, context(0), WHAT)?)?;
         }
-        tbs.finish().map_err(|_| NotDer(WHAT))?;
+        end(&tbs, WHAT)?;
         Ok(Self { signed, issuer, this_update, next_update, revoked, scope })
     }
 
@@ -137,8 +130,8 @@ fn check_one(
     policy: RevocationPolicy,
     now: Timestamp,
 ) -> Result<(), EndorsementError> {
-    let of = || name_text(&certificate.subject);
-    let by = || name_text(&issuer.subject);
+    let of = || called(certificate);
+    let by = || called(issuer);
     let mut covering =
         lists.iter().filter(|list| list.covers(certificate) && list.this_update <= now).collect::<Vec<_>>();
     if covering.is_empty() {
@@ -175,11 +168,8 @@ fn read_entries(entries: Option<SliceReader<'_>>) -> Result<HashSet<Vec<u8>>, Cr
     let mut revoked = HashSet::new();
     let Some(mut entries) = entries else { return Ok(revoked) };
     while !entries.is_finished() {
-        if revoked.len() == RevocationList::MAX_ENTRIES {
-            return Err(CrlError::TooManyEntries { limit: RevocationList::MAX_ENTRIES });
-        }
         let mut entry = reader(value(&mut entries, Tag::Sequence, WHAT)?, WHAT)?;
-        let serial = value(&mut entry, Tag::Integer, WHAT)?;
+        let serial = shortest(value(&mut entry, Tag::Integer, WHAT)?);
         time(&mut entry, "revocationDate")?;
         if !entry.is_finished() {
             // Each extension of an entry may be passed over, but for a critical one: it may be about another issuer.
@@ -197,6 +187,17 @@ fn read_entries(entries: Option<SliceReader<'_>>) -> Result<HashSet<Vec<u8>>, Cr
         revoked.insert(serial.to_vec());
     }
     Ok(revoked)
+}
+
+/// An INTEGER without what DER would have left out: a certificate has its number in that form only, and an operator
+/// cannot mend a vendor's list.
+fn shortest(mut number: &[u8]) -> &[u8] {
+    while let [0x00, rest @ ..] = number
+        && rest.first().is_some_and(|second| second & 0x80 == 0)
+    {
+        number = rest;
+    }
+    number
 }
 
 fn read_extensions(content: &[u8]) -> Result<Scope, CrlError> {

@@ -1,6 +1,6 @@
 //! The EK certificate: what it says of the TPM, and the rules that an EK's certificate follows.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use der::asn1::{AnyRef, ObjectIdentifier};
 use der::{Decode, Reader, Tag};
@@ -9,7 +9,7 @@ use rootbound_common::tpm::{KeyParameters, Public};
 use x509_cert::name::Name;
 
 use super::certificate::{Certificate, KeyUsage, MalformedCertificate, context, reader, value};
-use super::chain::EndorsementError;
+use super::error::EndorsementError;
 
 /// tcg-kp-EKCertificate (TCG EK Credential Profile 2.5, 3.2.16).
 pub(super) const EK_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.8.1");
@@ -18,7 +18,7 @@ pub(super) const EK_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap
 const TEXT_LIMIT: usize = 256;
 
 /// What an EK certificate says. Its texts hold no control characters and are bounded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct EkCertificate {
     der: Vec<u8>,
     subject: String,
@@ -140,6 +140,15 @@ impl EkCertificate {
     }
 }
 
+impl fmt::Debug for EkCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EkCertificate")
+            .field("issuer", &self.issuer)
+            .field("serial", &self.serial)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Checks what only the certificate of an EK has to be (TCG EK Credential Profile 2.5, 3.2):
 ///
 /// 1. it is no CA's
@@ -168,9 +177,18 @@ pub(super) fn check(certificate: &Certificate, public: &Public) -> Result<(), En
         }
     }
     if let Some(id) = extensions.unknown_critical {
-        return Err(EndorsementError::UnknownCriticalExtension { id, of: name_text(&certificate.subject) });
+        return Err(EndorsementError::UnknownCriticalExtension { id, of: called(certificate) });
     }
     Ok(())
+}
+
+/// What to call a certificate: its subject, or its serial number, as EK certificates often have an empty subject.
+pub(super) fn called(certificate: &Certificate) -> String {
+    let subject = name_text(&certificate.subject);
+    if subject.is_empty() {
+        return format!("serial number {}", data_encoding::HEXLOWER.encode(&certificate.serial));
+    }
+    subject
 }
 
 /// A DER name for people: RFC 4514, printable and bounded.

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::roots::{EndorsementRoots, RootsError};
 
-/// The largest known collection has about 200 CAs.
-const MAX_FILES: usize = 4096;
-/// A file may be a bundle of hundreds of CAs (300 KB) or the CRL of a busy CA (some MB).
-const MAX_BYTES: u64 = 16 * 1024 * 1024;
+/// The largest known collection of vendors' CAs has 170 certificates.
+const MAX_FILES: usize = 2048;
+/// All files together. A bundle of all known CAs takes 300 KB, the CRL of a busy CA some MB.
+const MAX_BYTES: u64 = 32 * 1024 * 1024;
 /// Files with other names (a README, an editor's backup) are passed over.
 const EXTENSIONS: [&str; 5] = ["pem", "crt", "cer", "der", "crl"];
 
@@ -18,8 +18,11 @@ impl EndorsementRoots {
     /// used is an error that names it: a CA that is silently left out would be missed on the day a machine needs it.
     pub fn load(folder: &Path) -> Result<Self, RootsError> {
         let mut roots = Self::none();
+        let mut left = MAX_BYTES;
         for path in files(folder)? {
-            roots.add_file(&path, &read(&path)?)?;
+            let content = read(&path, left)?;
+            left = left.saturating_sub(u64::try_from(content.len()).unwrap_or(u64::MAX));
+            roots.add_file(&path, &content)?;
         }
         if roots.anchor_count() == 0 {
             return Err(RootsError::NoAnchor { path: folder.into() });
@@ -46,15 +49,111 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, RootsError> {
     Ok(files)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, RootsError> {
+/// A file of at most `left` bytes.
+fn read(path: &Path, left: u64) -> Result<Vec<u8>, RootsError> {
     let unreadable = |error| RootsError::Unreadable { path: path.into(), error };
     let mut content = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut content))
+        .and_then(|file| file.take(left.saturating_add(1)).read_to_end(&mut content))
         .map_err(unreadable)?;
-    if u64::try_from(content.len()).is_ok_and(|length| length <= MAX_BYTES) {
+    if u64::try_from(content.len()).is_ok_and(|length| length <= left) {
         Ok(content)
     } else {
         Err(RootsError::TooLarge { path: path.into(), limit: MAX_BYTES })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::enrollment::testing::pki::{Certificate, Crl, p256_info};
+
+    fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            fs::write(folder.path().join(name), content).unwrap();
+        }
+        folder
+    }
+
+    fn refusal(files: &[(&str, &[u8])]) -> RootsError {
+        EndorsementRoots::load(folder(files).path()).unwrap_err()
+    }
+
+    fn pem(label: &str, der: &[u8]) -> String {
+        let text = data_encoding::BASE64.encode(der);
+        format!("a remark\n-----BEGIN {label}-----\n{text}\n-----END {label}-----\nanother\n")
+    }
+
+    fn root() -> Vec<u8> {
+        Certificate::root("Root", 1).der()
+    }
+
+    #[test]
+    fn folder_gives_anchors_intermediates_and_lists_and_repeats_count_once() {
+        let issuing = Certificate::authority("Issuing", 2, "Root", 1).der();
+        let list = Crl::new("Root", 1, &[]).der();
+        let both = pem("CERTIFICATE", &root()) + &pem("CERTIFICATE", &issuing) + &pem("X509 CRL", &list);
+        let folder = folder(&[
+            ("a.der", &root()),
+            ("b.CRT", both.as_bytes()),
+            ("c.crl", &list),
+            ("README", b"not read"),
+            ("d.pem~", b"not read"),
+        ]);
+        fs::create_dir(folder.path().join("more.pem")).unwrap();
+        let roots = EndorsementRoots::load(folder.path()).unwrap();
+        assert_eq!((roots.anchor_count(), roots.intermediate_count(), roots.crl_count()), (1, 1, 2));
+        let shown = "EndorsementRoots { anchors: 1, intermediates: 1, crls: 2 }";
+        assert_eq!(format!("{roots:?}"), shown);
+    }
+
+    #[test]
+    fn each_file_that_cannot_be_used_is_named() {
+        let leaf = Certificate::endorsement(p256_info(3), "Root", 1).der();
+        let list = Crl::new("Root", 1, &[]).updates("291201000000Z", None).der();
+        let key = pem("PRIVATE KEY", b"no");
+        for (name, content, expected) in [
+            ("a.pem", &b"nothing here"[..], "holds no certificate and no CRL"),
+            ("b.pem", key.as_bytes(), "line 2: neither CERTIFICATE nor X509 CRL"),
+            ("c.cer", &root()[..100], "certificate 1: certificate is not DER of its type"),
+            ("d.crt", &leaf, "certificate 1: not the certificate of a CA"),
+            ("e.crl", &list, "CRL 1: the CRL has no nextUpdate"),
+        ] {
+            let error = refusal(&[("0.der", &root()), (name, content)]).to_string();
+            assert!(error.contains(name) && error.ends_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn folder_without_anchor_is_refused() {
+        let issuing = Certificate::authority("Issuing", 2, "Root", 1).der();
+        assert!(matches!(refusal(&[]), RootsError::NoAnchor { .. }));
+        assert!(matches!(refusal(&[("a.der", &issuing)]), RootsError::NoAnchor { .. }));
+    }
+
+    #[test]
+    fn folder_that_is_not_there_is_refused() {
+        let missing = folder(&[]).path().join("missing");
+        assert!(matches!(EndorsementRoots::load(&missing), Err(RootsError::Unreadable { .. })));
+    }
+
+    #[test]
+    fn too_many_files_are_refused_before_they_are_read() {
+        let folder = folder(&[]);
+        for number in 0..=MAX_FILES {
+            File::create(folder.path().join(format!("{number}.txt"))).unwrap();
+        }
+        let found = EndorsementRoots::load(folder.path());
+        assert!(matches!(found, Err(RootsError::TooManyFiles { limit: MAX_FILES, .. })), "{found:?}");
+    }
+
+    #[test]
+    fn too_long_files_are_refused() {
+        let folder = folder(&[("a.der", &root())]);
+        let large = File::create(folder.path().join("b.pem")).unwrap();
+        large.set_len(MAX_BYTES).unwrap();
+        let found = EndorsementRoots::load(folder.path());
+        assert!(matches!(found, Err(RootsError::TooLarge { limit: MAX_BYTES, .. })), "{found:?}");
     }
 }

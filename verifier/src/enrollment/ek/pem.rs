@@ -75,3 +75,32 @@ pub(super) fn read(content: &[u8]) -> Result<Vec<PemBlock>, PemError> {
 fn classify(der: Vec<u8>) -> PemBlock {
     if super::crl::looks_like_a_list(&der) { PemBlock::Crl(der) } else { PemBlock::Certificate(der) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_found_between_remarks_with_either_end_of_line() {
+        let text = "Subject: x\r\n-----BEGIN CERTIFICATE-----\r\nAQ\r\nID\r\n-----END CERTIFICATE-----\r\n\
+                    -----BEGIN X509 CRL-----\n  BAUG \n-----END X509 CRL-----";
+        let expected = vec![PemBlock::Certificate(vec![1, 2, 3]), PemBlock::Crl(vec![4, 5, 6])];
+        assert_eq!(read(text.as_bytes()), Ok(expected));
+    }
+
+    #[test]
+    fn what_is_no_pem_is_refused_with_its_line() {
+        for (text, expected) in [
+            ("", PemError::Empty),
+            ("-----BEGIN CERTIFICATE", PemError::Empty),
+            ("\n-----BEGIN CERTIFICATE-----\nAQID\n", PemError::NoEnd { line: 2 }),
+            ("-----BEGIN CERTIFICATE-----\nA?ID\n-----END CERTIFICATE-----", PemError::NotBase64 { line: 1 }),
+            (
+                "-----BEGIN PUBLIC KEY-----\nAQID\n-----END PUBLIC KEY-----",
+                PemError::UnknownLabel { line: 1 },
+            ),
+        ] {
+            assert_eq!(read(text.as_bytes()), Err(expected), "{text}");
+        }
+    }
+}

@@ -39,10 +39,10 @@ pub enum RootsError {
         /// The limit.
         limit: usize,
     },
-    /// A file is too long.
-    #[error("{} has more than {limit} bytes", path.display())]
+    /// The files are too long.
+    #[error("with {}, the files have more than {limit} bytes", path.display())]
     TooLarge {
-        /// The file.
+        /// The file that is one too many.
         path: PathBuf,
         /// The limit.
         limit: u64,
