@@ -8,8 +8,8 @@ use der::asn1::{Any, BitString, ObjectIdentifier, SetOfVec};
 use der::{Decode, Encode};
 use p256::ecdsa::Signature;
 use rootbound_common::attestation_attribute::{CertifyStatement, ID_AA_ATTESTATION};
-use rootbound_common::crypto::{Digest, hash, subject_public_key_info};
-use rootbound_common::tpm::{Curve, HashAlgorithm, KeyParameters, Public};
+use rootbound_common::crypto::{sha256, subject_public_key_info};
+use rootbound_common::tpm::{Curve, KeyParameters, Public};
 use spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use x509_cert::attr::Attribute;
 use x509_cert::name::Name;
@@ -66,8 +66,8 @@ impl UnsignedRequest {
 
     /// SHA-256 of [`Self::to_be_signed`], for TPM2_Sign.
     #[must_use]
-    pub fn digest(&self) -> Digest {
-        hash(HashAlgorithm::Sha256, &[&self.bytes])
+    pub fn digest(&self) -> [u8; 32] {
+        sha256(&[&self.bytes])
     }
 
     /// The DER PKCS#10, from r and s as the TPM gave them, with or without leading zeros.

@@ -52,7 +52,7 @@ fn honest_request_of_the_attester_is_accepted() {
         let key = exchange.key();
         let certify = exchange.certify(&key);
         let unsigned = UnsignedRequest::new(&key.public(), &certify.attest, &certify.signature).unwrap();
-        assert_eq!(unsigned.digest(), hash(SHA256, &[unsigned.to_be_signed()]));
+        assert_eq!(unsigned.digest(), hash(SHA256, &[unsigned.to_be_signed()]).as_bytes());
         let (r, s) = key.sign_ecdsa(unsigned.to_be_signed());
         let bound = exchange.judge(&unsigned.assemble(&r, &s).unwrap()).unwrap();
         assert_eq!(bound.name(), key.name());
