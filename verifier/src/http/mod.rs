@@ -1,1 +1,114 @@
-//! (being written)
+//! The HTTP edge: what strangers reach. It turns bytes into messages, calls the stories, and turns refusals into problem
+//! documents; it decides nothing itself.
+//!
+//! - [`Server`]: listens, and stops gracefully. One connection: `connection`, over TLS 1.3 as `tls` sets it up
+//! - one file per endpoint: `enrollments`, `activations`, `challenges`, `evidence`, `whoami`, `healthz`, `readyz`, `openapi`
+//! - `client`: who calls; `body`: what they send; [`problem`]: the one place where refusals get a status and a code
+//! - [`limits`], `slots`, `throttle`, `story`: what a stranger may cost
+//! - [`admin`]: the administrative socket, for the owner alone
+//!
+//! A request passes, in this order: a slot for its connection · the handshake · the head, in time · the rate of its client
+//! · a place among the requests under way · the caller's certificate, where the endpoint asks for one · the body.
+
+mod activations;
+pub mod admin;
+mod body;
+mod challenges;
+mod client;
+mod connection;
+mod enrollments;
+mod evidence;
+mod healthz;
+pub mod limits;
+mod openapi;
+pub mod problem;
+mod readyz;
+mod schema;
+mod server;
+mod slots;
+mod story;
+mod throttle;
+mod tls;
+mod whoami;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::MethodRouter;
+use http::Method;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+pub use limits::{Limits, Rate};
+pub use server::{Server, StartError};
+pub use tls::{ServingNames, TlsIdentity, TlsIdentityError};
+
+use crate::flows::Verifier;
+use problem::{EdgeRefusal, Refusal};
+use throttle::{RateClass, Throttle};
+
+/// What handlers need.
+#[derive(Debug, Clone)]
+struct Edge {
+    verifier: Arc<Verifier>,
+    limits: Arc<Limits>,
+    throttle: Arc<Throttle>,
+    /// Places for requests under way.
+    places: Arc<Semaphore>,
+    /// Requests under way, also those whose caller has gone.
+    stories: TaskTracker,
+}
+
+/// A method of a path. There is one constant of this type per endpoint, all of them in [`ENDPOINTS`].
+struct Endpoint {
+    method: Method,
+    path: &'static str,
+    rate: RateClass,
+    handler: fn() -> MethodRouter<Edge>,
+}
+
+/// Every endpoint.
+const ENDPOINTS: [Endpoint; 8] = [
+    enrollments::ENDPOINT,
+    activations::ENDPOINT,
+    challenges::ENDPOINT,
+    evidence::ENDPOINT,
+    whoami::ENDPOINT,
+    healthz::ENDPOINT,
+    readyz::ENDPOINT,
+    openapi::ENDPOINT,
+];
+
+impl Edge {
+    fn new(verifier: Arc<Verifier>, limits: Limits) -> Self {
+        let places = usize::try_from(limits.max_requests.get()).unwrap_or(Semaphore::MAX_PERMITS);
+        Self {
+            verifier,
+            throttle: Arc::new(Throttle::new(&limits)),
+            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
+            limits: Arc::new(limits),
+            stories: TaskTracker::new(),
+        }
+    }
+
+    fn router(&self) -> Router {
+        let mut router = Router::new();
+        for Endpoint { method: _, path, rate, handler } in ENDPOINTS {
+            let handler = handler()
+                .layer(from_fn_with_state(self.clone(), story::carry_through))
+                .layer(from_fn_with_state((self.clone(), rate), story::throttle));
+            router = router.route(path, handler);
+        }
+        router
+            .fallback(async || Refusal::from(EdgeRefusal::UnknownRoute))
+            .method_not_allowed_fallback(async || Refusal::from(EdgeRefusal::Method))
+            .with_state(self.clone())
+    }
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.method, self.path)
+    }
+}

@@ -1,0 +1,117 @@
+//! Who is at the other end of a connection: an address, and perhaps a certificate.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use rootbound_common::id::{NodeId, TrustDomain};
+
+use super::Edge;
+use super::problem::{EdgeRefusal, Refusal};
+use crate::credential::presented::{PresentedError, PresentedSvid};
+use crate::posture::{AdmissionError, AdmittedNode};
+
+/// What counts as one client for limits: an IPv4 address, or the /64 of an IPv6 address, since whoever has one address
+/// of a /64 has all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct ClientKey(IpAddr);
+
+impl ClientKey {
+    pub(super) fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                Self(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into())
+            }
+            v4 @ IpAddr::V4(_) => Self(v4),
+        }
+    }
+
+    /// The client that everybody is, where there are too many to tell apart.
+    pub(super) const OVERFLOW: Self = Self(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+}
+
+/// What the TLS handshake said of the caller. TLS has verified that a certificate is signed by our CA and that the
+/// caller holds its key, and nothing else.
+#[derive(Debug, Clone)]
+pub(super) enum Peer {
+    /// No client certificate.
+    Anonymous,
+    /// An X.509-SVID of our CA.
+    Svid(PresentedSvid),
+    /// A certificate of our CA that is no X.509-SVID.
+    Unfit(PresentedError),
+}
+
+impl Peer {
+    /// Of the certificate that the client showed.
+    pub(super) fn of(certificate: Option<&[u8]>, trust_domain: &TrustDomain) -> Self {
+        match certificate.map(|der| PresentedSvid::parse(der, trust_domain)) {
+            None => Self::Anonymous,
+            Some(Ok(svid)) => Self::Svid(svid),
+            Some(Err(error)) => Self::Unfit(error),
+        }
+    }
+
+    fn svid(self) -> Result<Option<PresentedSvid>, Refusal> {
+        match self {
+            Self::Anonymous => Ok(None),
+            Self::Svid(svid) => Ok(Some(svid)),
+            Self::Unfit(error) => Err(error.into()),
+        }
+    }
+
+    /// Set by the listener on each request; a request without it did not come through the listener.
+    fn of_request(parts: &Parts) -> Result<Self, Refusal> {
+        parts.extensions.get::<Self>().cloned().ok_or(EdgeRefusal::Internal.into())
+    }
+}
+
+/// A caller that may be anyone. One who shows a certificate must be the node that it names: a certificate that is
+/// good for nothing is refused, not overlooked.
+#[derive(Debug)]
+pub(super) struct Caller(pub(super) Option<NodeId>);
+
+impl FromRequestParts<Edge> for Caller {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Refusal> {
+        let Some(svid) = Peer::of_request(parts)?.svid()? else { return Ok(Self(None)) };
+        let node = edge.verifier.trust_domain().node_of(&svid.spiffe_id).ok_or(AdmissionError::NotANode)?;
+        Ok(Self(Some(node)))
+    }
+}
+
+/// A caller that is a node which may act now. A handler that takes this cannot be reached by anyone else.
+#[derive(Debug)]
+pub(super) struct Admitted(pub(super) AdmittedNode);
+
+impl FromRequestParts<Edge> for Admitted {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Refusal> {
+        let svid = Peer::of_request(parts)?.svid()?;
+        let verifier = &edge.verifier;
+        match verifier.fleet().admit(svid, verifier.trust_domain(), verifier.now()) {
+            Ok(node) => Ok(Self(node)),
+            Err(error) => {
+                tracing::info!(code = error.code(), "caller refused");
+                Err(error.into())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_client_is_an_ipv4_address_or_an_ipv6_64() {
+        let key = |text: &str| ClientKey::of(text.parse().unwrap());
+        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
+        assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
+        assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
+    }
+}

@@ -1,0 +1,47 @@
+//! `POST /v1/evidence`: a quote with the values that it is over, and perhaps a request for a credential.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::routing::post;
+use http::Method;
+use rootbound_common::wire::v1::{EvidenceRequest, EvidenceResponse};
+
+use super::client::Caller;
+use super::problem::Refusal;
+use super::throttle::RateClass;
+use super::{Edge, Endpoint, body, schema};
+
+pub(super) const ENDPOINT: Endpoint = Endpoint {
+    method: Method::POST,
+    path: "/v1/evidence",
+    rate: RateClass::Attestation,
+    handler: || post(attest),
+};
+
+/// The PCRs of four banks in hex are 15 KB, a certificate request 11 KB in base64url, the quote and the rest 3 KB.
+const LIMIT: usize = 64 * 1024;
+
+/// A quote with the values that it is over, and perhaps a request for a credential.
+///
+/// Evidence that does not verify is refused. Evidence that verifies but deviates is answered with 200 and a posture that
+/// says so. Who shows a client certificate must be the node that it names.
+#[utoipa::path(
+    post,
+    path = "/v1/evidence",
+    tag = "attestation",
+    request_body = schema::EvidenceRequest,
+    responses(
+        (status = 200, description = "What the evidence means, and what comes next", body = schema::EvidenceResponse),
+        (status = 403, description = "The evidence does not verify", body = schema::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The challenge was answered before, or the node changed", body = schema::Problem, content_type = "application/problem+json"),
+        (status = "default", description = "See `code`", body = schema::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn attest(
+    State(edge): State<Edge>,
+    Caller(caller): Caller,
+    request: Request,
+) -> Result<Json<EvidenceResponse>, Refusal> {
+    let message: EvidenceRequest = body::json(request, LIMIT, edge.limits.body_timeout).await?;
+    Ok(Json(edge.verifier.attest(message, caller).await?))
+}

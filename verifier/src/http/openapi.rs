@@ -1,0 +1,72 @@
+//! `GET /openapi.json`: the OpenAPI 3.1 document of this API.
+
+use std::sync::LazyLock;
+
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::Method;
+use http::header::CONTENT_TYPE;
+use utoipa::openapi::security::SecurityScheme;
+use utoipa::{Modify, OpenApi};
+
+use super::throttle::RateClass;
+use super::{Endpoint, activations, challenges, enrollments, evidence, healthz, readyz, whoami};
+
+pub(super) const ENDPOINT: Endpoint =
+    Endpoint { method: Method::GET, path: "/openapi.json", rate: RateClass::Query, handler: || get(openapi) };
+
+/// The document.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Rootbound verifier",
+        description = "Machines prove what they booted, and get credentials that only their TPMs can use. Refusals are \
+                       problem documents (RFC 9457) with a stable `code`.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    tags(
+        (name = "enrollment", description = "A machine becomes a node"),
+        (name = "attestation", description = "A node shows evidence and gets a credential"),
+        (name = "identity", description = "What a credential is worth now"),
+        (name = "operation", description = "For those who run the verifier")
+    ),
+    modifiers(&X509Svid),
+    paths(
+        enrollments::enroll,
+        activations::activate,
+        challenges::challenge,
+        evidence::attest,
+        whoami::whoami,
+        healthz::healthz,
+        readyz::readyz,
+        openapi
+    )
+)]
+struct Document;
+
+/// The one way to authenticate.
+struct X509Svid;
+
+impl Modify for X509Svid {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let components = document.components.get_or_insert_default();
+        let description = "An X.509-SVID that the verifier issued, over TLS 1.3";
+        let description = Some(description.to_owned());
+        let scheme = SecurityScheme::MutualTls { description, deprecated: None, extensions: None };
+        components.add_security_scheme("x509_svid", scheme);
+    }
+}
+
+/// It never changes while the process lives.
+static JSON: LazyLock<String> = LazyLock::new(|| Document::openapi().to_json().unwrap_or_default());
+
+/// This document.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    tag = "operation",
+    responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json"))
+)]
+pub(super) async fn openapi() -> Response {
+    ([(CONTENT_TYPE, "application/json")], JSON.as_str()).into_response()
+}

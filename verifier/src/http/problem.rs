@@ -1,0 +1,303 @@
+//! The one file in which refusals become HTTP: status, stable code, words (RFC 9457).
+//!
+//! 400 and its kin: the request has not the shape of one. 401: a client certificate is missing. 403: what the request
+//! shows does not suffice. 409: it would have, but the state has moved on; try again from the start. 429 and 503: later.
+//! What the verifier could not do says nothing of why to a stranger; the log does.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use rootbound_common::wire::v1::Problem;
+
+use crate::credential::presented::PresentedError;
+use crate::flows::attest::{AttestError, AttestRefusal};
+use crate::flows::enroll::{EnrollError, EnrollRefusal};
+use crate::flows::operate::OperateError;
+use crate::posture::AdmissionError;
+use crate::store::StoreError;
+
+/// The media type of problem documents.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// Why the edge itself refuses a request, before any story begins.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EdgeRefusal {
+    /// There is no such path.
+    #[error("there is no such endpoint; GET /openapi.json lists them")]
+    UnknownRoute,
+    /// The path has another method.
+    #[error("the endpoint has another method; see the Allow header")]
+    Method,
+    /// Not JSON by its own account.
+    #[error("the body must be of content type application/json")]
+    ContentType,
+    /// Compressed.
+    #[error("the body must have no content encoding")]
+    ContentEncoding,
+    /// Too long.
+    #[error("the body is longer than {limit} bytes")]
+    BodyTooLarge {
+        /// The limit.
+        limit: usize,
+    },
+    /// Too slow.
+    #[error("the body did not arrive in time")]
+    BodyTooSlow,
+    /// Cut off.
+    #[error("the body did not arrive as a whole")]
+    BodyIncomplete,
+    /// Not one JSON document of the endpoint's shape.
+    #[error("{reason}")]
+    MalformedBody {
+        /// What does not fit, and where; printable.
+        reason: String,
+    },
+    /// Too many requests from one client address.
+    #[error("too many requests from this address; try again later")]
+    RateLimited {
+        /// When there will be room.
+        retry_after: Duration,
+    },
+    /// Too many requests at once.
+    #[error("the verifier is busy; try again in a moment")]
+    Overloaded,
+    /// No answer in time.
+    #[error("the verifier did not answer in time; what was asked for may still take effect")]
+    TimedOut,
+    /// Something that a verifier needs is away.
+    #[error("the verifier is not ready: {why}")]
+    NotReady {
+        /// In words that a stranger may read.
+        why: String,
+    },
+    /// Over the administrative socket: not the owner.
+    #[error("the administrative socket is for the user that runs the verifier, and for root")]
+    NotTheOwner,
+    /// A bug.
+    #[error("the verifier failed; its log says why")]
+    Internal,
+}
+
+impl EdgeRefusal {
+    /// Stable, for machines.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownRoute => "unknown_route",
+            Self::Method => "method_not_allowed",
+            Self::ContentType => "content_type",
+            Self::ContentEncoding => "content_encoding",
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::BodyTooSlow => "body_too_slow",
+            Self::BodyIncomplete => "body_incomplete",
+            Self::MalformedBody { .. } => "body_malformed",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Overloaded => "overloaded",
+            Self::TimedOut => "timed_out",
+            Self::NotReady { .. } => "not_ready",
+            Self::NotTheOwner => "not_the_owner",
+            Self::Internal => "internal",
+        }
+    }
+
+    const fn status(&self) -> StatusCode {
+        match self {
+            Self::UnknownRoute => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::ContentType | Self::ContentEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyIncomplete | Self::MalformedBody { .. } => StatusCode::BAD_REQUEST,
+            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Overloaded | Self::TimedOut | Self::NotReady { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotTheOwner => StatusCode::FORBIDDEN,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after } => Some(*retry_after),
+            Self::Overloaded => Some(Duration::from_secs(1)),
+            Self::TimedOut | Self::NotReady { .. } => Some(Duration::from_secs(5)),
+            Self::UnknownRoute
+            | Self::Method
+            | Self::ContentType
+            | Self::ContentEncoding
+            | Self::BodyTooLarge { .. }
+            | Self::BodyTooSlow
+            | Self::BodyIncomplete
+            | Self::MalformedBody { .. }
+            | Self::NotTheOwner
+            | Self::Internal => None,
+        }
+    }
+}
+
+/// A refusal on its way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    status: StatusCode,
+    code: Cow<'static, str>,
+    detail: String,
+    retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, code: &'static str, detail: String) -> Self {
+        Self { status, code: Cow::Borrowed(code), detail, retry_after: None }
+    }
+
+    fn later(self, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..self }
+    }
+
+    /// As the document.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        Problem {
+            kind: format!("urn:rootbound:problem:{}", self.code),
+            title: self.status.canonical_reason().unwrap_or("Refused").to_owned(),
+            status: self.status.as_u16(),
+            detail: self.detail.clone(),
+            code: self.code.clone().into_owned(),
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let body = serde_json::to_vec(&self.problem()).unwrap_or_default();
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(wait) = self.retry_after {
+            // Rounded up: whoever comes back on the second must find room.
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            // RFC 9110, 11.6.1 asks for a challenge; there is no registered scheme for client certificates.
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("TLS-Client-Certificate"));
+        }
+        response
+    }
+}
+
+impl From<EdgeRefusal> for Refusal {
+    fn from(refusal: EdgeRefusal) -> Self {
+        let (status, code, wait) = (refusal.status(), refusal.code(), refusal.retry_after());
+        Self { retry_after: wait, ..Self::new(status, code, refusal.to_string()) }
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "the store failed");
+        match error {
+            StoreError::Database(_) => {
+                let detail = "the verifier's store does not answer; try again later".to_owned();
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail)
+                    .later(Duration::from_secs(5))
+            }
+            StoreError::Inconsistent { .. } => EdgeRefusal::Internal.into(),
+        }
+    }
+}
+
+impl From<EnrollError> for Refusal {
+    fn from(error: EnrollError) -> Self {
+        match error {
+            EnrollError::Store(error) => error.into(),
+            EnrollError::Refused(refusal) => {
+                let of = |status| Self::new(status, refusal.code(), refusal.to_string());
+                match refusal {
+                    EnrollRefusal::NoSuchEnrollment => of(StatusCode::CONFLICT),
+                    EnrollRefusal::TooManyPending => {
+                        of(StatusCode::SERVICE_UNAVAILABLE).later(Duration::from_secs(60))
+                    }
+                    EnrollRefusal::EndorsementKey(_)
+                    | EnrollRefusal::Endorsement(_)
+                    | EnrollRefusal::Waiver(_)
+                    | EnrollRefusal::AttestationKey(_)
+                    | EnrollRefusal::MakeCredential(_)
+                    | EnrollRefusal::JoinTokenForm
+                    | EnrollRefusal::Retired
+                    | EnrollRefusal::Activation(_)
+                    | EnrollRefusal::JoinToken => of(StatusCode::FORBIDDEN),
+                }
+            }
+        }
+    }
+}
+
+impl From<AttestError> for Refusal {
+    fn from(error: AttestError) -> Self {
+        match error {
+            AttestError::Store(error) => error.into(),
+            AttestError::Refused(refusal) => {
+                let of = |status| Self::new(status, refusal.code(), refusal.to_string());
+                match refusal {
+                    AttestRefusal::ChallengeSpent | AttestRefusal::NodeChanged => of(StatusCode::CONFLICT),
+                    AttestRefusal::Challenge(_)
+                    | AttestRefusal::OtherCaller
+                    | AttestRefusal::UnknownNode
+                    | AttestRefusal::Pending
+                    | AttestRefusal::Retired
+                    | AttestRefusal::Evidence(_) => of(StatusCode::FORBIDDEN),
+                }
+            }
+        }
+    }
+}
+
+impl From<AdmissionError> for Refusal {
+    fn from(error: AdmissionError) -> Self {
+        let status = match error {
+            AdmissionError::NoCertificate => StatusCode::UNAUTHORIZED,
+            AdmissionError::NotANode
+            | AdmissionError::UnknownNode
+            | AdmissionError::Pending
+            | AdmissionError::Retired
+            | AdmissionError::Expired(_)
+            | AdmissionError::Superseded
+            | AdmissionError::PostureUnknown
+            | AdmissionError::PostureStale(_)
+            | AdmissionError::PostureContraindicated(_) => StatusCode::FORBIDDEN,
+        };
+        Self::new(status, error.code(), error.to_string())
+    }
+}
+
+impl From<PresentedError> for Refusal {
+    fn from(error: PresentedError) -> Self {
+        Self::new(StatusCode::FORBIDDEN, error.code(), error.to_string())
+    }
+}
+
+/// Over the administrative socket, where nothing has to be kept from the reader.
+impl From<OperateError> for Refusal {
+    fn from(error: OperateError) -> Self {
+        let (code, detail) = (error.code(), error.to_string());
+        match error {
+            OperateError::UnknownNode(_) | OperateError::NoSuch { .. } => {
+                Self::new(StatusCode::NOT_FOUND, code, detail)
+            }
+            OperateError::Already(_) | OperateError::NoEvidence(_) => {
+                Self::new(StatusCode::CONFLICT, code, detail)
+            }
+            OperateError::TooManyLabels
+            | OperateError::StoredEvidence { .. }
+            | OperateError::Reference(_)
+            | OperateError::Profile(_)
+            | OperateError::JoinTokenLifetime => Self::new(StatusCode::FORBIDDEN, code, detail),
+            OperateError::Store(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The messages of [`rootbound_common::wire::v1`] once more, for the OpenAPI document alone.
+//!
+//! `common` must not depend on utoipa, which would come along into every attester. So the shapes are mirrored here, and a
+//! test holds that each message as serde writes it is valid by the mirror, and that the mirror has no field more.
+#![expect(dead_code, reason = "described, never read")]
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+/// A machine shows its EK and asks for an AK to be bound to it.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EnrollRequest {
+    /// TPMT_PUBLIC of the EK, base64url without padding.
+    #[schema(pattern = "^[A-Za-z0-9_-]*$")]
+    ek_public: String,
+    /// EK certificate, then intermediates, each DER in base64url without padding. At most 6; the leaf is found by its key.
+    ek_certificates: Vec<String>,
+    /// TPMT_PUBLIC of the AK, base64url without padding.
+    #[schema(pattern = "^[A-Za-z0-9_-]*$")]
+    ak_public: String,
+    /// Single-use token that admits the machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    join_token: Option<String>,
+}
+
+/// What only the TPM with this EK and this AK can open (TPM2_MakeCredential).
+#[derive(Deserialize, ToSchema)]
+pub(super) struct EnrollResponse {
+    /// Names this enrolment, base64url.
+    enrollment: String,
+    /// Content of TPM2B_ID_OBJECT, base64url.
+    credential_blob: String,
+    /// Content of TPM2B_ENCRYPTED_SECRET, base64url.
+    encrypted_secret: String,
+    /// How long the answer may take, in seconds.
+    expires_in: u64,
+}
+
+/// The secret that TPM2_ActivateCredential gave back.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ActivateRequest {
+    /// From the enrolment, base64url.
+    enrollment: String,
+    /// The secret, base64url.
+    secret: String,
+}
+
+/// The EK and the AK are proved to live in one TPM.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct ActivateResponse {
+    /// The machine's id: SHA-256 of its EK's SubjectPublicKeyInfo.
+    #[schema(pattern = "^[0-9a-f]{64}$")]
+    node: String,
+    /// Its SPIFFE ID.
+    #[schema(pattern = "^spiffe://")]
+    spiffe_id: String,
+    /// Whether it may attest.
+    admission: Admission,
+    /// The first challenge, where the machine is admitted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    challenge: Option<Challenge>,
+}
+
+/// Whether a machine with a genuine TPM is one of ours.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Admission {
+    /// It is.
+    Admitted,
+    /// An operator has to say.
+    Pending,
+}
+
+/// Asks for a challenge outside of the steady state.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChallengeRequest {
+    /// The machine that will answer.
+    #[schema(pattern = "^[0-9a-f]{64}$")]
+    node: String,
+}
+
+/// What to quote, over which nonce, and how soon.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct Challenge {
+    /// To be sent back with the evidence; opaque.
+    token: String,
+    /// 32 bytes, base64url, that enter the extraData of every statement.
+    #[schema(min_length = 43, max_length = 43)]
+    nonce: String,
+    /// The PCRs to quote, exactly these, in this order of banks.
+    selection: Vec<BankSelection>,
+    /// The PCRs that the authPolicy of a credential key is over.
+    credential_policy: BankSelection,
+    /// When to answer, in seconds from now: 0 is at once.
+    attest_in: u64,
+    /// From when on no answer is accepted, in seconds from now.
+    expires_in: u64,
+}
+
+/// PCRs of one bank.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BankSelection {
+    /// The bank.
+    bank: HashAlgorithm,
+    /// Their numbers, 0 to 23.
+    pcrs: Vec<u8>,
+}
+
+/// A hash algorithm, and the bank of PCRs that it extends.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum HashAlgorithm {
+    /// SHA-1: read in logs, refused in evidence.
+    Sha1,
+    /// SHA-256.
+    Sha256,
+    /// SHA-384.
+    Sha384,
+    /// SHA-512.
+    Sha512,
+}
+
+/// A quote with the values that it is over, and perhaps a request for a credential.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EvidenceRequest {
+    /// The token of the challenge that this answers.
+    challenge: String,
+    /// TPMS_ATTEST of TPM2_Quote, base64url.
+    quote: String,
+    /// TPMT_SIGNATURE by the AK, base64url.
+    signature: String,
+    /// The value of each quoted PCR in lower-case hex, by bank and number.
+    pcrs: BTreeMap<String, BTreeMap<String, String>>,
+    /// PKCS#10 request for an X.509-SVID with the TPM2_Certify statement as attestation attribute, DER in base64url.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate_request: Option<String>,
+}
+
+/// What authentic evidence means, and what comes next.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct EvidenceResponse {
+    /// The appraisal.
+    posture: PostureReport,
+    /// The credential, or why there is none; absent where none was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<CredentialOutcome>,
+    /// The next challenge, to be answered after its `attest_in`.
+    next: Challenge,
+}
+
+/// How a node stands.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum PostureStatus {
+    /// Everything observed is explained by reference values.
+    Affirming,
+    /// Accepted with reservations.
+    Warning,
+    /// Something observed is explained by no reference value.
+    Contraindicated,
+    /// The last evidence is too old.
+    Stale,
+    /// There never was evidence.
+    Unknown,
+}
+
+/// A node's posture, with the versions that it was judged by.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct PostureReport {
+    /// How the node stands.
+    status: PostureStatus,
+    /// When the evidence was made, at the earliest; milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence_at: Option<i64>,
+    /// The profile, as `name@version`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile: Option<String>,
+    /// The reference sets, as `name@version`.
+    references: Vec<String>,
+    /// What no reference value explains.
+    deviations: Vec<DeviationReport>,
+}
+
+/// An observed value that no reference value explains.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct DeviationReport {
+    /// Stable, for machines.
+    code: String,
+    /// For people.
+    detail: String,
+    /// The bank, where the deviation concerns a PCR.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bank: Option<HashAlgorithm>,
+    /// The PCR.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pcr: Option<u8>,
+    /// The observed value, in hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    observed: Option<String>,
+    /// The values that would have been accepted, in hex.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    accepted: Vec<String>,
+}
+
+/// What became of a request for a credential.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case", tag = "outcome")]
+pub(super) enum CredentialOutcome {
+    /// Here it is.
+    Issued {
+        /// Leaf, then intermediates, PEM.
+        certificate_chain: String,
+        /// The certificates that relying parties trust, PEM.
+        trust_bundle: String,
+        /// From when on it is not valid any more; milliseconds since 1970.
+        not_after: i64,
+        /// When to ask for the next; milliseconds since 1970.
+        renew_at: i64,
+    },
+    /// There is none.
+    Refused {
+        /// Stable, for machines.
+        code: String,
+        /// For people.
+        detail: String,
+    },
+}
+
+/// What the verifier knows of the caller.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct WhoamiResponse {
+    /// The machine's id.
+    #[schema(pattern = "^[0-9a-f]{64}$")]
+    node: String,
+    /// The SPIFFE ID of the certificate.
+    #[schema(pattern = "^spiffe://")]
+    spiffe_id: String,
+    /// Serial number of the certificate, in hex.
+    #[schema(pattern = "^[0-9a-f]{32}$")]
+    serial: String,
+    /// From when on the certificate is not valid any more; milliseconds since 1970.
+    not_after: i64,
+    /// Labels that the operator gave the node.
+    labels: BTreeMap<String, String>,
+    /// How the node stands.
+    posture: PostureReport,
+}
+
+/// The process answers, or is ready.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct Healthy {
+    /// `ok` or `ready`.
+    status: String,
+}
+
+/// RFC 9457 problem document.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct Problem {
+    /// `urn:rootbound:problem:<code>`.
+    #[serde(rename = "type")]
+    kind: String,
+    /// The status in words.
+    title: String,
+    /// HTTP status.
+    status: u16,
+    /// What happened, for people.
+    detail: String,
+    /// Stable, for machines.
+    code: String,
+}

@@ -1,0 +1,169 @@
+//! The listener: accepts connections while there is room, and stops gracefully.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Edge;
+use super::connection::{self, Shared};
+use super::limits::{LimitOutOfBounds, Limits};
+use super::slots::Slots;
+use super::throttle::Throttle;
+use super::tls::{self, TlsIdentity, TlsIdentityError};
+use crate::flows::Verifier;
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+    /// There is nothing to serve TLS with.
+    #[error(transparent)]
+    Tls(#[from] TlsIdentityError),
+    /// A limit limits nothing.
+    #[error("[limits] {0}")]
+    Limit(#[from] LimitOutOfBounds),
+}
+
+/// The running server. Dropping it stops it at once; [`Self::shutdown`] lets requests under way end.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    stop: CancellationToken,
+    accepting: JoinHandle<()>,
+    connections: TaskTracker,
+    stories: TaskTracker,
+    drain: Duration,
+}
+
+impl Server {
+    /// Listens on an address (port 0: any that is free) and serves a verifier there. Needs a Tokio runtime.
+    pub async fn start(
+        verifier: Arc<Verifier>,
+        listen: SocketAddr,
+        identity: &TlsIdentity,
+        limits: Limits,
+    ) -> Result<Self, StartError> {
+        limits.check()?;
+        let config = tls::server_config(&verifier, identity)?;
+        let at = |error| StartError::Listen { address: listen, error };
+        let listener = TcpListener::bind(listen).await.map_err(at)?;
+        let address = listener.local_addr().map_err(at)?;
+        let edge = Edge::new(Arc::clone(&verifier), limits);
+        let shared = Arc::new(Shared {
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            router: edge.router(),
+            limits: Arc::clone(&edge.limits),
+            trust_domain: verifier.trust_domain().clone(),
+        });
+        let (stop, connections) = (CancellationToken::new(), TaskTracker::new());
+        let accepting = tokio::spawn(accept(
+            listener,
+            shared,
+            Arc::clone(&edge.throttle),
+            stop.clone(),
+            connections.clone(),
+        ));
+        let (stories, drain) = (edge.stories, edge.limits.drain_timeout);
+        Ok(Self { address, stop, accepting, connections, stories, drain })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts nothing more, and returns when what is under way has ended, or has had its time.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        // The listener is closed when this returns.
+        let _ = (&mut self.accepting).await;
+        self.connections.close();
+        self.stories.close();
+        let ended = async {
+            self.connections.wait().await;
+            self.stories.wait().await;
+        };
+        if tokio::time::timeout(self.drain, ended).await.is_err() {
+            tracing::warn!("stopping with requests under way");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.accepting.abort();
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    throttle: Arc<Throttle>,
+    stop: CancellationToken,
+    connections: TaskTracker,
+) {
+    let slots = Slots::new(shared.limits.max_connections, shared.limits.max_connections_per_address);
+    let full = AtomicBool::new(false);
+    let mut forget = tokio::time::interval(Throttle::FORGET_EVERY);
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            _ = forget.tick() => {
+                throttle.forget();
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        let Some((stream, address)) = usable(accepted).await else { continue };
+        let Some(slot) = slots.take(address.ip()) else {
+            // Closed at once: whoever is ours comes back, and a queue would only feed who holds the slots.
+            if !full.swap(true, Ordering::Relaxed) {
+                tracing::warn!(%address, "no slot for a connection: [limits] max_connections, max_connections_per_address");
+            }
+            continue;
+        };
+        full.store(false, Ordering::Relaxed);
+        let (shared, stop) = (Arc::clone(&shared), stop.child_token());
+        connections.spawn(async move {
+            connection::serve(shared, stream, address, stop).await;
+            drop(slot);
+        });
+    }
+}
+
+/// A failed accept concerns one connection, or the process is out of descriptors: then it must not spin.
+async fn usable(accepted: io::Result<(TcpStream, SocketAddr)>) -> Option<(TcpStream, SocketAddr)> {
+    match accepted {
+        Ok(accepted) => Some(accepted),
+        Err(error) => {
+            let of_one_connection = [
+                io::ErrorKind::ConnectionAborted,
+                io::ErrorKind::ConnectionReset,
+                io::ErrorKind::ConnectionRefused,
+            ];
+            if !of_one_connection.contains(&error.kind()) {
+                tracing::error!(%error, "cannot accept connections");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            None
+        }
+    }
+}
