@@ -44,5 +44,5 @@ async fn key_bound_to_pcrs_is_certified_and_signs() {
         value: SignatureValue::Ecdsa { r, s },
     };
     VerifyingKey::of_public_area(key.public()).unwrap().verify(message, &signature).unwrap();
-    assert_eq!(swtpm.loaded_handles(), []);
+    assert_eq!(swtpm.loaded_handles(), Vec::<u32>::new());
 }
