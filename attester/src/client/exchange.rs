@@ -1,0 +1,284 @@
+//! One request and its answer: a connection of its own, bounded in time and size.
+//!
+//! There is no connection pool. In steady state there is one request per attestation, minutes apart: an idle
+//! connection would cost the verifier memory for each machine, and an open one would outlive what it was judged by.
+
+use std::io;
+use std::time::Duration;
+
+use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper_util::rt::TokioIo;
+use rootbound_common::wire::v1::Problem;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Refusal, VerifierUrl};
+use crate::tpm::TpmError;
+
+/// Bytes of an answer. The largest, a credential with its chain and bundle, takes some KB.
+pub(super) const MAX_ANSWER: usize = 1024 * 1024;
+
+/// How long one of several addresses may take to let us in before the next is tried.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The longest pause that the verifier can impose.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
+/// What was being waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Addresses of the host.
+    Lookup,
+    /// A TCP connection.
+    Connect,
+    /// The end of the TLS handshake.
+    Handshake,
+    /// The head of the answer.
+    Answer,
+    /// The body of the answer.
+    Body,
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Lookup => "the name lookup",
+            Self::Connect => "the connection",
+            Self::Handshake => "the TLS handshake",
+            Self::Answer => "the answer",
+            Self::Body => "the rest of the answer",
+        })
+    }
+}
+
+/// Why there is no answer to a request.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The host has no address.
+    #[error("cannot find the address of {host}")]
+    Lookup {
+        /// The host.
+        host: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nobody there lets us in.
+    #[error("cannot connect to {url}")]
+    Connect {
+        /// Where.
+        url: String,
+        /// Why, at the last address.
+        source: io::Error,
+    },
+    /// The TLS handshake failed: nobody that we trust, or a key of ours that the TPM does not let us use.
+    #[error("cannot agree with {url} on TLS")]
+    Handshake {
+        /// Where.
+        url: String,
+        /// Why; holds a [`rustls::Error`] where it is not the connection that failed.
+        source: io::Error,
+    },
+    /// Time is up.
+    #[error("time is up, waiting for {stage}")]
+    Timeout {
+        /// What was being waited for.
+        stage: Stage,
+    },
+    /// The connection broke, or what came over it is not HTTP.
+    #[error("the HTTP exchange broke off")]
+    Http(#[source] hyper::Error),
+    /// The answer is too long.
+    #[error("the answer is over the limit of {MAX_ANSWER} bytes")]
+    TooLarge,
+    /// The answer is of another kind than what was asked for.
+    #[error("the answer (status {status}) is not JSON")]
+    ContentType {
+        /// HTTP status.
+        status: u16,
+    },
+    /// The answer is not the message that it should be. What it is instead is not said: it is a peer's text.
+    #[error("the answer does not fit version 1 of the protocol (line {line}, column {column})")]
+    Shape {
+        /// Where.
+        line: usize,
+        /// Where.
+        column: usize,
+    },
+    /// An answer that is no problem document, with a status that is not success.
+    #[error("the answer has status {status}")]
+    Status {
+        /// HTTP status.
+        status: u16,
+        /// How long to wait at least, where the answer says so.
+        retry_after: Option<Duration>,
+    },
+    /// The request cannot be made.
+    #[error("the request cannot be made")]
+    Request(#[source] http::Error),
+    /// The verifier says no.
+    #[error(transparent)]
+    Refused(Refusal),
+}
+
+impl RequestError {
+    /// What the TPM said, where it was our TPM that did not sign the handshake.
+    #[must_use]
+    pub fn tpm(&self) -> Option<&TpmError> {
+        let Self::Handshake { source, .. } = self else { return None };
+        match source.get_ref()?.downcast_ref::<rustls::Error>()? {
+            rustls::Error::Other(other) => other.0.downcast_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// What to ask.
+pub(super) struct Question {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    pub(super) body: Option<Vec<u8>>,
+}
+
+/// Asks over a new connection; all of it within `limit`.
+pub(super) async fn exchange<A: DeserializeOwned>(
+    url: &VerifierUrl,
+    tls: TlsConnector,
+    question: Question,
+    limit: Duration,
+) -> Result<A, RequestError> {
+    let deadline = Instant::now() + limit;
+    let tcp = timeout_at(deadline, reach(url))
+        .await
+        .map_err(|_| RequestError::Timeout { stage: Stage::Connect })??;
+    // Without it each exchange waits for a delayed ACK, 40 ms and more.
+    tcp.set_nodelay(true).map_err(|source| RequestError::Connect { url: url.to_string(), source })?;
+    converse(url, tcp, tls, question, deadline).await
+}
+
+/// Asks over a connection that is good for this one request.
+pub(super) async fn converse<S, A>(
+    url: &VerifierUrl,
+    stream: S,
+    tls: TlsConnector,
+    question: Question,
+    deadline: Instant,
+) -> Result<A, RequestError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    A: DeserializeOwned,
+{
+    let stream = timeout_at(deadline, tls.connect(url.server_name(), stream))
+        .await
+        .map_err(|_| RequestError::Timeout { stage: Stage::Handshake })?
+        .map_err(|source| RequestError::Handshake { url: url.to_string(), source })?;
+    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+        .max_headers(64)
+        .max_buf_size(64 * 1024)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(RequestError::Http)?;
+    // The connection ends with this request, also where this future is dropped.
+    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let request = request(url, question).map_err(RequestError::Request)?;
+    let response = timeout_at(deadline, sender.send_request(request))
+        .await
+        .map_err(|_| RequestError::Timeout { stage: Stage::Answer })?
+        .map_err(RequestError::Http)?;
+    let (status, headers) = (response.status(), response.headers().clone());
+    let body = timeout_at(deadline, read(response))
+        .await
+        .map_err(|_| RequestError::Timeout { stage: Stage::Body })??;
+    judge(status, &headers, &body)
+}
+
+/// Tries the addresses of the host in turn.
+async fn reach(url: &VerifierUrl) -> Result<TcpStream, RequestError> {
+    let lookup = |source| RequestError::Lookup { host: url.host().to_owned(), source };
+    let addresses = timeout(ADDRESS_TIMEOUT, lookup_host((url.host(), url.port())))
+        .await
+        .map_err(|_| RequestError::Timeout { stage: Stage::Lookup })?
+        .map_err(lookup)?;
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        match timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::Error::from(io::ErrorKind::TimedOut),
+        }
+    }
+    Err(RequestError::Connect { url: url.to_string(), source: last })
+}
+
+fn request(url: &VerifierUrl, question: Question) -> Result<Request<Full<Bytes>>, http::Error> {
+    let request = Request::builder()
+        .method(question.method)
+        .uri(question.path)
+        .header(HOST, url.authority())
+        .header(USER_AGENT, concat!("rootbound-attester/", env!("CARGO_PKG_VERSION")))
+        .header(ACCEPT, "application/json, application/problem+json")
+        .header(CONNECTION, "close");
+    match question.body {
+        Some(body) => request.header(CONTENT_TYPE, "application/json").body(Full::from(body)),
+        None => request.body(Full::default()),
+    }
+}
+
+async fn read(response: Response<Incoming>) -> Result<Bytes, RequestError> {
+    let announced = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    if announced
+        .and_then(|length| length.parse().ok())
+        .is_some_and(|length: u64| usize::try_from(length).is_ok_and(|length| length > MAX_ANSWER))
+    {
+        return Err(RequestError::TooLarge);
+    }
+    match Limited::new(response.into_body(), MAX_ANSWER).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) => Err(match error.downcast::<hyper::Error>() {
+            Ok(error) => RequestError::Http(*error),
+            Err(error) => {
+                debug_assert!(error.is::<LengthLimitError>(), "a limited body fails in two ways");
+                RequestError::TooLarge
+            }
+        }),
+    }
+}
+
+fn judge<A: DeserializeOwned>(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<A, RequestError> {
+    let shape = |error: serde_json::Error| RequestError::Shape { line: error.line(), column: error.column() };
+    let retry_after = retry_after(headers);
+    if status.is_success() {
+        if !is(headers, "application/json") {
+            return Err(RequestError::ContentType { status: status.as_u16() });
+        }
+        return serde_json::from_slice(body).map_err(shape);
+    }
+    if !is(headers, "application/problem+json") {
+        return Err(RequestError::Status { status: status.as_u16(), retry_after });
+    }
+    let problem: Problem = serde_json::from_slice(body).map_err(shape)?;
+    Err(RequestError::Refused(Refusal::of_problem(&problem, status.as_u16(), retry_after)))
+}
+
+/// Whether the body is said to be of this media type, parameters aside.
+fn is(headers: &HeaderMap, media_type: &str) -> bool {
+    let stated = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = stated.split_once(';').map_or(stated, |(essence, _)| essence);
+    essence.trim().eq_ignore_ascii_case(media_type)
+}
+
+/// Retry-After in seconds (RFC 9110, 10.2.3); the form with a date is not used by the verifier.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
+}

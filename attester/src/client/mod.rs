@@ -1,0 +1,180 @@
+//! The attester's side of the protocol: HTTPS requests to one verifier.
+//!
+//! TLS 1.3 only, trust anchors from one file only, no session resumption, each request on a connection of its own
+//! and within one deadline. [`ClientIdentity`] adds a client certificate whose private key is in the TPM.
+
+mod exchange;
+mod refusal;
+mod tpm_key;
+mod trust;
+mod url;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::Method;
+use rootbound_common::wire::v1::{
+    ActivateRequest, ActivateResponse, Challenge, ChallengeRequest, EnrollRequest, EnrollResponse,
+    EvidenceRequest, EvidenceResponse, WhoamiResponse,
+};
+use rustls::RootCertStore;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+use tokio_rustls::TlsConnector;
+
+use exchange::Question;
+pub use exchange::{RequestError, Stage};
+pub use refusal::{Code, Refusal, Remedy, printable, word};
+pub use tpm_key::{ClientIdentity, TlsError, client_config, client_config_with_tpm_identity};
+pub use trust::{TrustError, read_trust_anchors};
+pub use url::{UrlError, VerifierUrl};
+
+/// Section `[verifier]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VerifierConfig {
+    /// Where it is.
+    pub url: VerifierUrl,
+    /// The certificates that its certificate must lead to, PEM.
+    pub ca_file: PathBuf,
+    /// How long a request may take, from the name lookup to the last byte of the answer.
+    #[serde(default)]
+    pub request_timeout: RequestTimeout,
+}
+
+/// How long a request may take: 1 s to 5 min.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestTimeout(Duration);
+
+impl RequestTimeout {
+    const MIN: Duration = Duration::from_secs(1);
+    const MAX: Duration = Duration::from_secs(300);
+
+    /// A time within the range.
+    #[must_use]
+    pub fn new(duration: Duration) -> Option<Self> {
+        (Self::MIN..=Self::MAX).contains(&duration).then_some(Self(duration))
+    }
+
+    /// The time.
+    #[must_use]
+    pub const fn get(self) -> Duration {
+        self.0
+    }
+}
+
+/// A TPM signature in the handshake takes half a second on a slow TPM; the rest is for a slow network.
+impl Default for RequestTimeout {
+    fn default() -> Self {
+        Self(Duration::from_secs(15))
+    }
+}
+
+impl<'de> Deserialize<'de> for RequestTimeout {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let duration = humantime_serde::deserialize(deserializer)?;
+        Self::new(duration).ok_or_else(|| serde::de::Error::custom("must be from 1s to 5min"))
+    }
+}
+
+/// Asks one verifier.
+#[derive(Debug)]
+pub struct Client {
+    config: VerifierConfig,
+    /// Read anew after a handshake has failed: operators replace the file while the attester runs.
+    trust_anchors: Mutex<Arc<RootCertStore>>,
+}
+
+impl Client {
+    /// Reads the trust anchors; does not connect.
+    pub fn new(config: VerifierConfig) -> Result<Self, TrustError> {
+        let trust_anchors = Mutex::new(read_trust_anchors(&config.ca_file)?);
+        Ok(Self { config, trust_anchors })
+    }
+
+    /// Where the verifier is.
+    #[must_use]
+    pub fn url(&self) -> &VerifierUrl {
+        &self.config.url
+    }
+
+    /// The certificates that the verifier's certificate must lead to.
+    #[must_use]
+    pub fn trust_anchors(&self) -> Arc<RootCertStore> {
+        Arc::clone(&self.trust_anchors.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// `POST /v1/enrollments`
+    pub async fn enroll(&self, request: &EnrollRequest) -> Result<EnrollResponse, RequestError> {
+        self.post("/v1/enrollments", request).await
+    }
+
+    /// `POST /v1/enrollments/activate`
+    pub async fn activate(&self, request: &ActivateRequest) -> Result<ActivateResponse, RequestError> {
+        self.post("/v1/enrollments/activate", request).await
+    }
+
+    /// `POST /v1/challenges`
+    pub async fn challenge(&self, request: &ChallengeRequest) -> Result<Challenge, RequestError> {
+        self.post("/v1/challenges", request).await
+    }
+
+    /// `POST /v1/evidence`
+    pub async fn evidence(&self, request: &EvidenceRequest) -> Result<EvidenceResponse, RequestError> {
+        self.post("/v1/evidence", request).await
+    }
+
+    /// `GET /v1/whoami`, with the credential whose key is in the TPM.
+    ///
+    /// Blocks a worker thread while the TPM signs: call it on a multi-thread runtime.
+    pub async fn whoami(&self, identity: ClientIdentity) -> Result<WhoamiResponse, RequestError> {
+        let question = Question { method: Method::GET, path: "/v1/whoami", body: None };
+        self.ask(question, Some(identity)).await
+    }
+
+    async fn post<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        path: &'static str,
+        request: &Q,
+    ) -> Result<A, RequestError> {
+        let body = serde_json::to_vec(request)
+            .map_err(|error| RequestError::Shape { line: error.line(), column: error.column() })?;
+        self.ask(Question { method: Method::POST, path, body: Some(body) }, None).await
+    }
+
+    async fn ask<A: DeserializeOwned>(
+        &self,
+        question: Question,
+        identity: Option<ClientIdentity>,
+    ) -> Result<A, RequestError> {
+        let trust_anchors = self.trust_anchors();
+        let tls = match identity {
+            Some(identity) => client_config_with_tpm_identity(trust_anchors, identity),
+            None => client_config(trust_anchors),
+        };
+        let tls = tls.map_err(|error| RequestError::Handshake {
+            url: self.config.url.to_string(),
+            source: std::io::Error::other(error),
+        })?;
+        let connector = TlsConnector::from(Arc::new(tls));
+        let answer =
+            exchange::exchange(&self.config.url, connector, question, self.config.request_timeout.get())
+                .await;
+        if matches!(answer, Err(RequestError::Handshake { .. })) {
+            self.reread_trust_anchors();
+        }
+        answer
+    }
+
+    /// For the next request. A file that is being written is no reason to forget what was in it.
+    fn reread_trust_anchors(&self) {
+        match read_trust_anchors(&self.config.ca_file) {
+            Ok(anchors) => *self.trust_anchors.lock().unwrap_or_else(PoisonError::into_inner) = anchors,
+            Err(error) => tracing::warn!(%error, "the trust anchors of before stay in use"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
