@@ -1,0 +1,90 @@
+//! `run`: the daemon.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rootbound_common::clock::SystemClock;
+use rootbound_common::random;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::Failure;
+use crate::attest::{Attester, Parts};
+use crate::client::Client;
+use crate::config::Config;
+use crate::deliver::Delivery;
+use crate::keep::{Keep, Outcome};
+use crate::renew::{self, Rounds, Setback};
+use crate::telemetry;
+use crate::tpm::Tpm;
+
+pub(super) fn run(config: Config) -> Result<(), Failure> {
+    telemetry::start(config.log);
+    super::runtime()?.block_on(attest(config))
+}
+
+/// What an operator got wrong ends the process now; what may pass (the TPM, the verifier) never does.
+async fn attest(config: Config) -> Result<(), Failure> {
+    let parts = Parts {
+        client: Client::new(config.verifier)?,
+        keep: Keep::open(&config.state)?,
+        delivery: Delivery::open(&config.deliver)?,
+        tpm: Tpm::spawn(config.tpm)?,
+        enrollment: config.enrollment,
+    };
+    let stop = stop_signal()?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), verifier = %parts.client.url(), "started");
+    notify(&NotifyState::Ready);
+    let mut attester = Announcing(Attester::new(parts, Arc::new(SystemClock)));
+    renew::run(&mut attester, &mut random::system(), &stop).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Cancelled by SIGTERM or SIGINT.
+fn stop_signal() -> Result<CancellationToken, Failure> {
+    let failed = |error: std::io::Error| Failure::Failed(format!("cannot wait for signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        notify(&NotifyState::Stopping);
+        stopped.cancel();
+    });
+    Ok(stop)
+}
+
+/// Tells the service manager after each attempt how it went: `systemctl status` shows it.
+struct Announcing(Attester);
+
+impl Rounds for Announcing {
+    async fn round(&mut self) -> Result<Duration, Setback> {
+        let ended = self.0.round().await;
+        let status = match self.0.last_outcome() {
+            None => "waiting for the time that the verifier set".to_owned(),
+            Some(Outcome::Attested) => {
+                let posture = self.0.posture().map_or("unknown", |posture| posture.as_str());
+                format!("attested: posture {posture}")
+            }
+            Some(Outcome::CannotAttest { reason }) => format!("cannot attest: {reason}"),
+            Some(Outcome::Unreachable { reason }) => format!("the verifier does not answer: {reason}"),
+            Some(Outcome::Refused { code, .. }) => format!("refused by the verifier: {code}"),
+            Some(Outcome::Failed { reason }) => format!("failed: {reason}"),
+        };
+        notify(&NotifyState::Status(&status));
+        ended
+    }
+}
+
+fn notify(state: &NotifyState<'_>) {
+    // Without a service manager there is nobody to tell.
+    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
+        tracing::debug!(%error, "the service manager is not told");
+    }
+}
