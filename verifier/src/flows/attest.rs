@@ -11,7 +11,7 @@ use rootbound_common::wire::v1::{
 };
 
 use super::{Verifier, decision, rng};
-use crate::appraisal::{Appraisal, Verdict, appraise};
+use crate::appraisal::{Appraisal, Deviation, Verdict, appraise};
 use crate::challenge::{ChallengeError, FreshChallenge, Terms, UnspentChallenge, mint};
 use crate::credential::issue::{IssueError, PreparedCertificate};
 use crate::credential::request::{Demand, ParsedRequest, RequestError};
@@ -22,6 +22,9 @@ use crate::policy::{Denial, Grant, decide_issue};
 use crate::posture::{LiveCredential, Posture};
 use crate::reference::{ProfileBody, ReferenceBook};
 use crate::store::{CertificateRecord, DecisionKind, EvidenceRecord, Recorded, StoreError};
+
+/// How often a node without a profile attests.
+const WITHOUT_PROFILE: Duration = Duration::from_secs(60);
 
 /// Why evidence is refused: it proves nothing. What violates policy is no refusal, but a posture.
 #[derive(Debug, thiserror::Error)]
@@ -159,7 +162,7 @@ impl Verifier {
         Ok(EvidenceResponse {
             posture: posture.report(now),
             credential: self.hand_out(answer),
-            next: self.mint(&node, Some(self.interval(&node, &book))),
+            next: self.mint(&node, self.next_interval(&node, &appraisal, &book)),
         })
     }
 
@@ -296,8 +299,15 @@ impl Verifier {
         }
     }
 
-    fn interval(&self, node: &NodeRecord, book: &ReferenceBook) -> Duration {
-        book.profile(&node.labels).map_or(Duration::from_secs(60), |profile| profile.body().interval)
+    /// After which time the node shows evidence again. At once, where the profile has come to ask for PCRs that were not
+    /// part of this challenge: the deviation is the verifier's doing, and the next quote ends it.
+    fn next_interval(&self, node: &NodeRecord, appraisal: &Appraisal, book: &ReferenceBook) -> Option<Duration> {
+        let asks_for_more = |deviation: &Deviation| matches!(deviation, Deviation::NotQuoted { .. });
+        if appraisal.deviations().iter().any(asks_for_more) {
+            return None;
+        }
+        let interval = book.profile(&node.labels).map(|profile| profile.body().interval);
+        Some(interval.unwrap_or(WITHOUT_PROFILE))
     }
 
     /// Mints a challenge by the node's profile: to be answered at once, or after an interval.
