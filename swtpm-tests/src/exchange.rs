@@ -1,11 +1,23 @@
 //! A node in the middle of an exchange: it has a challenge, and its quote counts as authenticated.
 
+use std::time::Duration;
+
 use rootbound_common::attestation_attribute::CertifyStatement;
+use rootbound_common::clock::Timestamp;
 use rootbound_common::crypto::{VerifyingKey, hash};
+use rootbound_common::id::NodeId;
 use rootbound_common::nonce::Nonce;
 use rootbound_common::tpm::{HashAlgorithm, Name, PcrIndex, PcrSelection, PcrSet, PcrValues};
 use rootbound_common::wire::v1::CredentialPolicy;
+use rootbound_verifier::appraisal::{Appraisal, appraise};
 use rootbound_verifier::credential::request::{BoundKey, Demand, ParsedRequest, RequestError};
+use rootbound_verifier::enrollment::AttestationKey;
+use rootbound_verifier::evidence::{StoredQuote, restore};
+use rootbound_verifier::node::{AdmittedBy, Labels, Name as SetName, Standing};
+use rootbound_verifier::policy::{Grant, decide_issue};
+use rootbound_verifier::reference::{
+    AcceptedPcrs, Profile, ProfileBody, Provenance, ReferenceBook, ReferenceSet, Versioned,
+};
 
 use crate::certificate_request::RequestParts;
 use crate::software_tpm::{Signed, SoftwareKey, SoftwareTpm, Statement, Template};
@@ -120,5 +132,63 @@ impl Exchange {
     #[must_use]
     pub fn bound_key(&self) -> BoundKey {
         self.ask_for(&self.key()).expect("an honest key")
+    }
+
+    /// Whose TPM it is.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        NodeId::of_endorsement_key(b"an EK")
+    }
+
+    /// The appraisal of the quote, by a profile whose only reference set accepts exactly what was quoted, or by an
+    /// empty book.
+    ///
+    /// # Panics
+    /// Where the quote does not verify.
+    #[must_use]
+    pub fn appraisal(&self, book: &ReferenceBook, evidence_at: Timestamp) -> Appraisal {
+        let selection = PcrSelection::of_bank(SHA256, pcrs(0..15));
+        let signed = self.tpm.quote(&selection, &[]).sign(&self.tpm.attestation_key);
+        let stored = StoredQuote {
+            quote: signed.attest,
+            signature: signed.signature,
+            pcrs: self.quoted.clone(),
+            evidence_at,
+        };
+        let key = AttestationKey::parse(self.tpm.attestation_key.public().as_bytes()).expect("a usable AK");
+        let observed = restore(stored, self.node(), &key).expect("an honest quote");
+        appraise(&observed, &Labels::default(), book)
+    }
+
+    /// A book that accepts exactly what was quoted, with credentials of so long a life.
+    ///
+    /// # Panics
+    /// Where no profile allows that lifetime.
+    #[must_use]
+    pub fn book(&self, lifetime: Duration) -> ReferenceBook {
+        let id = || Versioned { name: SetName::default_set(), version: 1 };
+        let provenance = || Provenance {
+            author: "a test".to_owned(),
+            reason: String::new(),
+            created_at: Timestamp::from_millis(0),
+        };
+        let mut body = ProfileBody::initial(SetName::default_set());
+        body.pcrs = PcrSelection::of_bank(SHA256, pcrs(0..15));
+        body.credential_policy = self.policy;
+        body.credential_lifetime = lifetime;
+        let profile = Profile::new(id(), body, provenance()).expect("a profile");
+        let accepted = AcceptedPcrs::captured(&self.quoted).expect("reference values");
+        ReferenceBook::new(vec![profile], vec![ReferenceSet { id: id(), accepted, provenance: provenance() }])
+    }
+
+    /// The grant of a credential with so long a life, decided on fresh evidence that its reference values explain.
+    ///
+    /// # Panics
+    /// Where it is denied.
+    #[must_use]
+    pub fn grant(&self, now: Timestamp, lifetime: Duration) -> Grant {
+        let appraisal = self.appraisal(&self.book(lifetime), now);
+        decide_issue(&appraisal, Standing::Admitted { by: AdmittedBy::Approval }, self.bound_key(), now)
+            .expect("a grant")
     }
 }

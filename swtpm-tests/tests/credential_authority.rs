@@ -12,7 +12,6 @@ use rootbound_swtpm_tests::exchange::Exchange;
 use rootbound_swtpm_tests::openssl::Openssl;
 use rootbound_verifier::credential::authority::{Authority, AuthorityError};
 use rootbound_verifier::credential::files::{self, FileError};
-use rootbound_verifier::credential::issue::IssueRequest;
 use rootbound_verifier::credential::presented::{PresentedError, PresentedSvid};
 use rootbound_verifier::credential::serial::SerialNumber;
 
@@ -88,14 +87,9 @@ fn operators_intermediate_issues_below_the_operators_root() {
     let authority = operator.load(&["issuing", "policy", "root"], "issuing", now).unwrap();
     assert_eq!(authority.intermediates().len(), 2);
 
-    let request = IssueRequest {
-        subject: "spiffe://example.org/ns/web".parse().unwrap(),
-        key: Exchange::new().bound_key(),
-        now,
-        not_after: now.plus(DAY / 24),
-        serial: SerialNumber::generate(&mut random::system()),
-    };
-    let issued = authority.prepare(request).unwrap().issue().unwrap();
+    let serial = SerialNumber::generate(&mut random::system());
+    let grant = Exchange::new().grant(now, DAY / 24);
+    let issued = authority.prepare(grant, serial, now).unwrap().issue().unwrap();
     let openssl = &operator.openssl;
     openssl.write("chain", issued.chain_pem());
     openssl.write("bundle", authority.trust_bundle_pem());

@@ -3,16 +3,20 @@
 use std::time::Duration;
 
 use rootbound_common::clock::{Clock, SystemClock, Timestamp};
+use rootbound_common::crypto::sha256;
 use rootbound_common::id::{NodeId, SpiffeId, TrustDomain};
 use rootbound_common::random;
 use rootbound_swtpm_tests::exchange::Exchange;
 use rootbound_swtpm_tests::openssl::Openssl;
 use rootbound_verifier::credential::authority::Authority;
 use rootbound_verifier::credential::issue::{
-    CLOCK_SKEW, IssueError, IssueRequest, IssuedCertificate, MAX_LIFETIME, MAX_SERVING_LIFETIME,
+    CLOCK_SKEW, IssueError, IssuedCertificate, MAX_SERVING_LIFETIME,
 };
 use rootbound_verifier::credential::presented::PresentedSvid;
 use rootbound_verifier::credential::serial::SerialNumber;
+use rootbound_verifier::node::{AdmittedBy, Standing};
+use rootbound_verifier::policy::{Denial, decide_issue};
+use rootbound_verifier::reference::ReferenceBook;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
@@ -31,14 +35,12 @@ fn node() -> SpiffeId {
     trust_domain().node(NodeId::of_endorsement_key(b"an EK"))
 }
 
-fn request(subject: SpiffeId, now: Timestamp, not_after: Timestamp) -> IssueRequest {
-    let serial = SerialNumber::generate(&mut random::system());
-    IssueRequest { subject, key: Exchange::new().bound_key(), now, not_after, serial }
+fn serial() -> SerialNumber {
+    SerialNumber::generate(&mut random::system())
 }
 
-fn issue(authority: &Authority, subject: SpiffeId, now: Timestamp) -> IssuedCertificate {
-    let request = request(subject, now, now.plus(HOUR));
-    authority.prepare(request).unwrap().issue().unwrap()
+fn issue(authority: &Authority, now: Timestamp) -> IssuedCertificate {
+    authority.prepare(Exchange::new().grant(now, HOUR), serial(), now).unwrap().issue().unwrap()
 }
 
 fn webpki(
@@ -61,7 +63,7 @@ fn webpki(
 fn openssl_accepts_the_certificate_of_a_node() {
     let now = SystemClock.now();
     let authority = authority(now.minus(HOUR));
-    let issued = issue(&authority, node(), now);
+    let issued = issue(&authority, now);
     let openssl = Openssl::new();
     openssl.write("root", authority.trust_bundle_pem());
     openssl.write("leaf", issued.chain_pem());
@@ -100,24 +102,10 @@ fn openssl_accepts_the_certificate_of_a_node() {
 }
 
 #[test]
-fn certificate_without_a_subject_has_a_critical_name() {
-    let now = SystemClock.now();
-    let authority = authority(now.minus(HOUR));
-    let issued = issue(&authority, "spiffe://example.org/ns/web/api".parse().unwrap(), now);
-    let openssl = Openssl::new();
-    openssl.write("root", authority.trust_bundle_pem());
-    openssl.write("leaf", issued.chain_pem());
-    assert!(openssl.run("verify -x509_strict -CAfile root leaf").contains("leaf: OK"));
-    let text = openssl.run("x509 -in leaf -noout -text");
-    let expected = "Alternative Name: critical\n                URI:spiffe://example.org/ns/web/api\n";
-    assert!(text.contains(expected) && text.contains("Subject: \n"), "{text}");
-}
-
-#[test]
 fn webpki_accepts_certificates_while_they_are_valid() {
     let now = SystemClock.now();
     let authority = authority(now.minus(HOUR));
-    let issued = issue(&authority, node(), now);
+    let issued = issue(&authority, now);
     assert_eq!(webpki(&authority, &issued.chain(), now), Ok(()));
     assert_eq!(webpki(&authority, &issued.chain(), now.minus(CLOCK_SKEW)), Ok(()));
     assert!(webpki(&authority, &issued.chain(), now.minus(CLOCK_SKEW * 2)).is_err());
@@ -130,9 +118,10 @@ fn webpki_accepts_certificates_while_they_are_valid() {
 fn certificate_says_what_was_recorded_before_it_was_signed() {
     let now = SystemClock.now();
     let authority = authority(now.minus(HOUR));
-    let request = request(node(), now, now.plus(HOUR));
-    let (key, serial) = (request.key.subject_public_key_info().to_vec(), request.serial);
-    let prepared = authority.prepare(request).unwrap();
+    let exchange = Exchange::new();
+    let (grant, serial) = (exchange.grant(now, HOUR), serial());
+    let key_digest = grant.key_digest();
+    let prepared = authority.prepare(grant, serial, now).unwrap();
     assert_eq!((prepared.serial(), prepared.subject()), (serial, &node()));
     let (not_before, not_after) = (prepared.not_before(), prepared.not_after());
     let issued = prepared.issue().unwrap();
@@ -140,7 +129,15 @@ fn certificate_says_what_was_recorded_before_it_was_signed() {
     assert_eq!((issued.not_before, issued.not_after), (not_before, not_after));
     let presented = PresentedSvid::parse(&issued.der, &trust_domain()).unwrap();
     assert_eq!(presented, PresentedSvid { spiffe_id: node(), serial, not_after });
-    assert!(issued.der.windows(key.len()).any(|window| window == key), "the key is in the certificate");
+    let openssl = Openssl::new();
+    openssl.write("leaf", issued.chain_pem());
+    let _ = openssl.run("x509 -in leaf -noout -pubkey -out public");
+    let _ = openssl.run("pkey -pubin -in public -outform DER -out public.der");
+    assert_eq!(
+        sha256(&[&std::fs::read(openssl.path("public.der")).unwrap()]),
+        key_digest,
+        "the key is the one of the grant"
+    );
 }
 
 #[test]
@@ -150,45 +147,53 @@ fn validity_is_backdated_a_little_and_ends_with_the_ca() {
     let end = authority.not_after();
     assert_eq!(end, start.plus(YEAR));
     let seconds = Duration::from_secs;
-    for (now, not_after, expected) in [
+    for (now, lifetime, expected) in [
         // In the middle of the CA's life, at a fraction of a second.
         (
             start.plus(Duration::from_millis(3_600_900)),
-            start.plus(Duration::from_millis(7_200_900)),
+            HOUR,
             (start.plus(seconds(3540)), start.plus(seconds(7200))),
         ),
         // Right after its beginning: not before the CA.
-        (start.plus(seconds(10)), start.plus(seconds(70)), (start, start.plus(seconds(70)))),
+        (start.plus(seconds(10)), seconds(60), (start, start.plus(seconds(70)))),
         // Right before its end: not after the CA.
-        (end.minus(seconds(600)), end.plus(seconds(600)), (end.minus(seconds(660)), end)),
+        (end.minus(seconds(600)), seconds(1200), (end.minus(seconds(660)), end)),
     ] {
-        let prepared = authority.prepare(request(node(), now, not_after)).unwrap();
+        let grant = Exchange::new().grant(now, lifetime);
+        let prepared = authority.prepare(grant, serial(), now).unwrap();
         assert_eq!((prepared.not_before(), prepared.not_after()), expected);
     }
 }
 
 #[test]
-fn nothing_is_issued_for_others_or_outside_of_the_cas_life() {
+fn nothing_is_issued_outside_of_the_cas_life() {
     let start = Timestamp::from_millis(1_800_000_000_000);
     let authority = authority(start);
-    let (end, now, second) = (authority.not_after(), start.plus(HOUR), Duration::from_secs(1));
-    let prepare = |now, not_after| authority.prepare(request(node(), now, not_after)).unwrap_err();
-    assert_eq!(prepare(start.minus(second), now), IssueError::AuthorityNotYetValid { not_before: start });
-    assert_eq!(prepare(end, end.plus(HOUR)), IssueError::AuthorityExpired { not_after: end });
-    let limit = MAX_LIFETIME.as_secs();
-    for not_after in [
-        now,
-        now.minus(HOUR),
-        now.plus(Duration::from_millis(999)).minus(second),
-        now.plus(MAX_LIFETIME + second),
-    ] {
-        assert_eq!(prepare(now, not_after), IssueError::Lifetime { not_after, limit });
-    }
-    for other in ["spiffe://example.com/node/x", "spiffe://example.org.evil/node/x", "spiffe://example/x"] {
-        let subject: SpiffeId = other.parse().unwrap();
-        let refused = authority.prepare(request(subject.clone(), now, now.plus(HOUR))).unwrap_err();
-        assert_eq!(refused, IssueError::OtherTrustDomain { subject, trust_domain: trust_domain() });
-    }
+    let (end, second) = (authority.not_after(), Duration::from_secs(1));
+    let prepare = |now| authority.prepare(Exchange::new().grant(now, HOUR), serial(), now).unwrap_err();
+    assert_eq!(prepare(start.minus(second)), IssueError::AuthorityNotYetValid { not_before: start });
+    assert_eq!(prepare(end), IssueError::AuthorityExpired { not_after: end });
+}
+
+#[test]
+fn a_grant_is_decided_by_standing_posture_and_freshness() {
+    let now = Timestamp::from_millis(1_800_000_000_000);
+    let exchange = Exchange::new();
+    let book = exchange.book(HOUR);
+    let admitted = Standing::Admitted { by: AdmittedBy::Inventory };
+    let decide = |book: &ReferenceBook, standing, now| {
+        let appraisal = exchange.appraisal(book, Timestamp::from_millis(1_800_000_000_000));
+        decide_issue(&appraisal, standing, exchange.bound_key(), now).map(|_| ())
+    };
+    let fresh_for = Duration::from_secs(180);
+    assert_eq!(decide(&book, admitted, now), Ok(()));
+    assert_eq!(decide(&book, admitted, now.plus(fresh_for)), Ok(()));
+    let late = now.plus(fresh_for + Duration::from_millis(1));
+    assert_eq!(decide(&book, admitted, late), Err(Denial::PostureStale));
+    assert_eq!(decide(&book, Standing::Pending, now), Err(Denial::Pending));
+    assert_eq!(decide(&book, Standing::Retired, now), Err(Denial::Retired));
+    let empty = decide(&ReferenceBook::default(), admitted, now);
+    assert!(matches!(empty, Err(Denial::PostureContraindicated { count: 1, .. })), "{empty:?}");
 }
 
 #[test]
@@ -236,7 +241,7 @@ fn serving_certificate_is_good_for_its_names_and_its_key() {
 #[test]
 fn renewal_is_due_at_a_random_point_around_two_thirds() {
     let now = Timestamp::from_millis(1_800_000_000_000);
-    let issued = issue(&authority(now.minus(HOUR)), node(), now);
+    let issued = issue(&authority(now.minus(HOUR)), now);
     let mut points: Vec<_> =
         (0..200).map(|_| issued.renew_at(now, &mut random::system()).since(now)).collect();
     points.sort();

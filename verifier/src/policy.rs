@@ -1,22 +1,22 @@
 //! Decisions: who gets what, now. A refusal is a result.
 
+use std::time::Duration;
+
 use rootbound_common::clock::Timestamp;
 use rootbound_common::crypto::sha256;
-use rootbound_common::id::{NodeId, SpiffeId, TrustDomain};
+use rootbound_common::id::NodeId;
 
 use crate::appraisal::{Appraisal, Verdict};
-use crate::credential::issue::IssueRequest;
 use crate::credential::request::BoundKey;
-use crate::credential::serial::SerialNumber;
 use crate::node::Standing;
 use crate::reference::Profile;
 
 /// The permission to issue one credential to one key, once. Only [`decide_issue`] makes it; issuing consumes it.
 #[derive(Debug)]
 pub struct Grant {
-    subject: SpiffeId,
+    node: NodeId,
     key: BoundKey,
-    not_after: Timestamp,
+    lifetime: Duration,
 }
 
 impl Grant {
@@ -26,9 +26,9 @@ impl Grant {
         sha256(&[self.key.subject_public_key_info()])
     }
 
-    /// What to issue, once.
-    pub(crate) fn into_request(self, serial: SerialNumber, now: Timestamp) -> IssueRequest {
-        IssueRequest { subject: self.subject, key: self.key, now, not_after: self.not_after, serial }
+    /// The parts, for the one who issues.
+    pub(crate) fn into_parts(self) -> (NodeId, BoundKey, Duration) {
+        (self.node, self.key, self.lifetime)
     }
 }
 
@@ -67,16 +67,14 @@ impl Denial {
     }
 }
 
-/// Decides whether a node gets an X.509-SVID for a key.
+/// Decides whether the node of an appraisal gets an X.509-SVID for a key.
 ///
 /// Established when a grant returns: the node is admitted · its appraisal is affirming, by a profile · the evidence is
 /// fresh by that profile. The key is bound to the node's TPM and boot state (its type says so).
 pub fn decide_issue(
-    node: NodeId,
-    standing: Standing,
     appraisal: &Appraisal,
+    standing: Standing,
     key: BoundKey,
-    domain: &TrustDomain,
     now: Timestamp,
 ) -> Result<Grant, Denial> {
     match standing {
@@ -88,8 +86,7 @@ pub fn decide_issue(
     if now.since(appraisal.evidence_at()) > profile.body().freshness() {
         return Err(Denial::PostureStale);
     }
-    let not_after = now.plus(profile.body().credential_lifetime);
-    Ok(Grant { subject: domain.node(node), key, not_after })
+    Ok(Grant { node: appraisal.node(), key, lifetime: profile.body().credential_lifetime })
 }
 
 /// The profile by which an appraisal is affirming.

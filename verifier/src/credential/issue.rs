@@ -1,14 +1,14 @@
 //! Issues certificates: X.509-SVIDs for keys that live in TPMs, and the verifier's own serving certificate.
 //!
-//! An SVID takes two steps. [`Authority::prepare`] decides everything that the certificate will say; the caller records
+//! An SVID takes two steps. [`Authority::prepare`] takes a [`Grant`] and settles what the certificate will say; the caller records
 //! that, serial number and all; [`PreparedCertificate::issue`] signs exactly that, once. Whoever dies between the two
 //! leaves a record without a certificate, never a certificate without a record.
 //!
 //! What the certificates say (X509-SVID, 2 to 5; RFC 5280, 4.2):
 //!
 //! - one URI SAN, the SPIFFE ID. A node's certificate also has its node id as the subject's CN, for servers like nginx
-//!   that show policy no SAN; 64 hex digits cannot be taken for a host name. Any other SVID has an empty subject, and
-//!   then its SAN is critical.
+//!   that show policy no SAN; 64 hex digits cannot be taken for a host name. The serving certificate has an empty
+//!   subject, and then its SAN is critical.
 //! - critical keyUsage digitalSignature, extKeyUsage serverAuth and clientAuth, critical basicConstraints cA=false
 //! - valid from [`CLOCK_SKEW`] before now, until what was asked for, and never outside its CA's own validity
 
@@ -35,8 +35,8 @@ use super::certificate::{
     Content, Unsigned, authority_key, certificates_pem, extension, key_identifier, subject_key, uri,
     whole_seconds,
 };
-use super::request::BoundKey;
 use super::serial::SerialNumber;
+use crate::policy::Grant;
 
 /// How far a relying party's clock may be behind ours: certificates are valid from so much earlier on.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(60);
@@ -50,14 +50,6 @@ pub const MAX_SERVING_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60)
 /// Why no certificate is issued.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IssueError {
-    /// The identity is of another trust domain than the CA.
-    #[error("{subject} is not of the trust domain {trust_domain}")]
-    OtherTrustDomain {
-        /// The identity.
-        subject: SpiffeId,
-        /// The CA's trust domain.
-        trust_domain: rootbound_common::id::TrustDomain,
-    },
     /// The CA is not valid yet.
     #[error("the CA is not valid before {not_before}")]
     AuthorityNotYetValid {
@@ -81,21 +73,6 @@ pub enum IssueError {
     /// A name or a key that cannot be put into a certificate.
     #[error("the certificate cannot be encoded")]
     Encoding,
-}
-
-/// What to issue.
-#[derive(Debug)]
-pub struct IssueRequest {
-    /// The identity: the verifier's decision.
-    pub subject: SpiffeId,
-    /// The key, checked.
-    pub key: BoundKey,
-    /// The time now.
-    pub now: Timestamp,
-    /// When it should end; it ends earlier where the CA does.
-    pub not_after: Timestamp,
-    /// A fresh serial number.
-    pub serial: SerialNumber,
 }
 
 /// A certificate with everything decided and nothing signed: to be recorded, then issued. Not `Clone`.
@@ -147,19 +124,19 @@ pub(super) struct Leaf {
 }
 
 impl Authority {
-    /// Decides everything that an X.509-SVID will say. Nothing is signed yet.
-    pub fn prepare(&self, request: IssueRequest) -> Result<PreparedCertificate<'_>, IssueError> {
-        let IssueRequest { subject, key, now, not_after, serial } = request;
-        let prefix = format!("{}/", self.trust_domain().id());
-        if !subject.as_str().starts_with(&prefix) {
-            let trust_domain = self.trust_domain().clone();
-            return Err(IssueError::OtherTrustDomain { subject, trust_domain });
-        }
-        let (not_before, not_after) = self.validity(now, not_after, MAX_LIFETIME)?;
-        let name = match self.trust_domain().node_of(&subject) {
-            Some(node) => format!("CN={node}").parse().map_err(|_| IssueError::Encoding)?,
-            None => Name::default(),
-        };
+    /// Turns a grant into everything that its X.509-SVID will say, under a fresh serial number. Nothing is signed yet.
+    ///
+    /// It ends earlier than the grant says where the CA does.
+    pub fn prepare(
+        &self,
+        grant: Grant,
+        serial: SerialNumber,
+        now: Timestamp,
+    ) -> Result<PreparedCertificate<'_>, IssueError> {
+        let (node, key, lifetime) = grant.into_parts();
+        let subject = self.trust_domain().node(node);
+        let (not_before, not_after) = self.validity(now, now.plus(lifetime), MAX_LIFETIME)?;
+        let name = format!("CN={node}").parse().map_err(|_| IssueError::Encoding)?;
         let leaf = Leaf {
             uri: subject.clone(),
             names: Vec::new(),

@@ -203,7 +203,7 @@ impl Verifier {
             Ok(key) => key,
             Err(error) => return Answer::BadRequest(error),
         };
-        match decide_issue(node.id, node.standing, appraisal, key, &self.trust_domain, now) {
+        match decide_issue(appraisal, node.standing, key, now) {
             Ok(grant) => self.prepare(grant, now).unwrap_or_else(Answer::Impossible),
             Err(denial) => Answer::Denied(denial),
         }
@@ -211,7 +211,7 @@ impl Verifier {
 
     fn prepare(&self, grant: Grant, now: Timestamp) -> Result<Answer<'_>, IssueError> {
         let key_digest = grant.key_digest();
-        let prepared = self.authority.prepare(grant.into_request(SerialNumber::generate(&mut rng()), now))?;
+        let prepared = self.authority.prepare(grant, SerialNumber::generate(&mut rng()), now)?;
         let record = CertificateRecord {
             serial: prepared.serial(),
             not_before: prepared.not_before(),
@@ -301,7 +301,12 @@ impl Verifier {
 
     /// After which time the node shows evidence again. At once, where the profile has come to ask for PCRs that were not
     /// part of this challenge: the deviation is the verifier's doing, and the next quote ends it.
-    fn next_interval(&self, node: &NodeRecord, appraisal: &Appraisal, book: &ReferenceBook) -> Option<Duration> {
+    fn next_interval(
+        &self,
+        node: &NodeRecord,
+        appraisal: &Appraisal,
+        book: &ReferenceBook,
+    ) -> Option<Duration> {
         let asks_for_more = |deviation: &Deviation| matches!(deviation, Deviation::NotQuoted { .. });
         if appraisal.deviations().iter().any(asks_for_more) {
             return None;
