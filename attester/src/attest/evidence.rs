@@ -13,7 +13,6 @@ use rootbound_common::crypto::Digest;
 use rootbound_common::nonce::Nonce;
 use rootbound_common::tpm::{HashAlgorithm, PcrDigestError, policy_pcr};
 use rootbound_common::wire::v1::{CertificateRequestBlob, Challenge, CredentialPolicy, EvidenceRequest};
-use sha2::{Digest as _, Sha256};
 
 use crate::certificate_request::{CertificateRequestError, UnsignedRequest};
 use crate::keep::Credential;
@@ -165,8 +164,7 @@ async fn request_certificate(
     let extra_data = CertifyStatement::extra_data(nonce);
     let statement = tpm.certify(attestation_key, &prepared.key, extra_data.as_bytes()).await?;
     let unsigned = UnsignedRequest::new(prepared.key.public(), &statement.attest, &statement.signature)?;
-    let digest: [u8; 32] = Sha256::digest(unsigned.to_be_signed()).into();
-    let signature = tpm.sign(&prepared.key, &prepared.policy.selection(), &digest).await?;
+    let signature = tpm.sign(&prepared.key, &prepared.policy.selection(), &unsigned.digest()).await?;
     let (r, s) = signature.split_at(32);
     let request = unsigned.assemble(r, s)?;
     Blob::new(request).ok_or(EvidenceError::TooLong { what: "certificate request" })

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use p256::ecdsa::Signature;
-use rootbound_common::crypto::subject_public_key_info;
+use rootbound_common::crypto::{sha256, subject_public_key_info};
 use rootbound_common::tpm::PcrSelection;
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
@@ -16,7 +16,6 @@ use rustls::sign::{CertifiedKey, Signer, SigningKey, SingleCertAndKey};
 use rustls::{ClientConfig, OtherError, RootCertStore, SignatureAlgorithm, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
-use sha2::{Digest as _, Sha256};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::keep::Credential;
@@ -143,7 +142,7 @@ impl Signer for TpmKey {
     /// rustls calls this from within a poll. A failure of the TPM comes out of the handshake as
     /// [`rustls::Error::Other`] with the [`TpmError`](crate::tpm::TpmError) in it.
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
-        let digest: [u8; 32] = Sha256::digest(message).into();
+        let digest = sha256(&[message]);
         let sign = || self.tpm.sign_blocking(&self.key, &self.selection, &digest);
         let multi_thread =
             Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
