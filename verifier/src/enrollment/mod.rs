@@ -15,6 +15,7 @@
 
 mod activation;
 mod ak;
+mod codes;
 mod ek;
 mod make_credential;
 #[cfg(test)]

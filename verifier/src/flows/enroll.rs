@@ -60,10 +60,10 @@ impl EnrollRefusal {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::EndorsementKey(_) => "endorsement_key_unfit",
-            Self::Endorsement(_) => "endorsement_refused",
+            Self::EndorsementKey(error) => error.code(),
+            Self::Endorsement(error) => error.code(),
             Self::Waiver(_) => "waiver_of_other_key",
-            Self::AttestationKey(_) => "attestation_key_unfit",
+            Self::AttestationKey(error) => error.code(),
             Self::MakeCredential(_) => "endorsement_key_unusable",
             Self::JoinTokenForm | Self::JoinToken => "join_token_refused",
             Self::TooManyPending => "too_many_enrollments",
