@@ -2,13 +2,15 @@
 //! being for tests, it may panic, and says why.
 //!
 //! - [`swtpm`]: TPMs that run: manufactured, booted, cut off and rolled back at will
+//! - [`keys`]: short forms of what many tests ask of a TPM
 //! - [`software_tpm`]: TPM statements fabricated by keys in software, for load and for what no TPM would say
 #![forbid(unsafe_code)]
 
 pub mod certificate_request;
 pub mod exchange;
+pub mod keys;
 pub mod openssl;
 pub mod software_tpm;
 pub mod swtpm;
 
-pub use swtpm::{Manufacturer, Snapshot, Swtpm, SwtpmBuilder};
+pub use swtpm::{Action, Interposer, Manufacturer, Snapshot, Swtpm, SwtpmBuilder};

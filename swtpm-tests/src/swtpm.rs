@@ -13,14 +13,15 @@
 //! swtpm answers one connection at a time, and libtss2's TCTI opens one per command: a test may send commands of its
 //! own ([`Swtpm::command`], [`Swtpm::tool`]) while the attester works on the same TPM.
 
+mod interposer;
 mod manufacturer;
 mod ports;
 mod wire;
 
-use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rootbound_attester::tpm::{Host, NetworkTpm, TctiConfig};
@@ -28,6 +29,7 @@ use rootbound_common::crypto::hash;
 use rootbound_common::tpm::HashAlgorithm;
 use tempfile::TempDir;
 
+pub use interposer::{Action, Interposer};
 pub use manufacturer::Manufacturer;
 use ports::PortPair;
 pub use wire::Answer;
@@ -50,7 +52,7 @@ pub struct Swtpm {
     dir: TempDir,
     manufacturer: Manufacturer,
     banks: Vec<HashAlgorithm>,
-    boot_seed: Cell<u64>,
+    boot_seed: AtomicU64,
 }
 
 /// How a [`Swtpm`] is to be made.
@@ -110,7 +112,7 @@ impl SwtpmBuilder {
             dir,
             manufacturer,
             banks: self.banks,
-            boot_seed: Cell::new(self.boot_seed),
+            boot_seed: AtomicU64::new(self.boot_seed),
         };
         tpm.power_on();
         if self.p256_ek {
@@ -142,11 +144,7 @@ impl Swtpm {
     /// What the attester's configuration says about this TPM: owned, so that leftovers are swept.
     #[must_use]
     pub fn tcti(&self) -> TctiConfig {
-        TctiConfig::Swtpm(NetworkTpm {
-            host: "127.0.0.1".parse::<Host>().expect("an address is a host"),
-            port: self.ports.data(),
-            owned: true,
-        })
+        owned_tcti(&self.ports)
     }
 
     /// The same for libtss2, tpm2-tools and tss-esapi.
@@ -203,7 +201,7 @@ impl Swtpm {
     /// Measures a boot: extends each of [`MEASURED_PCRS`] in each active bank, so that no bank is idle. The same
     /// seed gives the same values.
     pub fn measured_boot(&self, seed: u64) {
-        self.boot_seed.set(seed);
+        self.boot_seed.store(seed, Ordering::Relaxed);
         for pcr in MEASURED_PCRS {
             self.extend(pcr, format!("boot {seed}: measured into PCR {pcr}").as_bytes());
         }
@@ -211,7 +209,7 @@ impl Swtpm {
 
     /// Orderly reboot into the same software.
     pub fn reboot(&mut self) {
-        self.reboot_into(self.boot_seed.get());
+        self.reboot_into(self.boot_seed.load(Ordering::Relaxed));
     }
 
     /// Orderly reboot into other software.
@@ -254,7 +252,7 @@ impl Swtpm {
             let mut process = self.spawn();
             if self.wait_until_it_answers(&mut process) {
                 self.process = Some(process);
-                self.measured_boot(self.boot_seed.get());
+                self.measured_boot(self.boot_seed.load(Ordering::Relaxed));
                 return;
             }
             self.ports = PortPair::reserve();
@@ -392,6 +390,11 @@ impl Drop for Swtpm {
             drop(process.wait());
         }
     }
+}
+
+fn owned_tcti(ports: &PortPair) -> TctiConfig {
+    let host = "127.0.0.1".parse::<Host>().expect("an address is a host");
+    TctiConfig::Swtpm(NetworkTpm { host, port: ports.data(), owned: true })
 }
 
 fn copy_files(from: &Path, to: &Path) {

@@ -312,7 +312,8 @@ impl From<Failure> for TpmError {
             Class::FailureMode => Self::FailureMode { operation },
             Class::Transport => Self::Unreachable { operation, code },
             Class::Stack => Self::Stack { operation, detail: code.to_string() },
-            Class::Integrity | Class::Gone | Class::Other => Self::Refused { operation, code },
+            Class::Gone => Self::WasReset { operation, code },
+            Class::Integrity | Class::Other => Self::Refused { operation, code },
         }
     }
 }

@@ -27,6 +27,14 @@ pub enum TpmError {
         /// The command.
         operation: &'static str,
     },
+    /// The TPM does not know an object or session any more that it had a moment ago, and again when asked anew.
+    #[error("the TPM keeps being reset ({operation}: {code})")]
+    WasReset {
+        /// The command.
+        operation: &'static str,
+        /// As the TPM says it.
+        code: ResponseCode,
+    },
     /// The TPM was busy each time.
     #[error("the TPM is busy ({operation}: {code}, {attempts} attempts)")]
     Busy {
@@ -159,6 +167,7 @@ impl TpmError {
         match self {
             Self::Unreachable { .. }
             | Self::NotStarted { .. }
+            | Self::WasReset { .. }
             | Self::Busy { .. }
             | Self::PcrsMoving { .. }
             | Self::Overloaded
@@ -191,9 +200,11 @@ impl TpmError {
             Self::FailureMode { .. } => {
                 "power the machine off and on; a TPM that stays in failure mode is broken"
             }
-            Self::Busy { .. } | Self::Overloaded | Self::Timeout { .. } | Self::PcrsMoving { .. } => {
-                "nothing, if it passes; else see what else uses the TPM"
-            }
+            Self::Busy { .. }
+            | Self::WasReset { .. }
+            | Self::Overloaded
+            | Self::Timeout { .. }
+            | Self::PcrsMoving { .. } => "nothing, if it passes; else see what else uses the TPM",
             Self::Lockout { .. } => {
                 "wait for the lockout to end, or `tpm2_dictionarylockout --clear-lockout` with the lockout password"
             }

@@ -23,43 +23,64 @@ use super::{
 #[derive(Debug, Clone)]
 pub struct Tpm {
     calls: SyncSender<Call>,
+    limits: Limits,
 }
 
-/// Requests that wait. One takes a discrete TPM some 0.2 s, so more could not be served within [`QUICK`] anyway.
-const QUEUE: usize = 64;
+/// How long callers wait, and how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// For what uses keys.
+    pub quick: Duration,
+    /// For what makes or derives keys.
+    pub slow: Duration,
+    /// Requests that wait.
+    pub queue: usize,
+}
 
-/// For what uses keys. A discrete TPM signs in under a second; the rest is for others in the queue.
-const QUICK: Duration = Duration::from_secs(30);
-
-/// For what makes or derives keys: RSA takes a discrete TPM up to a minute. Linux gives these commands 300 s.
-const SLOW: Duration = Duration::from_secs(300);
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // A discrete TPM signs in under a second; the rest is for others in the queue.
+            quick: Duration::from_secs(30),
+            // An RSA key takes a discrete TPM up to a minute. Linux gives these commands 300 s.
+            slow: Duration::from_secs(300),
+            // A request takes a discrete TPM some 0.2 s and more, so no more could be served within `quick` anyway.
+            queue: 64,
+        }
+    }
+}
 
 impl Tpm {
     /// Starts the thread. Does not touch the TPM yet.
     pub fn spawn(config: TctiConfig) -> Result<Self, TpmError> {
-        let (calls, receiver) = mpsc::sync_channel(QUEUE);
+        Self::spawn_with(config, Limits::default())
+    }
+
+    /// Starts the thread with other limits.
+    pub fn spawn_with(config: TctiConfig, limits: Limits) -> Result<Self, TpmError> {
+        let (calls, receiver) = mpsc::sync_channel(limits.queue);
         let spawned =
             thread::Builder::new().name("tpm".to_owned()).spawn(move || Owner::new(config).run(&receiver));
         match spawned {
-            Ok(_runs_until_every_handle_is_gone) => Ok(Self { calls }),
+            Ok(_runs_until_every_handle_is_gone) => Ok(Self { calls, limits }),
             Err(error) => Err(TpmError::Stack { operation: "start a thread", detail: error.to_string() }),
         }
     }
 
     /// What the TPM says about itself.
     pub async fn identify(&self) -> Result<TpmIdentity, TpmError> {
-        self.ask(QUICK, Request::Identify).await
+        self.ask(self.limits.quick, Request::Identify).await
     }
 
     /// The EK to enrol with: the first of [`EkKind::ALL`] that has a certificate, else the first that there is. The
     /// same at each call, unless the vendor's certificates in NV change.
     pub async fn preferred_endorsement_key(&self) -> Result<EndorsementKey, TpmError> {
-        self.ask(SLOW, Request::PreferredEndorsementKey).await
+        self.ask(self.limits.slow, Request::PreferredEndorsementKey).await
     }
 
     /// The EK of a kind.
     pub async fn endorsement_key(&self, kind: EkKind) -> Result<EndorsementKey, TpmError> {
-        self.ask(SLOW, |reply| Request::EndorsementKey(kind, reply)).await
+        self.ask(self.limits.slow, |reply| Request::EndorsementKey(kind, reply)).await
     }
 
     /// Every EK that the TPM has, in the order of [`EkKind::ALL`].
@@ -77,7 +98,7 @@ impl Tpm {
 
     /// Makes an AK; without a wish ECDSA P-256, or RSA-2048 on a TPM without that curve.
     pub async fn create_ak(&self, algorithm: Option<AkAlgorithm>) -> Result<AkBlob, TpmError> {
-        self.ask(SLOW, |reply| Request::CreateAk(algorithm, reply)).await
+        self.ask(self.limits.slow, |reply| Request::CreateAk(algorithm, reply)).await
     }
 
     /// Opens what TPM2_MakeCredential made for this EK and this AK. The two arguments are the contents of the
@@ -91,14 +112,21 @@ impl Tpm {
     ) -> Result<Zeroizing<Vec<u8>>, TpmError> {
         let (ak, credential_blob, encrypted_secret) =
             (ak.clone(), credential_blob.to_vec(), encrypted_secret.to_vec());
-        self.ask(SLOW, |reply| Request::Activate { ek, ak, credential_blob, encrypted_secret, reply }).await
+        self.ask(self.limits.slow, |reply| Request::Activate {
+            ek,
+            ak,
+            credential_blob,
+            encrypted_secret,
+            reply,
+        })
+        .await
     }
 
     /// The values of the selected PCRs; those of banks that are not active are missing. PCRs may move in between: use
     /// [`Tpm::quote`] for values that belong together.
     pub async fn read_pcrs(&self, selection: &PcrSelection) -> Result<PcrValues, TpmError> {
         let selection = selection.clone();
-        self.ask(QUICK, |reply| Request::ReadPcrs(selection, reply)).await
+        self.ask(self.limits.quick, |reply| Request::ReadPcrs(selection, reply)).await
     }
 
     /// Quotes the selected PCRs, with the values that the quote is over. `extra_data` holds at most 64 bytes.
@@ -109,7 +137,7 @@ impl Tpm {
         extra_data: &[u8],
     ) -> Result<Quote, TpmError> {
         let (ak, selection, extra_data) = (ak.clone(), selection.clone(), extra_data.to_vec());
-        self.ask(QUICK, |reply| Request::Quote { ak, selection, extra_data, reply }).await
+        self.ask(self.limits.quick, |reply| Request::Quote { ak, selection, extra_data, reply }).await
     }
 
     /// Makes the key of a credential, ECDSA P-256. `auth_policy` is `rootbound_common::tpm::policy_pcr` in SHA-256
@@ -119,7 +147,7 @@ impl Tpm {
             Ok(policy) if auth_policy.algorithm() == HashAlgorithm::Sha256 => policy,
             _ => return Err(TpmError::InvalidArgument("the policy of a credential key is a SHA-256 digest")),
         };
-        self.ask(SLOW, |reply| Request::CreateCredentialKey(policy, reply)).await
+        self.ask(self.limits.slow, |reply| Request::CreateCredentialKey(policy, reply)).await
     }
 
     /// Has the AK state that `key` lives in this TPM. Works whatever the PCRs are.
@@ -130,7 +158,7 @@ impl Tpm {
         extra_data: &[u8],
     ) -> Result<Statement, TpmError> {
         let (ak, key, extra_data) = (ak.clone(), key.clone(), extra_data.to_vec());
-        self.ask(QUICK, |reply| Request::Certify { ak, key, extra_data, reply }).await
+        self.ask(self.limits.quick, |reply| Request::Certify { ak, key, extra_data, reply }).await
     }
 
     /// Signs a SHA-256 digest; gives r and s of the ECDSA P-256 signature, 32 bytes each. `policy` selects the PCRs
@@ -142,7 +170,7 @@ impl Tpm {
         digest: &[u8; 32],
     ) -> Result<[u8; 64], TpmError> {
         let (key, policy, digest) = (key.clone(), policy.clone(), *digest);
-        self.ask(QUICK, |reply| Request::Sign { key, policy, digest, reply }).await
+        self.ask(self.limits.quick, |reply| Request::Sign { key, policy, digest, reply }).await
     }
 
     /// [`Tpm::sign`] for callers that cannot await, such as rustls. Not to be called on a task of a single-threaded
@@ -154,12 +182,12 @@ impl Tpm {
         digest: &[u8; 32],
     ) -> Result<[u8; 64], TpmError> {
         let (key, policy, digest) = (key.clone(), policy.clone(), *digest);
-        self.ask_blocking(QUICK, |reply| Request::Sign { key, policy, digest, reply })
+        self.ask_blocking(self.limits.quick, |reply| Request::Sign { key, policy, digest, reply })
     }
 
     /// Bytes from the TPM's random number generator.
     pub async fn random(&self, count: u16) -> Result<Zeroizing<Vec<u8>>, TpmError> {
-        self.ask(QUICK, |reply| Request::Random(count, reply)).await
+        self.ask(self.limits.quick, |reply| Request::Random(count, reply)).await
     }
 
     async fn ask<T>(
@@ -171,7 +199,7 @@ impl Tpm {
         self.enqueue(limit, request(Reply::Task(sender)))?;
         match tokio::time::timeout(limit, answer).await {
             Ok(Ok(answer)) => answer,
-            // The thread dropped the request: too late, or it ended.
+            // The thread ended; it answers everything else.
             Ok(Err(_)) => Err(TpmError::Stopped),
             Err(_) => Err(TpmError::Timeout { after: limit }),
         }
@@ -192,10 +220,47 @@ impl Tpm {
     }
 
     fn enqueue(&self, limit: Duration, request: Request) -> Result<(), TpmError> {
-        let call = Call { deadline: Instant::now() + limit, request };
+        let call = Call { limit, deadline: Instant::now() + limit, request };
         self.calls.try_send(call).map_err(|error| match error {
             TrySendError::Full(_) => TpmError::Overloaded,
             TrySendError::Disconnected(_) => TpmError::Stopped,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handle(queue: usize) -> (Tpm, mpsc::Receiver<Call>) {
+        let (calls, receiver) = mpsc::sync_channel(queue);
+        let limits = Limits { quick: Duration::from_millis(20), slow: Duration::from_millis(20), queue };
+        (Tpm { calls, limits }, receiver)
+    }
+
+    #[tokio::test]
+    async fn request_to_a_thread_that_ended_is_answered() {
+        let (tpm, receiver) = handle(1);
+        drop(receiver);
+        assert_eq!(tpm.random(1).await, Err(TpmError::Stopped));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_longer_than_the_limit_and_no_more_than_the_queue_holds() {
+        let (tpm, receiver) = handle(1);
+        let limit = tpm.limits.quick;
+        assert_eq!(tpm.random(1).await, Err(TpmError::Timeout { after: limit }));
+        assert_eq!(tpm.random(1).await, Err(TpmError::Overloaded));
+        // The thread, back again, finds a request that nobody waits for any more, and then has room.
+        let call = receiver.recv().unwrap();
+        assert!(call.deadline <= Instant::now());
+        assert_eq!(tpm.random(1).await, Err(TpmError::Timeout { after: limit }));
+    }
+
+    #[tokio::test]
+    async fn policy_of_a_credential_key_in_another_hash_is_refused() {
+        let (tpm, _receiver) = handle(1);
+        let policy = Digest::zero(HashAlgorithm::Sha384);
+        assert!(matches!(tpm.create_credential_key(&policy).await, Err(TpmError::InvalidArgument(_))));
     }
 }

@@ -1,7 +1,7 @@
 //! The thread that owns the TPM: takes requests in order, connects when needed, connects anew after a failure.
 
 use std::sync::mpsc::Receiver;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tss_esapi::structures::Digest as TssDigest;
 use zeroize::Zeroizing;
@@ -10,6 +10,13 @@ use super::device::{Device, NO_SESSION};
 use super::keys::KeyRing;
 use super::request::{Call, Reply, Request};
 use super::{TctiConfig, TpmError, endorsement, identity, pcr, signing, statement};
+
+/// How long an answer is waited for, and until when.
+#[derive(Clone, Copy)]
+struct Time {
+    limit: Duration,
+    deadline: Instant,
+}
 
 pub(super) struct Owner {
     config: TctiConfig,
@@ -29,40 +36,39 @@ impl Owner {
         }
     }
 
-    fn serve(&mut self, Call { deadline, request }: Call) {
+    fn serve(&mut self, Call { limit, deadline, request }: Call) {
+        let time = Time { limit, deadline };
         match request {
-            Request::Identify(reply) => self.answer(deadline, reply, |device, _| identity::identify(device)),
-            Request::PreferredEndorsementKey(reply) => self.answer(deadline, reply, endorsement::preferred),
+            Request::Identify(reply) => self.answer(time, reply, |device, _| identity::identify(device)),
+            Request::PreferredEndorsementKey(reply) => self.answer(time, reply, endorsement::preferred),
             Request::EndorsementKey(kind, reply) => {
-                self.answer(deadline, reply, |device, ring| endorsement::read(device, ring, kind));
+                self.answer(time, reply, |device, ring| endorsement::read(device, ring, kind));
             }
             Request::CreateAk(algorithm, reply) => {
-                self.answer(deadline, reply, |device, ring| ring.create_ak(device, algorithm));
+                self.answer(time, reply, |device, ring| ring.create_ak(device, algorithm));
             }
             Request::Activate { ek, ak, credential_blob, encrypted_secret, reply } => {
-                self.answer(deadline, reply, |device, ring| {
+                self.answer(time, reply, |device, ring| {
                     endorsement::activate(device, ring, ek, &ak, &credential_blob, &encrypted_secret)
                 });
             }
             Request::ReadPcrs(selection, reply) => {
-                self.answer(deadline, reply, |device, _| pcr::read(device, &selection));
+                self.answer(time, reply, |device, _| pcr::read(device, &selection));
             }
             Request::Quote { ak, selection, extra_data, reply } => {
-                self.answer(deadline, reply, |device, ring| {
+                self.answer(time, reply, |device, ring| {
                     statement::quote(device, ring, &ak, &selection, &extra_data)
                 })
             }
             Request::CreateCredentialKey(policy, reply) => {
-                self.answer(deadline, reply, |device, ring| ring.create_credential_key(device, &policy));
+                self.answer(time, reply, |device, ring| ring.create_credential_key(device, &policy));
             }
-            Request::Certify { ak, key, extra_data, reply } => {
-                self.answer(deadline, reply, |device, ring| {
-                    statement::certify(device, ring, &ak, &key, &extra_data)
-                })
+            Request::Certify { ak, key, extra_data, reply } => self
+                .answer(time, reply, |device, ring| statement::certify(device, ring, &ak, &key, &extra_data)),
+            Request::Sign { key, policy, digest, reply } => {
+                self.answer(time, reply, |device, ring| signing::sign(device, ring, &key, &policy, &digest))
             }
-            Request::Sign { key, policy, digest, reply } => self
-                .answer(deadline, reply, |device, ring| signing::sign(device, ring, &key, &policy, &digest)),
-            Request::Random(count, reply) => self.answer(deadline, reply, |device, _| random(device, count)),
+            Request::Random(count, reply) => self.answer(time, reply, |device, _| random(device, count)),
         }
     }
 
@@ -70,18 +76,20 @@ impl Owner {
     /// nothing of ours.
     fn answer<T>(
         &mut self,
-        deadline: Instant,
+        time: Time,
         reply: Reply<T>,
         work: impl Fn(&Device, &mut KeyRing) -> Result<T, TpmError>,
     ) {
         // The TPM hung, and whoever asked is gone: on to those who still wait.
-        if Instant::now() >= deadline {
-            return;
+        if Instant::now() >= time.deadline {
+            return reply.send(Err(TpmError::Timeout { after: time.limit }));
         }
-        let mut answer = self.attempt(deadline, &work);
-        // A connection from before a restart of the TPM fails once; nothing that is asked here does harm twice.
-        if matches!(answer, Err(TpmError::Unreachable { .. })) && Instant::now() < deadline {
-            answer = self.attempt(deadline, &work);
+        let mut answer = self.attempt(time.deadline, &work);
+        // A connection from before a restart of the TPM fails once, and so does what was loaded before a reset; nothing
+        // that is asked here does harm twice.
+        let again = matches!(answer, Err(TpmError::Unreachable { .. } | TpmError::WasReset { .. }));
+        if again && Instant::now() < time.deadline {
+            answer = self.attempt(time.deadline, &work);
         }
         reply.send(answer);
     }

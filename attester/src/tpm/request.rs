@@ -1,7 +1,7 @@
 //! What can be asked of the thread that owns the TPM: a closed list.
 
 use std::sync::mpsc::SyncSender;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rootbound_common::tpm::{PcrSelection, PcrValues};
 use tokio::sync::oneshot;
@@ -11,8 +11,9 @@ use super::{
     AkAlgorithm, AkBlob, CredentialKeyBlob, EkKind, EndorsementKey, Quote, Statement, TpmError, TpmIdentity,
 };
 
-/// A request with the time after which nobody waits for its answer.
+/// A request with how long its answer is waited for, and until when.
 pub(super) struct Call {
+    pub(super) limit: Duration,
     pub(super) deadline: Instant,
     pub(super) request: Request,
 }

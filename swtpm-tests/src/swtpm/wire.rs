@@ -126,17 +126,27 @@ pub(super) fn transmit(port: u16, command: &[u8]) -> Answer {
 pub(super) fn try_transmit(port: u16, command: &[u8]) -> io::Result<Answer> {
     let mut stream = try_connect(port)?;
     stream.write_all(command)?;
+    Ok(Answer { bytes: read_message(&mut stream)? })
+}
+
+/// Reads a command or a response: a header of ten bytes, in which the size is, and the rest.
+pub(super) fn read_message(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut header = [0; 10];
     stream.read_exact(&mut header)?;
     let size = u32::from_be_bytes([header[2], header[3], header[4], header[5]]);
     let rest = usize::try_from(size).ok().and_then(|size| size.checked_sub(header.len()));
     let Some(rest) = rest.filter(|rest| *rest <= 4096) else {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a TPM's answer"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a TPM's message"));
     };
     let mut bytes = header.to_vec();
     bytes.resize(header.len() + rest, 0);
     stream.read_exact(&mut bytes[header.len()..])?;
-    Ok(Answer { bytes })
+    Ok(bytes)
+}
+
+/// A response without parameters.
+pub(super) fn response(code: u32) -> Vec<u8> {
+    command(NO_SESSIONS, code, &[])
 }
 
 /// CMD_INIT of swtpm's control channel (swtpm_ioctl(8), `-i`): what the reset line does to a TPM.
@@ -150,7 +160,7 @@ pub(super) fn initialize(control: u16) {
     assert_eq!(result, [0; 4], "CMD_INIT fails");
 }
 
-fn try_connect(port: u16) -> io::Result<TcpStream> {
+pub(super) fn try_connect(port: u16) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(LIMIT))?;
