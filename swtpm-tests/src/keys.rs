@@ -41,7 +41,6 @@ pub async fn bound_key(tpm: &Tpm, selection: &PcrSelection) -> CredentialKeyBlob
 ///
 /// # Panics
 /// Where it did not.
-#[must_use]
 pub fn signed_statement<'s>(ak: &AkBlob, statement: &'s Statement) -> Attest<'s> {
     let signature = Signature::parse(&statement.signature).expect("a TPMT_SIGNATURE");
     VerifyingKey::of_public_area(ak.public())

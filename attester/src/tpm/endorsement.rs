@@ -134,13 +134,20 @@ pub(super) fn activate(
     let secret = device.run("TPM2_ActivateCredential", sessions, |context| {
         context.activate_credential(ak.key(), ek.key(), credential_blob.clone(), encrypted_secret.clone())
     });
-    match secret {
-        Ok(secret) => Ok(Zeroizing::new(secret.value().to_vec())),
-        // 0x1df: HMAC or OAEP do not fit. A secret of another key's size, or a point off the curve: size, value, point.
-        Err(failure) if matches!(failure.class, Class::Integrity | Class::Other) => {
+    let failure = match secret {
+        Ok(secret) => return Ok(Zeroizing::new(secret.value().to_vec())),
+        Err(failure) => failure,
+    };
+    match failure.class {
+        // 0x1df: the HMAC does not fit. Another key's size, no OAEP, a point off the curve: size, value, point.
+        Class::Integrity | Class::Other => Err(TpmError::ForeignCredential { code: failure.code() }),
+        // libtpms says TPM_RC_FAILURE of a secret that is no OAEP, without being in failure mode: it goes on working.
+        Class::FailureMode
+            if device.run("TPM2_GetRandom", NO_SESSION, |context| context.get_random(1)).is_ok() =>
+        {
             Err(TpmError::ForeignCredential { code: failure.code() })
         }
-        Err(failure) => Err(failure.into()),
+        _ => Err(failure.into()),
     }
 }
 

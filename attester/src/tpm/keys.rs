@@ -54,7 +54,10 @@ impl KeyRing {
             match device.load_context(saved) {
                 Ok(object) => return Ok(object),
                 // After a reset: 0x1df (integrity); other TPMs say other things, so any refusal is answered by the blob.
-                Err(Failure { class: Class::Integrity | Class::Gone | Class::Other, .. }) => {
+                Err(Failure {
+                    class: Class::Integrity | Class::Gone | Class::Unsupported | Class::Other,
+                    ..
+                }) => {
                     self.saved.remove(&what);
                 }
                 Err(failure) => return Err(failure.into()),

@@ -18,7 +18,7 @@ pub enum Action {
     /// The TPM does not see it, the client gets this response code.
     Answer(u32),
     /// The TPM gets it, the client gets another answer.
-    Alter(fn(&mut Vec<u8>)),
+    Alter(fn(Vec<u8>) -> Vec<u8>),
     /// The connection ends without an answer.
     HangUp,
 }
@@ -104,11 +104,7 @@ fn relay_commands(
         let answer = match decide(code, &command) {
             Action::Forward => wire::try_transmit(tpm, &command)?.as_bytes().to_vec(),
             Action::Answer(code) => wire::response(code),
-            Action::Alter(alter) => {
-                let mut answer = wire::try_transmit(tpm, &command)?.as_bytes().to_vec();
-                alter(&mut answer);
-                answer
-            }
+            Action::Alter(alter) => alter(wire::try_transmit(tpm, &command)?.as_bytes().to_vec()),
             Action::HangUp => return stream.shutdown(Shutdown::Both),
         };
         stream.write_all(&answer)?;
