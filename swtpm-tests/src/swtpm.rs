@@ -305,6 +305,16 @@ impl Swtpm {
         [LOADED_SESSION_FIRST, TRANSIENT_FIRST].into_iter().flat_map(|first| self.handles(first)).collect()
     }
 
+    /// Asserts that nobody left an object or a session in the TPM.
+    ///
+    /// # Panics
+    /// Where somebody did.
+    #[track_caller]
+    pub fn assert_nothing_loaded(&self) {
+        let left = self.loaded_handles();
+        assert!(left.is_empty(), "left in the TPM: {left:08x?}");
+    }
+
     /// A property of the TPM: TPM2_GetCapability(TPM_CAP_TPM_PROPERTIES); `0x20e` is the lockout counter.
     #[must_use]
     pub fn property(&self, tag: u32) -> u32 {

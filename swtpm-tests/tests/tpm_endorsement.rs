@@ -46,7 +46,7 @@ async fn credential_for_any_kind_of_ek_and_ak_is_opened() {
             assert_eq!(*opened, secret, "{}", key.kind);
         }
     }
-    assert_eq!(swtpm.loaded_handles(), []);
+    swtpm.assert_nothing_loaded();
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn credential_for_another_ak_or_tpm_is_not_opened() {
         assert!(matches!(refused, Err(TpmError::InvalidArgument(_))), "{kind}: {refused:?}");
         tpm.activate(kind, &ak, &blob, &encrypted).await.unwrap();
     }
-    assert_eq!(swtpm.loaded_handles(), []);
+    swtpm.assert_nothing_loaded();
 }
 
 #[tokio::test]

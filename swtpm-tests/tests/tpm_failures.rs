@@ -71,7 +71,7 @@ impl Rig {
         signed_statement(&self.ak, &quote.statement);
         self.tpm.certify(&self.ak, &self.key, b"").await.unwrap();
         sign(&self.tpm, &self.key, &self.boot, b"a message").await.unwrap();
-        assert_eq!(self.swtpm.loaded_handles(), []);
+        self.swtpm.assert_nothing_loaded();
     }
 }
 
@@ -104,7 +104,7 @@ async fn each_refusal_is_told_apart_and_leaves_nothing_behind() {
             assert!(expected(&error), "{code:#x}: {error:?}");
             assert_eq!(error.consequence(), consequence, "{error}");
             assert!(!error.advice().is_empty());
-            assert_eq!(rig.swtpm.loaded_handles(), [], "{code:#x}");
+            rig.swtpm.assert_nothing_loaded();
         }
     }
     rig.everything_works().await;
@@ -200,7 +200,7 @@ async fn pcr_outside_the_policy_that_moves_before_a_signature_does_no_harm() {
     });
     let refused = sign(&rig.tpm, &rig.key, &rig.boot, b"a message").await;
     assert!(matches!(refused, Err(TpmError::PolicyFailed { .. })), "{refused:?}");
-    assert_eq!(rig.swtpm.loaded_handles(), []);
+    rig.swtpm.assert_nothing_loaded();
 }
 
 #[tokio::test]

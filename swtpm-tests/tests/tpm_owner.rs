@@ -44,11 +44,11 @@ async fn ten_thousand_quotes_without_a_resource_manager_leave_nothing_behind() {
     let tpm = Tpm::spawn(swtpm.tcti()).unwrap();
     let ak = tpm.create_ak(None).await.unwrap();
     let selection = sha256_pcrs(&[0]);
-    let before = swtpm.loaded_handles();
+    swtpm.assert_nothing_loaded();
     for _ in 0..10_000 {
         tpm.quote(&ak, &selection, b"extra").await.unwrap();
     }
-    assert_eq!((swtpm.loaded_handles(), before), (vec![], vec![]));
+    swtpm.assert_nothing_loaded();
 }
 
 /// What dies with its client on /dev/tpmrm0, and stays on a TPM without a resource manager.
@@ -83,7 +83,7 @@ async fn what_a_killed_predecessor_left_is_swept_where_the_tpm_is_ours() {
     let boot = sha256_pcrs(&[0]);
     let key = bound_key(&tpm, &boot).await;
     sign(&tpm, &key, &boot, b"a message").await.unwrap();
-    assert_eq!(swtpm.loaded_handles(), []);
+    swtpm.assert_nothing_loaded();
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn nothing_is_swept_where_others_use_the_tpm_and_full_memory_is_told_from_
 
     swtpm.tool_ok("tpm2_flushcontext", &["-l"]);
     sign(&tpm, &key, &boot, b"a message").await.unwrap();
-    assert_eq!(swtpm.loaded_handles(), []);
+    swtpm.assert_nothing_loaded();
 }
 
 #[tokio::test]
@@ -135,7 +135,7 @@ async fn tpm_that_was_away_is_connected_to_again() {
         swtpm.power_cut();
         sign(&tpm, &key, &boot, b"a message").await.unwrap();
     }
-    assert_eq!(swtpm.loaded_handles(), []);
+    swtpm.assert_nothing_loaded();
 }
 
 #[tokio::test]
@@ -190,7 +190,7 @@ async fn tpm_that_hangs_costs_callers_no_more_than_their_limit_and_is_used_again
 
     // What nobody waits for any more is passed over; the next is served, if the machine is not too busy for its limit.
     while tpm.sign(&key, &boot, &[1; 32]).await.is_err() {}
-    assert_eq!(swtpm.loaded_handles(), []);
+    swtpm.assert_nothing_loaded();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -236,5 +236,5 @@ async fn quotes_hold_together_while_pcrs_move() {
     done.store(true, Ordering::SeqCst);
     assert!(kernel.join().unwrap() > 50);
     assert!(held > 0);
-    assert_eq!(swtpm.loaded_handles(), []);
+    swtpm.assert_nothing_loaded();
 }
