@@ -14,7 +14,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use rootbound_common::blob::Blob;
-use rootbound_common::clock::Clock;
+use rootbound_common::clock::{Clock, Timestamp};
 use rootbound_common::crypto::subject_public_key_info;
 use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::{ActivateRequest, Admission, Challenge, EnrollRequest, JoinToken};
@@ -144,8 +144,8 @@ impl Endorsement {
 /// Who the machine is, to the verifier too.
 #[derive(Debug)]
 pub struct Enrollment {
-    /// What is saved.
-    pub identity: Identity,
+    /// When the verifier took the AK.
+    pub at: Timestamp,
     /// The AK.
     pub attestation_key: AkBlob,
     /// Whether the machine may attest.
@@ -199,15 +199,11 @@ async fn prove(
     if activated.node != node {
         return Err(EnrollError::OtherNode { stated: activated.node, node });
     }
-    identity.enrolled = Some(Enrolled { spiffe_id: activated.spiffe_id, at: clock.now() });
+    let at = clock.now();
+    identity.enrolled = Some(Enrolled { spiffe_id: activated.spiffe_id, at });
     keep.save_identity(&identity)?;
     tracing::info!(%node, ak = %attestation_key.name(), "enrolled");
-    Ok(Enrollment {
-        identity,
-        attestation_key,
-        admission: activated.admission,
-        challenge: activated.challenge,
-    })
+    Ok(Enrollment { at, attestation_key, admission: activated.admission, challenge: activated.challenge })
 }
 
 /// The AK of an earlier attempt, else a new one that is on disk already.

@@ -34,6 +34,7 @@ impl Machine {
         let key = tpm.create_credential_key(&auth_policy).await.unwrap();
         let credential = Credential {
             node: NodeId::from_bytes([0; 32]),
+            enrolled_at: Timestamp::from_millis(0),
             key: SavedKey::of(&key).unwrap(),
             policy,
             pcr_digest: Blob::new(pcr_digest.as_bytes().to_vec()).unwrap(),
@@ -98,7 +99,9 @@ impl Machine {
         self.files.write("message", "a message");
         self.tool_ok("tpm2_startauthsession -Q --policy-session -S @session.ctx");
         self.tool_ok("tpm2_policypcr -Q -S @session.ctx -l sha256:0,2,4,7");
-        let signed = self.tool("tpm2_sign -Q -c @key.ctx -g sha256 -f plain -o @signature -p session:@session.ctx @message");
+        let signed = self.tool(
+            "tpm2_sign -Q -c @key.ctx -g sha256 -f plain -o @signature -p session:@session.ctx @message",
+        );
         self.swtpm.tool_ok("tpm2_flushcontext", &[self.path("session.ctx").as_str()]);
         self.swtpm.tool_ok("tpm2_flushcontext", &["-t"]);
         signed

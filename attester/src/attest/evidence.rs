@@ -219,6 +219,7 @@ mod tests {
         let digest = |value: &[u8]| hash(HashAlgorithm::Sha256, &[value]);
         let credential = Credential {
             node: NodeId::from_bytes([0; 32]),
+            enrolled_at: Timestamp::from_millis(0),
             key: SavedKey { public: Blob::new(vec![]).unwrap(), private: Blob::new(vec![]).unwrap() },
             policy: policy(&[0, 7]),
             pcr_digest: Blob::new(digest(b"boot").as_bytes().to_vec()).unwrap(),

@@ -1,24 +1,25 @@
 //! What is told about attempts: a log line when something changed, and `status.json`.
 
 use rootbound_common::clock::Timestamp;
-use rootbound_common::wire::v1::{PostureReport, PostureStatus};
+use rootbound_common::wire::v1::{CredentialOutcome, PostureReport, PostureStatus};
 
 use super::trouble::AttestError;
 use crate::client::{printable, word};
-use crate::keep::{Keep, Outcome, StatedPosture, Status};
+use crate::keep::{CredentialRefusal, Keep, Outcome, StatedPosture, Status};
 
 /// Remembers what was told last, so that it is told once.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     last: Option<Outcome>,
     posture: Option<StatedPosture>,
-    refused_credential: Option<String>,
+    credential_refused: Option<CredentialRefusal>,
 }
 
 impl Journal {
     /// Goes on where an earlier process stopped: its last posture stays known until there is a newer one.
     pub(super) fn resume(keep: &Keep) -> Self {
-        Self { posture: keep.status().and_then(|status| status.posture), ..Self::default() }
+        let Some(Status { posture, credential_refused, .. }) = keep.status() else { return Self::default() };
+        Self { last: None, posture, credential_refused }
     }
 
     /// What came of the last attempt of this process.
@@ -31,29 +32,33 @@ impl Journal {
         self.posture.as_ref().map(|posture| posture.report.status)
     }
 
-    /// The verifier took the evidence, and says what it means.
-    pub(super) fn attested(&mut self, report: PostureReport, now: Timestamp, keep: &Keep) {
+    /// The verifier took the evidence, and says what it means, and perhaps what became of the request for a credential.
+    pub(super) fn attested(
+        &mut self,
+        report: PostureReport,
+        credential: Option<&CredentialOutcome>,
+        now: Timestamp,
+        keep: &Keep,
+    ) {
         let changed = self.posture.as_ref().is_none_or(|before| differs(&before.report, &report));
         if changed || self.last != Some(Outcome::Attested) {
             tell(&report);
         }
         self.posture = Some(StatedPosture { at: now, report });
         self.last = Some(Outcome::Attested);
-        self.save(now, keep);
-    }
-
-    /// The verifier gave a credential.
-    pub(super) fn issued(&mut self) {
-        self.refused_credential = None;
-    }
-
-    /// The verifier gave no credential.
-    pub(super) fn credential_refused(&mut self, code: &str, detail: &str) {
-        let code = word(code);
-        if self.refused_credential.as_ref() != Some(&code) {
-            tracing::warn!(code, detail = printable(detail), "the verifier issues no credential");
+        match credential {
+            Some(CredentialOutcome::Issued { .. }) => self.credential_refused = None,
+            Some(CredentialOutcome::Refused { code, detail }) => {
+                let refused = CredentialRefusal { at: now, code: word(code), detail: printable(detail) };
+                if self.credential_refused.as_ref().is_none_or(|before| before.code != refused.code) {
+                    let CredentialRefusal { code, detail, .. } = &refused;
+                    tracing::warn!(code, detail, "the verifier issues no credential");
+                }
+                self.credential_refused = Some(refused);
+            }
+            None => {}
         }
-        self.refused_credential = Some(code);
+        self.save(now, keep);
     }
 
     /// The attempt failed.
@@ -75,7 +80,12 @@ impl Journal {
 
     fn save(&self, now: Timestamp, keep: &Keep) {
         let Some(last) = self.last.clone() else { return };
-        let status = Status { at: now, last, posture: self.posture.clone() };
+        let status = Status {
+            at: now,
+            last,
+            posture: self.posture.clone(),
+            credential_refused: self.credential_refused.clone(),
+        };
         if let Err(error) = keep.save_status(&status) {
             // Nothing depends on the file but the words of `rootbound-attester status`.
             tracing::debug!(%error, "the status is not saved");

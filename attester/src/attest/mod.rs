@@ -58,8 +58,7 @@ pub struct Attester {
     parts: Parts,
     clock: Arc<dyn Clock>,
     endorsement: Option<Endorsement>,
-    /// Known to the verifier, as far as we know.
-    attestation_key: Option<AkBlob>,
+    known: Option<Known>,
     held: Option<HeldChallenge>,
     credential: Option<Credential>,
     /// Whether the credential has still to be written to disk, or to the folder that workloads read.
@@ -68,7 +67,15 @@ pub struct Attester {
     journal: Journal,
 }
 
-/// A challenge to be answered later.
+/// What the verifier knows this machine by, as far as we know.
+#[derive(Clone)]
+struct Known {
+    node: NodeId,
+    attestation_key: AkBlob,
+    enrolled_at: Timestamp,
+}
+
+/// A challenge to be answered, now or later.
 struct HeldChallenge {
     challenge: Challenge,
     expires: Instant,
@@ -83,7 +90,7 @@ impl Attester {
             parts,
             clock,
             endorsement: None,
-            attestation_key: None,
+            known: None,
             held: None,
             credential: None,
             unwritten: false,
@@ -112,22 +119,38 @@ impl Attester {
 
     /// Attests once. Says how long to wait until the next time.
     pub async fn attest(&mut self) -> Result<Duration, AttestError> {
-        let endorsement = self.endorsement().await?;
-        let node = endorsement.node();
-        let attestation_key = self.attestation_key(&endorsement).await?;
+        let known = self.known().await?;
         self.write_credential();
-        let held = self.held.take().filter(|held| Instant::now() < held.expires);
-        let challenge = match held {
-            Some(held) => held.challenge,
+        let challenge = match self.held.as_ref().filter(|held| Instant::now() < held.expires) {
+            Some(held) => held.challenge.clone(),
             None => {
-                let asked = self.parts.client.challenge(&ChallengeRequest { node }).await?;
-                if asked.attest_in > 0 {
-                    return Ok(self.hold(asked));
+                let asked = self.parts.client.challenge(&ChallengeRequest { node: known.node }).await?;
+                let pause = self.hold(asked.clone());
+                if !pause.is_zero() {
+                    return Ok(pause);
                 }
                 asked
             }
         };
-        self.answer(node, &attestation_key, challenge).await
+        self.answer(&known, &challenge).await
+    }
+
+    /// What the verifier knows this machine by, after an enrolment if need be; and the credential from then.
+    async fn known(&mut self) -> Result<Known, AttestError> {
+        if let Some(known) = &self.known {
+            return Ok(known.clone());
+        }
+        let endorsement = self.endorsement().await?;
+        let node = endorsement.node();
+        let known = match self.remembered(node)? {
+            Some(known) => known,
+            None => self.enroll(&endorsement).await?,
+        };
+        let credential = self.parts.keep.credential(node)?;
+        self.credential = credential.filter(|credential| credential.enrolled_at == known.enrolled_at);
+        self.unwritten = self.credential.is_some();
+        self.known = Some(known.clone());
+        Ok(known)
     }
 
     /// Which machine this is: read once, since a TPM does not change while the process runs.
@@ -136,75 +159,65 @@ impl Attester {
             return Ok(endorsement.clone());
         }
         let endorsement = Endorsement::read(&self.parts.tpm, self.parts.enrollment.ek).await?;
-        self.credential = self.parts.keep.credential(endorsement.node())?;
-        self.unwritten = self.credential.is_some();
         self.endorsement = Some(endorsement.clone());
         Ok(endorsement)
     }
 
-    /// The AK that the verifier knows, after an enrolment if need be.
-    async fn attestation_key(&mut self, endorsement: &Endorsement) -> Result<AkBlob, AttestError> {
-        if let Some(key) = &self.attestation_key {
-            return Ok(key.clone());
-        }
-        let kept = self.parts.keep.identity(endorsement.node())?;
-        let known = kept.filter(|identity| identity.enrolled.is_some());
-        let key = match known.and_then(|identity| identity.attestation_key.to_attestation_key().ok()) {
-            Some(key) => key,
-            None => {
-                let Parts { tpm, client, keep, enrollment, .. } = &self.parts;
-                let clock = self.clock.as_ref();
-                let enrolled = enroll(tpm, client, keep, clock, endorsement, enrollment).await?;
-                if let Some(challenge) = enrolled.challenge {
-                    self.hold(challenge);
-                }
-                enrolled.attestation_key
-            }
-        };
-        self.attestation_key = Some(key.clone());
-        Ok(key)
+    fn remembered(&self, node: NodeId) -> Result<Option<Known>, KeepError> {
+        let Some(identity) = self.parts.keep.identity(node)? else { return Ok(None) };
+        let key = identity.attestation_key.to_attestation_key();
+        Ok(identity.enrolled.zip(key.ok()).map(|(enrolled, attestation_key)| Known {
+            node,
+            attestation_key,
+            enrolled_at: enrolled.at,
+        }))
     }
 
-    async fn answer(
-        &mut self,
-        node: NodeId,
-        attestation_key: &AkBlob,
-        challenge: Challenge,
-    ) -> Result<Duration, AttestError> {
+    async fn enroll(&mut self, endorsement: &Endorsement) -> Result<Known, AttestError> {
+        let Parts { tpm, client, keep, enrollment, .. } = &self.parts;
+        let enrolled = enroll(tpm, client, keep, self.clock.as_ref(), endorsement, enrollment).await?;
+        if let Some(challenge) = enrolled.challenge {
+            self.hold(challenge);
+        }
+        Ok(Known {
+            node: endorsement.node(),
+            attestation_key: enrolled.attestation_key,
+            enrolled_at: enrolled.at,
+        })
+    }
+
+    async fn answer(&mut self, known: &Known, challenge: &Challenge) -> Result<Duration, AttestError> {
         let evidence = evidence::make(
             &self.parts.tpm,
-            attestation_key,
-            &challenge,
+            &known.attestation_key,
+            challenge,
             self.credential.as_ref(),
             &mut self.prepared,
             self.clock.now(),
         )
         .await?;
+        // From here on it may be spent, whatever comes back.
+        self.held = None;
         let response = self.parts.client.evidence(&evidence).await?;
         let now = self.clock.now();
         let pause = self.hold(response.next);
-        self.journal.attested(response.posture, now, &self.parts.keep);
-        match response.credential {
-            Some(CredentialOutcome::Issued { certificate_chain, trust_bundle, not_after, renew_at }) => {
-                if let Some(prepared) = self.prepared.take() {
-                    let credential = Credential {
-                        node,
-                        key: SavedKey::of(&prepared.key).ok_or(AttestError::TooLong)?,
-                        policy: prepared.policy,
-                        pcr_digest: Blob::new(prepared.pcr_digest.as_bytes().to_vec())
-                            .ok_or(AttestError::TooLong)?,
-                        certificate_chain,
-                        trust_bundle,
-                        not_after,
-                        renew_at,
-                    };
-                    self.take_credential(credential).await?;
-                }
-            }
-            Some(CredentialOutcome::Refused { code, detail }) => {
-                self.journal.credential_refused(&code, &detail);
-            }
-            None => {}
+        self.journal.attested(response.posture, response.credential.as_ref(), now, &self.parts.keep);
+        if let Some(CredentialOutcome::Issued { certificate_chain, trust_bundle, not_after, renew_at }) =
+            response.credential
+            && let Some(prepared) = self.prepared.take()
+        {
+            let credential = Credential {
+                node: known.node,
+                enrolled_at: known.enrolled_at,
+                key: SavedKey::of(&prepared.key).ok_or(AttestError::TooLong)?,
+                policy: prepared.policy,
+                pcr_digest: Blob::new(prepared.pcr_digest.as_bytes().to_vec()).ok_or(AttestError::TooLong)?,
+                certificate_chain,
+                trust_bundle,
+                not_after,
+                renew_at,
+            };
+            self.take_credential(credential).await?;
         }
         Ok(self.until_renewal(now).map_or(pause, |renewal| pause.min(renewal)))
     }
@@ -214,7 +227,6 @@ impl Attester {
         let identity =
             ClientIdentity::new(self.parts.tpm.clone(), &credential).map_err(AttestError::Credential)?;
         tracing::info!(not_after = %credential.not_after, renew_at = %credential.renew_at, "credential issued");
-        self.journal.issued();
         self.credential = Some(credential);
         self.unwritten = true;
         self.write_credential();
@@ -258,21 +270,20 @@ impl Attester {
             Action::NewChallenge => {}
             Action::Enroll => {
                 // With the same AK: forget only that it is known.
-                if let Some(node) = self.endorsement.as_ref().map(Endorsement::node)
-                    && let Some(mut identity) = self.parts.keep.identity(node)?
+                if let Some(known) = self.known.take()
+                    && let Some(mut identity) = self.parts.keep.identity(known.node)?
                 {
                     identity.enrolled = None;
                     self.parts.keep.save_identity(&identity)?;
                 }
-                self.attestation_key = None;
             }
             Action::EnrollAnew => {
                 // Under the EK that there is now, with keys that it makes now.
-                if self.attestation_key.take().is_some() {
-                    self.parts.keep.set_identity_aside(&error.to_string())?;
-                }
                 self.endorsement = None;
                 self.prepared = None;
+                if self.known.take().is_some() {
+                    self.parts.keep.set_identity_aside(&error.to_string())?;
+                }
             }
         }
         self.held = None;

@@ -21,6 +21,15 @@ struct Answer {
     last_attempt: Option<AttemptAnswer>,
     posture: Option<PostureReport>,
     posture_stated_at: Option<String>,
+    /// Absent where the last credential that was asked for was issued.
+    credential_refused: Option<RefusalAnswer>,
+}
+
+#[derive(Debug, Serialize)]
+struct RefusalAnswer {
+    at: String,
+    code: String,
+    detail: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -52,6 +61,11 @@ pub(super) fn status(config: &Config, output: Output) -> Result<String, Failure>
     });
     if let Some(status) = view.status()? {
         answer.last_attempt = Some(AttemptAnswer { at: status.at.to_string(), outcome: status.last });
+        answer.credential_refused = status.credential_refused.map(|refusal| RefusalAnswer {
+            at: refusal.at.to_string(),
+            code: refusal.code,
+            detail: refusal.detail,
+        });
         answer.posture_stated_at = status.posture.as_ref().map(|posture| posture.at.to_string());
         answer.posture = status.posture.map(|posture| posture.report);
     }
@@ -74,6 +88,9 @@ fn text(answer: &Answer) -> String {
             line(&mut text, "credential", Some(format!("until {not_after}, to be renewed at {renew_at}")));
         }
         None => line(&mut text, "credential", Some("none")),
+    }
+    if let Some(RefusalAnswer { at, code, detail }) = &answer.credential_refused {
+        line(&mut text, "renewal", Some(format!("refused at {at}: {code}: {detail}")));
     }
     if let Some(AttemptAnswer { at, outcome }) = &answer.last_attempt {
         let words = match outcome {

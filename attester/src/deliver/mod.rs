@@ -215,6 +215,7 @@ mod tests {
     fn credential(number: u8) -> Credential {
         Credential {
             node: NodeId::from_bytes([0; 32]),
+            enrolled_at: Timestamp::from_millis(0),
             key: SavedKey {
                 public: Blob::new(vec![number; 90]).unwrap(),
                 private: Blob::new(vec![2; 120]).unwrap(),

@@ -174,11 +174,15 @@ impl Folder {
         written().map_err(|source| FolderError::Write { path: path.clone(), source })
     }
 
-    /// Renames a file within the folder, over one that has the name.
+    /// Renames a file within the folder, over one that has the name; that there is none is no error.
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), FolderError> {
         let path = self.path.join(from);
-        let renamed = fs::rename(&path, self.path.join(to)).and_then(|()| self.sync());
-        renamed.map_err(|source| FolderError::Write { path, source })
+        match fs::rename(&path, self.path.join(to)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            renamed => {
+                renamed.and_then(|()| self.sync()).map_err(|source| FolderError::Write { path, source })
+            }
+        }
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -285,5 +289,7 @@ mod tests {
         fs::create_dir(folder.path.join("folder")).unwrap();
         assert!(matches!(folder.read("folder", 3).unwrap_err(), FolderError::Read { .. }));
         assert!(matches!(folder.replace("folder", b"").unwrap_err(), FolderError::Write { .. }));
+        assert!(matches!(folder.rename("file", "folder").unwrap_err(), FolderError::Write { .. }));
+        folder.rename("absent", "elsewhere").unwrap();
     }
 }

@@ -108,6 +108,8 @@ pub struct Enrolled {
 pub struct Credential {
     /// Hash of the EK of the TPM that the key belongs to.
     pub node: NodeId,
+    /// The enrolment that it was issued under ([`Enrolled::at`]): to the verifier it is worth nothing after another.
+    pub enrolled_at: Timestamp,
     /// The key.
     pub key: SavedKey,
     /// The PCRs that the key is tied to.
@@ -135,6 +137,21 @@ pub struct Status {
     /// The last posture that the verifier stated, and when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub posture: Option<StatedPosture>,
+    /// Why the last credential that was asked for was not issued; absent where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential_refused: Option<CredentialRefusal>,
+}
+
+/// Why a credential was not issued.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialRefusal {
+    /// When it was said last.
+    pub at: Timestamp,
+    /// The stable code.
+    pub code: String,
+    /// In words.
+    pub detail: String,
 }
 
 /// What came of an attempt to attest.
@@ -248,11 +265,6 @@ impl Keep {
     /// Remembers the credential.
     pub fn save_credential(&self, credential: &Credential) -> Result<(), KeepError> {
         save(&self.folder, credential)
-    }
-
-    /// Puts the credential aside, for the reason given.
-    pub fn set_credential_aside(&self, reason: &str) -> Result<(), KeepError> {
-        self.set_aside::<Credential>(reason)
     }
 
     /// Remembers how it went.
@@ -372,6 +384,7 @@ pub(crate) mod tests {
         };
         let credential = Credential {
             node: ours,
+            enrolled_at: Timestamp::from_millis(5),
             key: saved_key(),
             policy: CredentialPolicy {
                 bank: HashAlgorithm::Sha256,
@@ -387,6 +400,11 @@ pub(crate) mod tests {
             at: Timestamp::from_millis(6),
             last: Outcome::Refused { code: "node_retired".to_owned(), detail: "gone".to_owned() },
             posture: None,
+            credential_refused: Some(CredentialRefusal {
+                at: Timestamp::from_millis(4),
+                code: "posture_contraindicated".to_owned(),
+                detail: "PCR 4".to_owned(),
+            }),
         };
         let keep = keep_in(root.path());
         keep.save_identity(&identity).unwrap();
