@@ -81,6 +81,40 @@ fn every_ca_certificate_is_read_or_refused_for_a_known_reason() {
     assert_eq!(refused, NO_AUTHORITIES.len());
 }
 
+/// Intermediates of the corpus that lead to no anchor at [`PINNED`]: how their names begin, why, and how many.
+const DEAD_ENDS: [(&str, &str, usize); 9] = [
+    // Signed with SHA-1; an operator who trusts one of them puts it into `anchors/`.
+    ("CN=IFX TPM EK Root CA,", "is signed by an algorithm that is too weak", 1),
+    ("CN=IFX TPM EK Intermediate CA ", "is signed by an algorithm that is too weak", 18),
+    ("CN=IFX TPM EK Intermediate CA 01,", "expired at 2025-10-20T13:47:43Z", 1),
+    // Their roots are not in the corpus.
+    ("CN=AMD Pluton ", "issuer `CN=AMD Root CA R4,", 11),
+    ("CN=02849DB0FD9F4CC4EF6175E75700B20F40,", "issuer `CN=AMD Root CA R4,", 1),
+    ("CN=Aliyun TPM EKMF CA,", "issuer `CN=Aliyun TPM Root CA,", 1),
+    ("CN=Microsoft ", "is unknown", 3),
+    ("CN=Virtual UEFI SubCA,", "issuer `CN=Virtual UEFI Root CA,", 1),
+    // HIRS's forgeries: OpenSSL does not verify them either.
+    ("CN=Fake ", "is not by `CN=Fake Root CA`", 5),
+];
+
+#[test]
+fn every_intermediate_leads_to_its_root_or_is_a_known_dead_end() {
+    let Some(corpus) = Corpus::open("every_intermediate_leads_to_its_root_or_is_a_known_dead_end") else {
+        return;
+    };
+    let everything = every_authority(&corpus);
+    let mut found = everything.dead_ends(PINNED);
+    for (name, reason, count) in DEAD_ENDS {
+        let before = found.len();
+        found.retain(|(found, error)| !(found.starts_with(name) && error.to_string().contains(reason)));
+        assert_eq!(before - found.len(), count, "{name} … {reason}");
+    }
+    assert_eq!(found, []);
+    // The others lead to their root: of STMicroelectronics, Infineon, Nuvoton, Intel, AMD, Microsoft, Google, ….
+    let dead: usize = DEAD_ENDS.iter().map(|(.., count)| count).sum();
+    assert!(everything.intermediate_count() >= 3 * dead, "{everything:?}");
+}
+
 /// What becomes of an EK certificate at the pinned time.
 enum Verdict {
     /// A chain to the root that the index names, or to the one root of the issuer's name.

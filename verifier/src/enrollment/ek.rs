@@ -1,11 +1,14 @@
 //! The EK: the key that a TPM is known by, and who vouches for it.
 
+mod asn1;
 mod certificate;
 mod chain;
 mod crl;
 mod error;
+mod extensions;
 mod leaf;
 mod load;
+mod name;
 mod pem;
 mod public;
 mod roots;
@@ -16,7 +19,7 @@ use rootbound_common::clock::Timestamp;
 use rootbound_common::id::NodeId;
 use rootbound_common::tpm::{Public, Symmetric};
 
-pub use certificate::MalformedCertificate;
+pub use asn1::MalformedCertificate;
 pub use crl::{CrlError, RevocationPolicy};
 pub use error::EndorsementError;
 pub use leaf::EkCertificate;

@@ -6,10 +6,12 @@ use rootbound_common::crypto::hash;
 use rootbound_common::tpm::{HashAlgorithm, Public};
 use rootbound_common::wire::v1::EnrollRequest;
 
-use super::certificate::{Certificate, KeyUsage, Signed, SubjectKey};
+use super::certificate::{Certificate, Signed, SubjectKey};
 use super::crl::{self, RevocationPolicy};
 use super::error::EndorsementError;
-use super::leaf::{self, EK_CERTIFICATE, EkCertificate, called, name_text};
+use super::extensions::KeyUsage;
+use super::leaf::{self, EK_CERTIFICATE, EkCertificate};
+use super::name::Name;
 use super::roots::EndorsementRoots;
 
 /// CAs between the leaf and the anchor; the longest known vendor chain has four.
@@ -82,6 +84,16 @@ fn fingerprint(certificate: &Certificate) -> [u8; 32] {
     bytes
 }
 
+/// Why no path leads from a CA of the folder to an anchor, if so.
+pub(super) fn dead_end(
+    authority: &Certificate,
+    roots: &EndorsementRoots,
+    now: Timestamp,
+) -> Option<EndorsementError> {
+    let search = Search { others: &[], roots, revocation: RevocationPolicy::IfAvailable, now };
+    search.anchor_of(authority).err()
+}
+
 /// One search for a path.
 struct Search<'a> {
     /// What the machine sent besides the leaf: intermediates at best, never anchors.
@@ -134,7 +146,7 @@ impl<'a> Search<'a> {
                 }
             }
             if !known {
-                let issuer = name_text(&head.issuer);
+                let issuer = head.issuer.to_string();
                 refusal.note(2 * path.len(), EndorsementError::UnknownIssuer { issuer });
             }
         }
@@ -142,8 +154,8 @@ impl<'a> Search<'a> {
     }
 
     /// The CAs with a name, and whether each is an anchor; anchors come last, so that they are on top of the stack.
-    fn issuers_named(&self, name: &[u8]) -> Vec<(&'a Certificate, bool)> {
-        let presented = self.others.iter().copied().filter(|certificate| certificate.subject == name);
+    fn issuers_named(&self, name: &'a Name) -> Vec<(&'a Certificate, bool)> {
+        let presented = self.others.iter().copied().filter(|certificate| certificate.subject == *name);
         let intermediates = self.roots.intermediates_named(name);
         let anchors = self.roots.anchors_named(name);
         presented
@@ -155,7 +167,7 @@ impl<'a> Search<'a> {
 
     /// What an issuer must be, signature apart; `path` is what is below it.
     fn check_issuer(&self, issuer: &Certificate, path: &[&Certificate]) -> Result<(), EndorsementError> {
-        let of = || called(issuer);
+        let of = || issuer.called();
         let extensions = &issuer.extensions;
         check_validity(issuer, self.now)?;
         if !extensions.authority {
@@ -173,8 +185,9 @@ impl<'a> Search<'a> {
             return Err(EndorsementError::UnknownCriticalExtension { id, of: of() });
         }
         if let Some(allowed) = extensions.path_length {
-            // Self-issued certificates do not count (RFC 5280, 4.2.1.9); the leaf is not a CA.
-            let found = path.iter().skip(1).filter(|certificate| !certificate.is_self_issued()).count();
+            // Self-issued certificates do not count (RFC 5280, 4.2.1.9), nor does the leaf.
+            let found =
+                path.iter().filter(|below| below.extensions.authority && !below.is_self_issued()).count();
             if usize::try_from(allowed).is_ok_and(|allowed| found > allowed) {
                 return Err(EndorsementError::PathLength { of: of(), allowed, found });
             }
@@ -201,13 +214,13 @@ impl Refusal {
 
     fn into_error(self, leaf: &Certificate) -> EndorsementError {
         // Each path that ends notes why; the default is for certificates that only lead in a circle.
-        let unknown = || EndorsementError::UnknownIssuer { issuer: name_text(&leaf.issuer) };
+        let unknown = || EndorsementError::UnknownIssuer { issuer: leaf.issuer.to_string() };
         self.found.map_or_else(unknown, |(_, error)| error)
     }
 }
 
 fn check_validity(certificate: &Certificate, now: Timestamp) -> Result<(), EndorsementError> {
-    let of = || called(certificate);
+    let of = || certificate.called();
     // Times of certificates are whole seconds; a certificate is valid during all of its last second.
     if now.as_seconds() < certificate.not_before.as_seconds() {
         return Err(EndorsementError::NotYetValid { of: of(), not_before: certificate.not_before });
@@ -219,10 +232,10 @@ fn check_validity(certificate: &Certificate, now: Timestamp) -> Result<(), Endor
 }
 
 fn check_signature(certificate: &Certificate, issuer: &Certificate) -> Result<(), EndorsementError> {
-    let of = || called(certificate);
+    let of = || certificate.called();
     verify_signature(&certificate.signed, &issuer.key).map_err(|error| match error {
         SignatureFailure::Unsupported => EndorsementError::WeakSignature { of: of() },
-        SignatureFailure::Invalid => EndorsementError::BadSignature { of: of(), issuer: called(issuer) },
+        SignatureFailure::Invalid => EndorsementError::BadSignature { of: of(), issuer: issuer.called() },
     })
 }
 

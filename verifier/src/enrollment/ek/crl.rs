@@ -7,13 +7,14 @@ use der::{Decode, Reader, SliceReader, Tag};
 use rootbound_common::clock::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::certificate::{
-    Certificate, KeyUsage, MalformedCertificate, Signed, context, context_primitive, end, for_each_extension,
-    next_tag, raw, read_full_name, reader, time, value,
+use super::asn1::{
+    MalformedCertificate, context, context_primitive, end, next_tag, raw, reader, time, value,
 };
+use super::certificate::{Certificate, Signed};
 use super::chain::verify_signature;
 use super::error::EndorsementError;
-use super::leaf::called;
+use super::extensions::{KeyUsage, for_each_extension, read_full_name};
+use super::name::Name;
 
 use MalformedCertificate::NotDer;
 
@@ -32,7 +33,7 @@ pub enum RevocationPolicy {
 #[derive(Debug, Clone)]
 pub(super) struct RevocationList {
     signed: Signed,
-    issuer: Vec<u8>,
+    issuer: Name,
     this_update: Timestamp,
     next_update: Timestamp,
     /// Contents of the INTEGERs.
@@ -78,7 +79,7 @@ impl RevocationList {
         if value(&mut tbs, Tag::Sequence, WHAT)? != signed.algorithm {
             return Err(MalformedCertificate::TwoSignatureAlgorithms.into());
         }
-        let issuer = raw(&mut tbs, Tag::Sequence, "CRL issuer")?.to_vec();
+        let issuer = Name::read(&mut tbs, "CRL issuer")?;
         let this_update = time(&mut tbs, "thisUpdate")?;
         if !matches!(next_tag(&tbs), Some(Tag::UtcTime | Tag::GeneralizedTime)) {
             return Err(CrlError::NoNextUpdate);
@@ -130,8 +131,8 @@ fn check_one(
     policy: RevocationPolicy,
     now: Timestamp,
 ) -> Result<(), EndorsementError> {
-    let of = || called(certificate);
-    let by = || called(issuer);
+    let of = || certificate.called();
+    let by = || issuer.called();
     let mut covering =
         lists.iter().filter(|list| list.covers(certificate) && list.this_update <= now).collect::<Vec<_>>();
     if covering.is_empty() {

@@ -3,7 +3,7 @@
 use der::asn1::ObjectIdentifier;
 use rootbound_common::clock::Timestamp;
 
-use super::certificate::MalformedCertificate;
+use super::asn1::MalformedCertificate;
 
 /// Why no manufacturer vouches for an EK. In the order of the checks; when none fails, all of it is established
 /// (RFC 5280, 6.1, with the TCG EK Credential Profile's rules for the leaf).

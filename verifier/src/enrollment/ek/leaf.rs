@@ -1,21 +1,20 @@
 //! The EK certificate: what it says of the TPM, and the rules that an EK's certificate follows.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use der::asn1::{AnyRef, ObjectIdentifier};
 use der::{Decode, Reader, Tag};
 use rootbound_common::clock::Timestamp;
 use rootbound_common::tpm::{KeyParameters, Public};
-use x509_cert::name::Name;
 
-use super::certificate::{Certificate, KeyUsage, MalformedCertificate, context, reader, value};
+use super::asn1::{MalformedCertificate, context, reader, value};
+use super::certificate::Certificate;
 use super::error::EndorsementError;
+use super::extensions::KeyUsage;
+use super::name::printable;
 
 /// tcg-kp-EKCertificate (TCG EK Credential Profile 2.5, 3.2.16).
 pub(super) const EK_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.23.133.8.1");
-
-/// The longest text that is taken out of a certificate.
-const TEXT_LIMIT: usize = 256;
 
 /// What an EK certificate says. Its texts hold no control characters and are bounded.
 #[derive(Clone, PartialEq, Eq)]
@@ -35,8 +34,8 @@ impl EkCertificate {
     pub(super) fn describe(certificate: &Certificate) -> Result<Self, MalformedCertificate> {
         let mut described = Self {
             der: certificate.der.clone(),
-            subject: name_text(&certificate.subject),
-            issuer: name_text(&certificate.issuer),
+            subject: certificate.subject.to_string(),
+            issuer: certificate.issuer.to_string(),
             serial: data_encoding::HEXLOWER.encode(&certificate.serial),
             not_before: certificate.not_before,
             not_after: certificate.not_after,
@@ -177,42 +176,7 @@ pub(super) fn check(certificate: &Certificate, public: &Public) -> Result<(), En
         }
     }
     if let Some(id) = extensions.unknown_critical {
-        return Err(EndorsementError::UnknownCriticalExtension { id, of: called(certificate) });
+        return Err(EndorsementError::UnknownCriticalExtension { id, of: certificate.called() });
     }
     Ok(())
-}
-
-/// What to call a certificate: its subject, or its serial number, as EK certificates often have an empty subject.
-pub(super) fn called(certificate: &Certificate) -> String {
-    let subject = name_text(&certificate.subject);
-    if subject.is_empty() {
-        return format!("serial number {}", data_encoding::HEXLOWER.encode(&certificate.serial));
-    }
-    subject
-}
-
-/// A DER name for people: RFC 4514, printable and bounded.
-pub(super) fn name_text(name: &[u8]) -> String {
-    match Name::from_der(name) {
-        Ok(name) => {
-            let mut text = String::new();
-            // Writing to a String does not fail.
-            let _ = write!(text, "{name}");
-            printable(&text)
-        }
-        Err(_) => String::from("(unreadable name)"),
-    }
-}
-
-/// Without control characters, and bounded.
-fn printable(text: &str) -> String {
-    text.chars()
-        .take(TEXT_LIMIT)
-        .map(|c| if c.is_control() || is_invisible(c) { char::REPLACEMENT_CHARACTER } else { c })
-        .collect()
-}
-
-/// Characters that reorder or hide text: zero-width and bidirectional controls, and the byte order mark.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

@@ -14,15 +14,20 @@ const MAX_BYTES: u64 = 32 * 1024 * 1024;
 const EXTENSIONS: [&str; 5] = ["pem", "crt", "cer", "der", "crl"];
 
 impl EndorsementRoots {
-    /// Reads a folder: `*.pem`, `*.crt`, `*.cer`, `*.der` and `*.crl`, not its subfolders. Any file that cannot be
-    /// used is an error that names it: a CA that is silently left out would be missed on the day a machine needs it.
+    /// Reads a folder: `*.pem`, `*.crt`, `*.cer`, `*.der` and `*.crl` in it and in its subfolder `anchors`. Any file
+    /// that cannot be used is an error that names it: a CA that is silently left out would be missed on the day a
+    /// machine needs it.
     pub fn load(folder: &Path) -> Result<Self, RootsError> {
         let mut roots = Self::none();
         let mut left = MAX_BYTES;
         for path in files(folder)? {
-            let content = read(&path, left)?;
-            left = left.saturating_sub(u64::try_from(content.len()).unwrap_or(u64::MAX));
-            roots.add_file(&path, &content)?;
+            roots.add_file(&path, &read(&path, &mut left)?)?;
+        }
+        let anchors = folder.join("anchors");
+        if anchors.is_dir() {
+            for path in files(&anchors)? {
+                roots.add_anchor_file(&path, &read(&path, &mut left)?)?;
+            }
         }
         if roots.anchor_count() == 0 {
             return Err(RootsError::NoAnchor { path: folder.into() });
@@ -49,18 +54,16 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, RootsError> {
     Ok(files)
 }
 
-/// A file of at most `left` bytes.
-fn read(path: &Path, left: u64) -> Result<Vec<u8>, RootsError> {
+/// A file of at most `left` bytes, which become less by as many.
+fn read(path: &Path, left: &mut u64) -> Result<Vec<u8>, RootsError> {
     let unreadable = |error| RootsError::Unreadable { path: path.into(), error };
     let mut content = Vec::new();
     File::open(path)
         .and_then(|file| file.take(left.saturating_add(1)).read_to_end(&mut content))
         .map_err(unreadable)?;
-    if u64::try_from(content.len()).is_ok_and(|length| length <= left) {
-        Ok(content)
-    } else {
-        Err(RootsError::TooLarge { path: path.into(), limit: MAX_BYTES })
-    }
+    let length = u64::try_from(content.len()).unwrap_or(u64::MAX);
+    *left = left.checked_sub(length).ok_or(RootsError::TooLarge { path: path.into(), limit: MAX_BYTES })?;
+    Ok(content)
 }
 
 #[cfg(test)]
@@ -130,6 +133,22 @@ mod tests {
         let issuing = Certificate::authority("Issuing", 2, "Root", 1).der();
         assert!(matches!(refusal(&[]), RootsError::NoAnchor { .. }));
         assert!(matches!(refusal(&[("a.der", &issuing)]), RootsError::NoAnchor { .. }));
+    }
+
+    #[test]
+    fn subfolder_makes_an_anchor_of_any_ca_in_it() {
+        let issuing = Certificate::authority("Issuing", 2, "Root", 1).der();
+        let folder = folder(&[("a.der", &issuing)]);
+        fs::create_dir(folder.path().join("anchors")).unwrap();
+        fs::write(folder.path().join("anchors/b.der"), &issuing).unwrap();
+        let roots = EndorsementRoots::load(folder.path()).unwrap();
+        assert_eq!((roots.anchor_count(), roots.intermediate_count()), (1, 1));
+        let leaf = Certificate::endorsement(p256_info(3), "Issuing", 2).der();
+        fs::write(folder.path().join("anchors/c.der"), &leaf).unwrap();
+        assert!(matches!(
+            EndorsementRoots::load(folder.path()),
+            Err(RootsError::NotAnAuthority { position: 1, .. })
+        ));
     }
 
     #[test]

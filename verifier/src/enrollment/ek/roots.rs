@@ -1,17 +1,24 @@
 //! Whom the operator trusts to vouch for EKs: trust anchors, intermediates and CRLs.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::certificate::{Certificate, MalformedCertificate};
-use super::chain::{SignatureFailure, verify_signature};
+use rootbound_common::clock::Timestamp;
+
+use super::asn1::MalformedCertificate;
+use super::certificate::Certificate;
+use super::chain::{self, SignatureFailure, verify_signature};
 use super::crl::{CrlError, RevocationList};
+use super::error::EndorsementError;
+use super::name::Name;
 use super::pem::{self, PemBlock, PemError};
 
 /// Trust anchors, intermediates and CRLs, read once at start.
 ///
 /// A certificate that is issued by itself is a trust anchor; any other CA's is an intermediate, which needs a path of
-/// its own to an anchor. So a folder may hold whole chains, and nothing in it is trusted for its place alone.
+/// its own to an anchor. So a folder may hold whole chains, and nothing in it is trusted for its place alone. The
+/// exception is the subfolder `anchors`: what is there is an anchor because the operator says so, for chains whose root
+/// is lost or whose upper part is signed with SHA-1.
 #[derive(Clone, Default)]
 pub struct EndorsementRoots {
     anchors: Vec<Certificate>,
@@ -87,7 +94,7 @@ pub enum RootsError {
         error: CrlError,
     },
     /// No certificate is a trust anchor, so that no EK could ever be endorsed.
-    #[error("{} holds no trust anchor (a self-issued CA certificate)", path.display())]
+    #[error("{} holds no trust anchor: a self-issued CA certificate, or one in its subfolder `anchors`", path.display())]
     NoAnchor {
         /// The folder.
         path: PathBuf,
@@ -119,12 +126,49 @@ impl EndorsementRoots {
         self.crls.len()
     }
 
+    /// The intermediates that vouch for nothing at a time, by their names, and why: no anchor above them, a signature
+    /// that does not verify, expired, revoked. An operator wants to hear of them before a machine does.
+    #[must_use]
+    pub fn dead_ends(&self, now: Timestamp) -> Vec<(String, EndorsementError)> {
+        self.intermediates
+            .iter()
+            .filter_map(|authority| {
+                chain::dead_end(authority, self, now).map(|error| (authority.called(), error))
+            })
+            .collect()
+    }
+
     /// Adds the content of a file: PEM blocks, or one DER certificate or CRL. A repeated certificate counts once.
-    pub fn add_file(&mut self, path: &std::path::Path, content: &[u8]) -> Result<(), RootsError> {
+    pub fn add_file(&mut self, path: &Path, content: &[u8]) -> Result<(), RootsError> {
+        self.add(path, content, is_anchor)
+    }
+
+    /// Adds the content of a file of which each CA is a trust anchor, whoever issued it.
+    pub fn add_anchor_file(&mut self, path: &Path, content: &[u8]) -> Result<(), RootsError> {
+        self.add(path, content, |_| true)
+    }
+
+    fn add(
+        &mut self,
+        path: &Path,
+        content: &[u8],
+        is_anchor: fn(&Certificate) -> bool,
+    ) -> Result<(), RootsError> {
         let blocks = pem::read(content).map_err(|error| RootsError::Pem { path: path.into(), error })?;
         for (position, block) in (1..).zip(blocks) {
             match block {
-                PemBlock::Certificate(bytes) => self.add_certificate(path, position, &bytes)?,
+                PemBlock::Certificate(bytes) => {
+                    let certificate = Certificate::parse_padded(&bytes)
+                        .map_err(|error| RootsError::Certificate { path: path.into(), position, error })?;
+                    if !certificate.extensions.authority {
+                        return Err(RootsError::NotAnAuthority { path: path.into(), position });
+                    }
+                    let place =
+                        if is_anchor(&certificate) { &mut self.anchors } else { &mut self.intermediates };
+                    if !place.contains(&certificate) {
+                        place.push(certificate);
+                    }
+                }
                 PemBlock::Crl(bytes) => {
                     let list = RevocationList::parse(&bytes).map_err(|error| RootsError::Crl {
                         path: path.into(),
@@ -138,33 +182,12 @@ impl EndorsementRoots {
         Ok(())
     }
 
-    fn add_certificate(
-        &mut self,
-        path: &std::path::Path,
-        position: usize,
-        bytes: &[u8],
-    ) -> Result<(), RootsError> {
-        let certificate = Certificate::parse_padded(bytes).map_err(|error| RootsError::Certificate {
-            path: path.into(),
-            position,
-            error,
-        })?;
-        if !certificate.extensions.authority {
-            return Err(RootsError::NotAnAuthority { path: path.into(), position });
-        }
-        let place = if is_anchor(&certificate) { &mut self.anchors } else { &mut self.intermediates };
-        if !place.contains(&certificate) {
-            place.push(certificate);
-        }
-        Ok(())
+    pub(super) fn anchors_named<'a>(&'a self, name: &'a Name) -> impl Iterator<Item = &'a Certificate> {
+        self.anchors.iter().filter(move |certificate| certificate.subject == *name)
     }
 
-    pub(super) fn anchors_named(&self, name: &[u8]) -> impl Iterator<Item = &Certificate> {
-        self.anchors.iter().filter(move |certificate| certificate.subject == name)
-    }
-
-    pub(super) fn intermediates_named(&self, name: &[u8]) -> impl Iterator<Item = &Certificate> {
-        self.intermediates.iter().filter(move |certificate| certificate.subject == name)
+    pub(super) fn intermediates_named<'a>(&'a self, name: &'a Name) -> impl Iterator<Item = &'a Certificate> {
+        self.intermediates.iter().filter(move |certificate| certificate.subject == *name)
     }
 }
 

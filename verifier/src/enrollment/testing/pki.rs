@@ -35,12 +35,16 @@ fn bits(content: &[u8]) -> Vec<u8> {
     tlv(0x03, &[&[0], content].concat())
 }
 
-/// A name of one commonName; empty for an empty text.
-pub(in crate::enrollment) fn name(common_name: &str) -> Vec<u8> {
+/// A name of one commonName as UTF8String, or as PrintableString after `printable:`; empty for an empty text.
+fn name(common_name: &str) -> Vec<u8> {
     if common_name.is_empty() {
         return seq(&[]);
     }
-    seq(&[&tlv(0x31, &seq(&[&oid("2.5.4.3"), &tlv(0x0c, common_name.as_bytes())]))])
+    let (tag, text) = match common_name.strip_prefix("printable:") {
+        Some(text) => (0x13, text),
+        None => (0x0c, common_name),
+    };
+    seq(&[&tlv(0x31, &seq(&[&oid("2.5.4.3"), &tlv(tag, text.as_bytes())]))])
 }
 
 fn time(text: &str) -> Vec<u8> {
