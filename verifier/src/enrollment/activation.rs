@@ -92,7 +92,6 @@ impl PendingActivation {
     /// The activation of a row, every part of it checked as if it came over the wire.
     ///
     /// The chain of the EK certificate is not walked again: that it was, is what the row says.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the store and the flows, which are not here yet"))]
     pub(crate) fn from_stored(stored: &StoredActivation) -> Result<Self, StoredActivationError> {
         Ok(Self {
             ek: EndorsedKey::from_stored(&stored.ek_public, &stored.endorsement)?,

@@ -142,7 +142,7 @@ impl EndorsedKey {
     }
 
     /// The key of a row. All is checked but the chain: that it was walked is what the row says.
-    pub(super) fn from_stored(
+    pub(crate) fn from_stored(
         public_area: &[u8],
         stored: &StoredEndorsement,
     ) -> Result<Self, StoredKeyError> {

@@ -1,8 +1,11 @@
 //! The store: history and registrations, never permissions. It speaks in verbs of the domain.
 //!
 //! One small trait per subject; a back end implements all of them ([`Store`]) and passes the contract suite
-//! (`store/contract.rs`). What must happen together happens in one verb, which is one transaction. Rows are parsed
+//! (`tests/store/contract`). What must happen together happens in one verb, which is one transaction. Rows are parsed
 //! like packets: a combination of columns that no verb writes is [`StoreError::Inconsistent`], not a guess.
+
+mod sqlite;
+mod words;
 
 use async_trait::async_trait;
 use rootbound_common::clock::Timestamp;
@@ -17,6 +20,8 @@ use crate::evidence::StoredQuote;
 use crate::node::{AdmittedBy, Labels, LastSeen, Name, NodeRecord};
 use crate::posture::{LiveNode, Posture};
 use crate::reference::{AcceptedPcrs, Profile, ProfileBody, Provenance, ReferenceBook, ReferenceSet};
+
+pub use sqlite::{SqliteStore, StoreOpenError};
 
 /// What the store could not do.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,180 @@
+-- Times are milliseconds since 1970-01-01T00:00:00Z. Keys, digests and what a TPM made are bytes as they came; what
+-- only the verifier reads is JSON. The CHECKs state which rows the verbs write; whoever reads a row checks it again.
+
+CREATE TABLE challenge_key (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    key BLOB NOT NULL CHECK (length(key) = 32)
+) STRICT;
+
+CREATE TABLE spent_challenge (
+    nonce BLOB PRIMARY KEY CHECK (length(nonce) = 32),
+    remember_until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX spent_challenge_by_end ON spent_challenge (remember_until);
+
+CREATE TABLE pending_enrollment (
+    id BLOB PRIMARY KEY CHECK (length(id) = 32),
+    ek_public BLOB NOT NULL,
+    endorsement TEXT NOT NULL CHECK (endorsement IN ('vendor_chain', 'listed_key')),
+    ek_certificate BLOB,
+    trust_anchor BLOB CHECK (length(trust_anchor) = 32),
+    ak_public BLOB NOT NULL,
+    secret_hash BLOB NOT NULL CHECK (length(secret_hash) = 32),
+    deadline INTEGER NOT NULL,
+    join_token_digest BLOB CHECK (length(join_token_digest) = 32),
+    CHECK ((endorsement = 'vendor_chain') = (ek_certificate IS NOT NULL)),
+    CHECK ((endorsement = 'vendor_chain') = (trust_anchor IS NOT NULL))
+) STRICT;
+
+CREATE INDEX pending_enrollment_by_deadline ON pending_enrollment (deadline);
+
+-- What every piece of evidence rewrites is small; what an enrolment writes once is in endorsed_key.
+CREATE TABLE node (
+    id BLOB PRIMARY KEY CHECK (length(id) = 32),
+    standing TEXT NOT NULL CHECK (standing IN ('pending', 'admitted', 'retired')),
+    admitted_by TEXT CHECK (admitted_by IN ('inventory', 'join_token', 'approval')),
+    labels TEXT NOT NULL,
+    ak_public BLOB NOT NULL,
+    revision INTEGER NOT NULL CHECK (revision > 0),
+    enrolled_at INTEGER NOT NULL,
+    -- The last accepted quote's clock. The two 64-bit counters of the TPM are kept as signed numbers of the same bits.
+    clock INTEGER,
+    reset_count INTEGER,
+    restart_count INTEGER,
+    clock_safe INTEGER CHECK (clock_safe IN (0, 1)),
+    firmware_version INTEGER,
+    accepted_at INTEGER,
+    qualified_signer BLOB,
+    CHECK ((standing = 'admitted') = (admitted_by IS NOT NULL)),
+    CHECK ((clock IS NULL) = (reset_count IS NULL)),
+    CHECK ((clock IS NULL) = (restart_count IS NULL)),
+    CHECK ((clock IS NULL) = (clock_safe IS NULL)),
+    CHECK ((clock IS NULL) = (firmware_version IS NULL)),
+    CHECK ((clock IS NULL) = (accepted_at IS NULL)),
+    CHECK (clock IS NOT NULL OR qualified_signer IS NULL)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE endorsed_key (
+    node BLOB PRIMARY KEY REFERENCES node (id),
+    ek_public BLOB NOT NULL,
+    endorsement TEXT NOT NULL CHECK (endorsement IN ('vendor_chain', 'listed_key')),
+    ek_certificate BLOB,
+    trust_anchor BLOB CHECK (length(trust_anchor) = 32),
+    CHECK ((endorsement = 'vendor_chain') = (ek_certificate IS NOT NULL)),
+    CHECK ((endorsement = 'vendor_chain') = (trust_anchor IS NOT NULL))
+) STRICT;
+
+-- The last accepted quote by the AK that is enrolled now, and what it means.
+CREATE TABLE evidence (
+    node BLOB PRIMARY KEY REFERENCES node (id),
+    quote BLOB NOT NULL,
+    signature BLOB NOT NULL,
+    pcrs TEXT NOT NULL,
+    evidence_at INTEGER NOT NULL,
+    posture TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE certificate (
+    recorded INTEGER PRIMARY KEY,
+    serial BLOB NOT NULL UNIQUE CHECK (length(serial) = 16),
+    node BLOB NOT NULL REFERENCES node (id),
+    not_before INTEGER NOT NULL,
+    not_after INTEGER NOT NULL,
+    key_digest BLOB NOT NULL CHECK (length(key_digest) = 32),
+    -- Whether the node's AK was superseded since: the row is history then, and counts no more.
+    superseded INTEGER NOT NULL CHECK (superseded IN (0, 1))
+) STRICT;
+
+CREATE INDEX certificate_by_node ON certificate (node, not_after);
+CREATE INDEX certificate_by_end ON certificate (not_after);
+
+CREATE TABLE reference_set (
+    name TEXT NOT NULL,
+    version INTEGER NOT NULL CHECK (version > 0),
+    accepted TEXT NOT NULL,
+    author TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    withdrawn_by TEXT,
+    withdrawn_reason TEXT,
+    withdrawn_at INTEGER,
+    PRIMARY KEY (name, version),
+    CHECK ((withdrawn_by IS NULL) = (withdrawn_reason IS NULL)),
+    CHECK ((withdrawn_by IS NULL) = (withdrawn_at IS NULL))
+) STRICT;
+
+CREATE TABLE profile (
+    name TEXT NOT NULL,
+    version INTEGER NOT NULL CHECK (version > 0),
+    body TEXT NOT NULL,
+    author TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (name, version)
+) STRICT;
+
+-- A version, once written, never changes; a set can be withdrawn, once.
+CREATE TRIGGER reference_set_is_immutable
+BEFORE UPDATE OF name, version, accepted, author, reason, created_at ON reference_set
+BEGIN SELECT RAISE(ABORT, 'a version of a reference set never changes'); END;
+
+CREATE TRIGGER reference_set_is_withdrawn_once
+BEFORE UPDATE ON reference_set WHEN OLD.withdrawn_at IS NOT NULL
+BEGIN SELECT RAISE(ABORT, 'a withdrawn version of a reference set stays withdrawn'); END;
+
+CREATE TRIGGER reference_set_stays
+BEFORE DELETE ON reference_set
+BEGIN SELECT RAISE(ABORT, 'a version of a reference set is never deleted'); END;
+
+CREATE TRIGGER profile_is_immutable
+BEFORE UPDATE ON profile
+BEGIN SELECT RAISE(ABORT, 'a version of a profile never changes'); END;
+
+CREATE TRIGGER profile_stays
+BEFORE DELETE ON profile
+BEGIN SELECT RAISE(ABORT, 'a version of a profile is never deleted'); END;
+
+CREATE TABLE inventory (
+    node BLOB PRIMARY KEY CHECK (length(node) = 32),
+    waive_endorsement INTEGER NOT NULL CHECK (waive_endorsement IN (0, 1)),
+    labels TEXT NOT NULL,
+    author TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE join_token (
+    recorded INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    digest BLOB NOT NULL UNIQUE CHECK (length(digest) = 32),
+    node BLOB CHECK (length(node) = 32),
+    labels TEXT NOT NULL,
+    expires_at INTEGER NOT NULL,
+    author TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    used_by BLOB CHECK (length(used_by) = 32),
+    used_at INTEGER,
+    revoked INTEGER NOT NULL CHECK (revoked IN (0, 1)),
+    CHECK ((used_by IS NULL) = (used_at IS NULL)),
+    CHECK (used_by IS NULL OR revoked = 0)
+) STRICT;
+
+CREATE TABLE decision (
+    recorded INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    at INTEGER NOT NULL,
+    node BLOB CHECK (length(node) = 32),
+    kind TEXT NOT NULL CHECK (kind IN ('enroll', 'activate', 'attest', 'reappraise', 'operate')),
+    granted INTEGER NOT NULL CHECK (granted IN (0, 1)),
+    code TEXT NOT NULL,
+    detail TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX decision_by_time ON decision (at);
+CREATE INDEX decision_by_node ON decision (node, at);
+
+CREATE TRIGGER decision_is_immutable
+BEFORE UPDATE ON decision
+BEGIN SELECT RAISE(ABORT, 'a decision never changes'); END;

@@ -1,0 +1,97 @@
+//! The SQLite back end: one file, for one verifier. One file here per subject, mirroring the traits.
+//!
+//! What is acknowledged is on disk: the log is flushed at every commit ([`writer`] says how that is paid for). Writes
+//! go through one connection, in turn; reads go through a few others and see the last commit.
+
+mod challenge;
+mod columns;
+mod decision;
+mod enrollment;
+mod evidence;
+mod inventory;
+mod join_token;
+mod node;
+mod open;
+mod reference;
+mod writer;
+
+use std::fmt;
+
+use rootbound_common::clock::Timestamp;
+use sqlx::pool::PoolConnection;
+use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
+
+use self::writer::{Work, Writer};
+use super::{Store, StoreError};
+
+pub use self::open::StoreOpenError;
+
+/// The store in one SQLite file. Opened by [`Self::open`].
+pub struct SqliteStore {
+    writer: Writer,
+    readers: SqlitePool,
+}
+
+impl Store for SqliteStore {}
+
+impl SqliteStore {
+    /// Does what was asked for so far, brings the log into the file, and closes it. Whoever asks later gets an error.
+    /// Nothing that was acknowledged is lost without it.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    /// For a read of one statement.
+    async fn reader(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
+        Ok(self.readers.acquire().await?)
+    }
+
+    /// For a read of several statements, which all see the same commit.
+    async fn snapshot(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        Ok(self.readers.begin().await?)
+    }
+
+    async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T> + Send + 'static,
+    {
+        self.writer.write(work).await
+    }
+
+    /// Deletes what is due by `sql`, which deletes at most [`SLICE`] rows (its second parameter), until nothing is:
+    /// other writes get between the slices, and a slice that was done stays done.
+    async fn forget(&self, sql: &'static str, due: Timestamp) -> Result<u64, StoreError> {
+        let mut forgotten = 0;
+        loop {
+            let slice = self
+                .write(move |connection| {
+                    Box::pin(async move {
+                        let query = sqlx::query(sql).bind(due.as_millis()).bind(i64::from(SLICE));
+                        Ok(query.execute(connection).await?.rows_affected())
+                    })
+                })
+                .await?;
+            forgotten += slice;
+            if slice < u64::from(SLICE) {
+                return Ok(forgotten);
+            }
+        }
+    }
+}
+
+/// Rows that one transaction forgets: some milliseconds of work.
+const SLICE: u32 = 1000;
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore").finish_non_exhaustive()
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(Box::new(error))
+    }
+}

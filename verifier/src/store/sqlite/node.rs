@@ -1,0 +1,318 @@
+//! Nodes.
+
+use std::collections::{BTreeMap, HashMap};
+
+use async_trait::async_trait;
+use rootbound_common::clock::Timestamp;
+use rootbound_common::id::NodeId;
+use rootbound_common::tpm::{self, ClockState};
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
+
+use super::columns::{Columns, to_integer, to_json};
+use super::{SqliteStore, decision};
+use crate::credential::serial::SerialNumber;
+use crate::enrollment::{AttestationKey, EndorsedKey};
+use crate::node::{AdmittedBy, Labels, LastSeen, Name, NodeRecord, Standing};
+use crate::posture::{LiveCredential, LiveNode};
+use crate::store::{DecisionRecord, NodeChange, NodeStore, StoreError, words};
+
+macro_rules! node_columns {
+    ($rest:literal) => {
+        concat!(
+            "SELECT n.id, n.standing, n.admitted_by, n.labels, n.ak_public, n.revision, n.enrolled_at, n.clock, \
+             n.reset_count, n.restart_count, n.clock_safe, n.firmware_version, n.accepted_at, \
+             n.qualified_signer, k.ek_public, k.endorsement, k.ek_certificate, k.trust_anchor \
+             FROM node AS n LEFT JOIN endorsed_key AS k ON k.node = n.id ",
+            $rest
+        )
+    };
+}
+
+macro_rules! live_columns {
+    ($rest:literal) => {
+        concat!(
+            "SELECT n.id, n.standing, n.admitted_by, n.labels, n.ak_public, n.revision, e.posture \
+             FROM node AS n LEFT JOIN evidence AS e ON e.node = n.id ",
+            $rest
+        )
+    };
+}
+
+#[async_trait]
+impl NodeStore for SqliteStore {
+    async fn node(&self, id: NodeId) -> Result<Option<NodeRecord>, StoreError> {
+        let mut reader = self.reader().await?;
+        find(&mut reader, id).await
+    }
+
+    async fn nodes(&self, after: Option<NodeId>, limit: u32) -> Result<Vec<NodeRecord>, StoreError> {
+        let mut reader = self.reader().await?;
+        // No id is before the empty one.
+        let after = after.map_or_else(Vec::new, |id| id.as_bytes().to_vec());
+        let rows = sqlx::query(node_columns!("WHERE n.id > ?1 ORDER BY n.id LIMIT ?2"))
+            .bind(after)
+            .bind(i64::from(limit))
+            .fetch_all(&mut *reader)
+            .await?;
+        rows.iter().map(parse).collect()
+    }
+
+    async fn live_nodes(&self, now: Timestamp) -> Result<Vec<(NodeId, LiveNode)>, StoreError> {
+        let mut snapshot = self.snapshot().await?;
+        let rows = sqlx::query(
+            "SELECT serial, node, not_after FROM certificate WHERE not_after > ?1 AND superseded = 0 \
+             ORDER BY recorded",
+        )
+        .bind(now.as_millis())
+        .fetch_all(&mut *snapshot)
+        .await?;
+        let mut credentials: HashMap<NodeId, Vec<LiveCredential>> = HashMap::new();
+        for row in &rows {
+            let (node, credential) = parse_credential(row)?;
+            credentials.entry(node).or_default().push(credential);
+        }
+        let rows = sqlx::query(live_columns!("ORDER BY n.id")).fetch_all(&mut *snapshot).await?;
+        rows.iter().map(|row| parse_live(row, |id| credentials.remove(&id).unwrap_or_default())).collect()
+    }
+
+    async fn live_node(&self, id: NodeId, now: Timestamp) -> Result<Option<LiveNode>, StoreError> {
+        let mut snapshot = self.snapshot().await?;
+        let row = sqlx::query(live_columns!("WHERE n.id = ?1"))
+            .bind(id.as_bytes().as_slice())
+            .fetch_optional(&mut *snapshot)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let rows = sqlx::query(
+            "SELECT serial, node, not_after FROM certificate WHERE node = ?1 AND not_after > ?2 \
+             AND superseded = 0 ORDER BY recorded",
+        )
+        .bind(id.as_bytes().as_slice())
+        .bind(now.as_millis())
+        .fetch_all(&mut *snapshot)
+        .await?;
+        let credentials =
+            rows.iter().map(|row| Ok(parse_credential(row)?.1)).collect::<Result<_, StoreError>>()?;
+        Ok(Some(parse_live(&row, |_| credentials)?.1))
+    }
+
+    async fn approve_node(&self, id: NodeId, decision: DecisionRecord) -> Result<NodeChange, StoreError> {
+        self.change(id, decision, |node| {
+            match node.standing {
+                Standing::Admitted { .. } => return Ok(Change::None),
+                Standing::Pending => {}
+                Standing::Retired => node.last_seen = None,
+            }
+            node.standing = Standing::Admitted { by: AdmittedBy::Approval };
+            Ok(Change::Some)
+        })
+        .await
+    }
+
+    async fn retire_node(&self, id: NodeId, decision: DecisionRecord) -> Result<NodeChange, StoreError> {
+        self.change(id, decision, |node| {
+            if node.standing == Standing::Retired {
+                return Ok(Change::None);
+            }
+            node.standing = Standing::Retired;
+            Ok(Change::Some)
+        })
+        .await
+    }
+
+    async fn label_node(
+        &self,
+        id: NodeId,
+        changes: Vec<(Name, Option<Name>)>,
+        decision: DecisionRecord,
+    ) -> Result<NodeChange, StoreError> {
+        self.change(id, decision, move |node| {
+            // Only the outcome has to be within the limit, not each step.
+            let mut labels = BTreeMap::from(node.labels.clone());
+            for (key, value) in changes {
+                match value {
+                    Some(value) => drop(labels.insert(key, value)),
+                    None => drop(labels.remove(&key)),
+                }
+            }
+            let labels = Labels::try_from(labels).map_err(|_| TooManyLabels)?;
+            if labels == node.labels {
+                return Ok(Change::None);
+            }
+            node.labels = labels;
+            Ok(Change::Some)
+        })
+        .await
+    }
+}
+
+enum Change {
+    Some,
+    None,
+}
+
+struct TooManyLabels;
+
+impl SqliteStore {
+    /// Changes a node as `apply` says, counts its revision up and records the decision; all of it or nothing.
+    async fn change<F>(
+        &self,
+        id: NodeId,
+        decision: DecisionRecord,
+        apply: F,
+    ) -> Result<NodeChange, StoreError>
+    where
+        F: FnOnce(&mut NodeRecord) -> Result<Change, TooManyLabels> + Send + 'static,
+    {
+        self.write(move |connection| {
+            Box::pin(async move {
+                let Some(mut node) = find(connection, id).await? else { return Ok(NodeChange::Unknown) };
+                match apply(&mut node) {
+                    Err(TooManyLabels) => return Ok(NodeChange::TooManyLabels),
+                    Ok(Change::None) => return Ok(NodeChange::Already(Box::new(node))),
+                    Ok(Change::Some) => {}
+                }
+                node.revision = node.revision.saturating_add(1);
+                save(connection, &node).await?;
+                decision::insert(connection, &decision).await?;
+                Ok(NodeChange::Changed(Box::new(node)))
+            })
+        })
+        .await
+    }
+}
+
+/// A node.
+pub(super) async fn find(
+    connection: &mut SqliteConnection,
+    id: NodeId,
+) -> Result<Option<NodeRecord>, StoreError> {
+    let row = sqlx::query(node_columns!("WHERE n.id = ?1"))
+        .bind(id.as_bytes().as_slice())
+        .fetch_optional(connection)
+        .await?;
+    row.as_ref().map(parse).transpose()
+}
+
+/// Writes a node as it is, save its EK.
+pub(super) async fn save(connection: &mut SqliteConnection, node: &NodeRecord) -> Result<(), StoreError> {
+    let (standing, admitted_by) = words::of_standing(node.standing);
+    let seen = node.last_seen.as_ref();
+    sqlx::query(
+        "INSERT INTO node (id, standing, admitted_by, labels, ak_public, revision, enrolled_at, clock, \
+         reset_count, restart_count, clock_safe, firmware_version, accepted_at, qualified_signer) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) \
+         ON CONFLICT (id) DO UPDATE SET standing = excluded.standing, admitted_by = excluded.admitted_by, \
+         labels = excluded.labels, ak_public = excluded.ak_public, revision = excluded.revision, \
+         clock = excluded.clock, reset_count = excluded.reset_count, \
+         restart_count = excluded.restart_count, clock_safe = excluded.clock_safe, \
+         firmware_version = excluded.firmware_version, accepted_at = excluded.accepted_at, \
+         qualified_signer = excluded.qualified_signer",
+    )
+    .bind(node.id.as_bytes().as_slice())
+    .bind(standing)
+    .bind(admitted_by)
+    .bind(to_json(&node.labels)?)
+    .bind(node.attestation_key.public().as_bytes())
+    .bind(to_integer(node.revision)?)
+    .bind(node.enrolled_at.as_millis())
+    .bind(seen.map(|seen| seen.clock.clock.cast_signed()))
+    .bind(seen.map(|seen| i64::from(seen.clock.reset_count)))
+    .bind(seen.map(|seen| i64::from(seen.clock.restart_count)))
+    .bind(seen.map(|seen| seen.clock.safe))
+    .bind(seen.map(|seen| seen.firmware_version.cast_signed()))
+    .bind(seen.map(|seen| seen.accepted_at.as_millis()))
+    .bind(seen.and_then(|seen| seen.qualified_signer).map(|name| name.to_bytes()))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+fn parse(row: &SqliteRow) -> Result<NodeRecord, StoreError> {
+    let columns = Columns::named_by_bytes(row, "node", "id");
+    let id = columns.node("id")?;
+    let endorsement = words::to_endorsement(
+        columns.plain("endorsement")?,
+        columns.plain("ek_certificate")?,
+        columns.optional_bytes("trust_anchor")?,
+    )
+    .map_err(|why| columns.inconsistent(why))?;
+    let endorsed_key = EndorsedKey::from_stored(columns.plain("ek_public")?, &endorsement)
+        .map_err(|error| columns.inconsistent(format_args!("EK: {error}")))?;
+    if endorsed_key.node_id() != id {
+        return Err(columns.inconsistent("its EK is another node's"));
+    }
+    Ok(NodeRecord {
+        id,
+        endorsed_key,
+        standing: standing(&columns)?,
+        labels: columns.json("labels")?,
+        attestation_key: attestation_key(&columns)?,
+        revision: columns.number("revision")?,
+        last_seen: last_seen(&columns)?,
+        enrolled_at: columns.time("enrolled_at")?,
+    })
+}
+
+fn parse_live(
+    row: &SqliteRow,
+    credentials: impl FnOnce(NodeId) -> Vec<LiveCredential>,
+) -> Result<(NodeId, LiveNode), StoreError> {
+    let columns = Columns::named_by_bytes(row, "node", "id");
+    let id = columns.node("id")?;
+    let node = LiveNode {
+        revision: columns.number("revision")?,
+        standing: standing(&columns)?,
+        labels: columns.json("labels")?,
+        attestation_key: attestation_key(&columns)?.name(),
+        posture: columns.optional_json("posture")?,
+        credentials: credentials(id),
+    };
+    Ok((id, node))
+}
+
+fn parse_credential(row: &SqliteRow) -> Result<(NodeId, LiveCredential), StoreError> {
+    let columns = Columns::named_by_bytes(row, "certificate", "serial");
+    let serial =
+        SerialNumber::from_slice(columns.plain("serial")?).map_err(|error| columns.inconsistent(error))?;
+    Ok((columns.node("node")?, LiveCredential { serial, not_after: columns.time("not_after")? }))
+}
+
+fn standing(columns: &Columns<'_>) -> Result<Standing, StoreError> {
+    words::to_standing(columns.plain("standing")?, columns.plain("admitted_by")?)
+        .map_err(|why| columns.inconsistent(why))
+}
+
+fn attestation_key(columns: &Columns<'_>) -> Result<AttestationKey, StoreError> {
+    AttestationKey::parse(columns.plain("ak_public")?).map_err(|error| columns.inconsistent(error))
+}
+
+/// All of the clock, or nothing of it; the Qualified Name may be missing from all of it.
+fn last_seen(columns: &Columns<'_>) -> Result<Option<LastSeen>, StoreError> {
+    const CLOCK: [&str; 6] =
+        ["clock", "reset_count", "restart_count", "clock_safe", "firmware_version", "accepted_at"];
+    let mut present = 0;
+    for column in CLOCK {
+        present += usize::from(columns.plain::<Option<i64>>(column)?.is_some());
+    }
+    let signer: Option<&[u8]> = columns.plain("qualified_signer")?;
+    match (present, signer) {
+        (0, None) => Ok(None),
+        (0, Some(_)) => Err(columns.inconsistent("a qualified signer without a clock")),
+        (count, signer) if count == CLOCK.len() => {
+            let qualified_signer = signer.map(tpm::Name::parse).transpose();
+            Ok(Some(LastSeen {
+                clock: ClockState {
+                    clock: columns.plain::<i64>("clock")?.cast_unsigned(),
+                    reset_count: columns.number("reset_count")?,
+                    restart_count: columns.number("restart_count")?,
+                    safe: columns.flag("clock_safe")?,
+                },
+                firmware_version: columns.plain::<i64>("firmware_version")?.cast_unsigned(),
+                accepted_at: columns.time("accepted_at")?,
+                qualified_signer: qualified_signer.map_err(|error| columns.inconsistent(error))?,
+            }))
+        }
+        (_, _) => Err(columns.inconsistent("only a part of its clock is there")),
+    }
+}

@@ -1,0 +1,193 @@
+//! Reference sets and profiles. Triggers in the schema hold that a version never changes.
+
+use async_trait::async_trait;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, SqliteConnection};
+
+use super::SqliteStore;
+use super::columns::{Columns, to_json};
+use crate::node::Name;
+use crate::reference::{
+    AcceptedPcrs, Profile, ProfileBody, Provenance, ReferenceBook, ReferenceSet, Versioned,
+};
+use crate::store::{ReferenceStore, StoreError};
+
+#[async_trait]
+impl ReferenceStore for SqliteStore {
+    async fn reference_book(&self) -> Result<ReferenceBook, StoreError> {
+        let mut snapshot = self.snapshot().await?;
+        // With max(), SQLite takes the other columns from the row that has the maximum (SELECT, 2.5).
+        let profiles = sqlx::query(
+            "SELECT name, max(version) AS version, body, author, reason, created_at FROM profile \
+             GROUP BY name ORDER BY name",
+        )
+        .fetch_all(&mut *snapshot)
+        .await?;
+        let sets = sqlx::query(
+            "SELECT name, max(version) AS version, accepted, author, reason, created_at, withdrawn_by, \
+             withdrawn_reason, withdrawn_at FROM reference_set WHERE withdrawn_at IS NULL \
+             GROUP BY name ORDER BY name",
+        )
+        .fetch_all(&mut *snapshot)
+        .await?;
+        let profiles = profiles.iter().map(parse_profile).collect::<Result<_, _>>()?;
+        let sets = sets.iter().map(|row| Ok(parse_set(row)?.0)).collect::<Result<_, StoreError>>()?;
+        Ok(ReferenceBook::new(profiles, sets))
+    }
+
+    async fn put_reference_set(
+        &self,
+        name: Name,
+        accepted: AcceptedPcrs,
+        provenance: Provenance,
+    ) -> Result<ReferenceSet, StoreError> {
+        let json = to_json(&accepted)?;
+        self.write(move |connection| {
+            Box::pin(async move {
+                let newest = "SELECT max(version) AS newest FROM reference_set WHERE name = ?1";
+                let version = next_version(connection, newest, "reference set", &name).await?;
+                sqlx::query(
+                    "INSERT INTO reference_set (name, version, accepted, author, reason, created_at) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )
+                .bind(name.as_str())
+                .bind(i64::from(version))
+                .bind(json)
+                .bind(provenance.author.as_str())
+                .bind(provenance.reason.as_str())
+                .bind(provenance.created_at.as_millis())
+                .execute(connection)
+                .await?;
+                Ok(ReferenceSet { id: Versioned { name, version }, accepted, provenance })
+            })
+        })
+        .await
+    }
+
+    async fn reference_sets(&self) -> Result<Vec<(ReferenceSet, bool)>, StoreError> {
+        let mut reader = self.reader().await?;
+        let rows = sqlx::query(
+            "SELECT name, version, accepted, author, reason, created_at, withdrawn_by, withdrawn_reason, \
+             withdrawn_at FROM reference_set ORDER BY name, version",
+        )
+        .fetch_all(&mut *reader)
+        .await?;
+        rows.iter().map(parse_set).collect()
+    }
+
+    async fn withdraw_reference_set(&self, name: &Name, provenance: Provenance) -> Result<bool, StoreError> {
+        let name = name.clone();
+        self.write(move |connection| {
+            Box::pin(async move {
+                let update = sqlx::query(
+                    "UPDATE reference_set SET withdrawn_by = ?2, withdrawn_reason = ?3, withdrawn_at = ?4 \
+                     WHERE name = ?1 AND withdrawn_at IS NULL",
+                )
+                .bind(name.as_str())
+                .bind(provenance.author.as_str())
+                .bind(provenance.reason.as_str())
+                .bind(provenance.created_at.as_millis())
+                .execute(connection)
+                .await?;
+                Ok(update.rows_affected() > 0)
+            })
+        })
+        .await
+    }
+
+    async fn put_profile(
+        &self,
+        name: Name,
+        body: ProfileBody,
+        provenance: Provenance,
+    ) -> Result<Profile, StoreError> {
+        let json = to_json(&body)?;
+        self.write(move |connection| {
+            Box::pin(async move {
+                let newest = "SELECT max(version) AS newest FROM profile WHERE name = ?1";
+                let version = next_version(connection, newest, "profile", &name).await?;
+                // One that does not pass could not be read back.
+                let id = Versioned { name, version };
+                let row = id.to_string();
+                let profile = Profile::new(id, body, provenance).map_err(|error| {
+                    StoreError::Inconsistent { what: "profile", id: row, why: error.to_string() }
+                })?;
+                sqlx::query(
+                    "INSERT INTO profile (name, version, body, author, reason, created_at) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )
+                .bind(profile.id().name.as_str())
+                .bind(i64::from(version))
+                .bind(json)
+                .bind(profile.provenance().author.as_str())
+                .bind(profile.provenance().reason.as_str())
+                .bind(profile.provenance().created_at.as_millis())
+                .execute(connection)
+                .await?;
+                Ok(profile)
+            })
+        })
+        .await
+    }
+
+    async fn profiles(&self) -> Result<Vec<Profile>, StoreError> {
+        let mut reader = self.reader().await?;
+        let rows = sqlx::query(
+            "SELECT name, version, body, author, reason, created_at FROM profile ORDER BY name, version",
+        )
+        .fetch_all(&mut *reader)
+        .await?;
+        rows.iter().map(parse_profile).collect()
+    }
+}
+
+/// One more than the newest version, withdrawn or not: a number is never used again.
+async fn next_version(
+    connection: &mut SqliteConnection,
+    newest: &'static str,
+    what: &'static str,
+    name: &Name,
+) -> Result<u32, StoreError> {
+    let row = sqlx::query(newest).bind(name.as_str()).fetch_one(connection).await?;
+    let newest: Option<i64> = row.try_get("newest")?;
+    let next = newest.unwrap_or(0).checked_add(1).and_then(|next| u32::try_from(next).ok());
+    next.ok_or_else(|| StoreError::Inconsistent {
+        what,
+        id: name.to_string(),
+        why: format!("no version can follow {newest:?}"),
+    })
+}
+
+fn versioned(columns: &Columns<'_>) -> Result<Versioned, StoreError> {
+    let name: &str = columns.plain("name")?;
+    let name = name.parse().map_err(|error| columns.inconsistent(error))?;
+    match columns.number("version")? {
+        0 => Err(columns.inconsistent("the first version is 1")),
+        version => Ok(Versioned { name, version }),
+    }
+}
+
+/// The set, and whether it is withdrawn.
+fn parse_set(row: &SqliteRow) -> Result<(ReferenceSet, bool), StoreError> {
+    let columns = Columns::named_by_version(row, "reference set");
+    let by: Option<&str> = columns.plain("withdrawn_by")?;
+    let reason: Option<&str> = columns.plain("withdrawn_reason")?;
+    let at: Option<i64> = columns.plain("withdrawn_at")?;
+    let withdrawn = match (by, reason, at) {
+        (Some(_), Some(_), Some(_)) => true,
+        (None, None, None) => false,
+        _ => return Err(columns.inconsistent("of who withdrew it, why and when only a part is there")),
+    };
+    let set = ReferenceSet {
+        id: versioned(&columns)?,
+        accepted: columns.json("accepted")?,
+        provenance: columns.provenance()?,
+    };
+    Ok((set, withdrawn))
+}
+
+fn parse_profile(row: &SqliteRow) -> Result<Profile, StoreError> {
+    let columns = Columns::named_by_version(row, "profile");
+    Profile::new(versioned(&columns)?, columns.json("body")?, columns.provenance()?)
+        .map_err(|error| columns.inconsistent(error))
+}

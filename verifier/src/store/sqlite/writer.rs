@@ -1,0 +1,184 @@
+//! The one connection that writes, and group commit.
+//!
+//! A commit waits for the disk, and the disk does not care how much it is given. So what was asked for while one commit
+//! was under way is done in the next one, together: each member inside a savepoint of its own, so that one that fails
+//! takes back only itself, and each caller is answered after the commit, never before.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use sqlx::{Connection as _, SqliteConnection};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::store::StoreError;
+
+/// What one write does on the connection, inside a transaction that is open already.
+pub(super) type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'c>>;
+
+/// Members of one commit: enough that the disk no longer limits, few enough that the first does not wait long.
+const GROUP: usize = 128;
+
+/// Writes that wait; who comes later waits to wait.
+const QUEUE: usize = 1024;
+
+/// The way to the writing connection. Ends when it is dropped or [closed](Self::close); what waits then is still done.
+pub(super) struct Writer {
+    jobs: mpsc::Sender<Box<dyn Job>>,
+    stop: CancellationToken,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Writer {
+    /// Starts a task that owns the connection.
+    pub(super) fn start(connection: SqliteConnection) -> Self {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run(connection, queue, stop.clone()));
+        Self { jobs, stop, task: Mutex::new(Some(task)) }
+    }
+
+    /// Does `work` in a transaction, and returns once it is on disk. Where it returns an error, nothing was written.
+    /// A caller that goes away does not stop it.
+    pub(super) async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T> + Send + 'static,
+    {
+        let (caller, answer) = oneshot::channel();
+        let member = Member { work: Some(work), outcome: None, caller };
+        self.jobs.send(Box::new(member)).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    /// Does what waits, then closes the connection. Later writes fail.
+    pub(super) async fn close(&self) {
+        self.stop.cancel();
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task
+            && let Err(error) = task.await
+        {
+            tracing::error!(%error, "the store's writer did not end well");
+        }
+    }
+}
+
+async fn run(
+    mut connection: SqliteConnection,
+    mut queue: mpsc::Receiver<Box<dyn Job>>,
+    stop: CancellationToken,
+) {
+    let mut group = Vec::with_capacity(GROUP);
+    loop {
+        tokio::select! {
+            () = stop.cancelled(), if !queue.is_closed() => queue.close(),
+            received = queue.recv_many(&mut group, GROUP) => {
+                if received == 0 {
+                    break;
+                }
+                let committed = commit_together(&mut connection, &mut group).await;
+                let failure = committed.err().map(|error| GroupFailed(Arc::new(error)));
+                for member in group.drain(..) {
+                    member.answer(failure.clone());
+                }
+            }
+        }
+    }
+    // The last connection to close brings the log into the database file and removes it.
+    if let Err(error) = connection.close().await {
+        tracing::error!(%error, "the store's database did not close well; its log is read when it is opened next");
+    }
+}
+
+async fn commit_together(
+    connection: &mut SqliteConnection,
+    group: &mut [Box<dyn Job>],
+) -> Result<(), sqlx::Error> {
+    execute(connection, "BEGIN IMMEDIATE").await?;
+    let outcome = match run_members(connection, group).await {
+        Ok(()) => execute(connection, "COMMIT").await,
+        Err(error) => Err(error),
+    };
+    if outcome.is_err() {
+        // Fails where SQLite rolled back by itself (disk full, input/output error): then there is nothing left to do.
+        drop(execute(connection, "ROLLBACK").await);
+    }
+    outcome
+}
+
+async fn run_members(
+    connection: &mut SqliteConnection,
+    group: &mut [Box<dyn Job>],
+) -> Result<(), sqlx::Error> {
+    for member in group {
+        execute(connection, "SAVEPOINT member").await?;
+        if !member.run(connection).await {
+            execute(connection, "ROLLBACK TO member").await?;
+        }
+        execute(connection, "RELEASE member").await?;
+    }
+    Ok(())
+}
+
+async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> Result<(), sqlx::Error> {
+    sqlx::query(sql).execute(connection).await.map(drop)
+}
+
+/// A write whose result type is forgotten.
+#[async_trait]
+trait Job: Send {
+    /// Does the work; whether what it wrote is to stay.
+    async fn run(&mut self, connection: &mut SqliteConnection) -> bool;
+
+    /// Tells the caller, once it is known whether the group was committed.
+    fn answer(self: Box<Self>, failure: Option<GroupFailed>);
+}
+
+struct Member<T, F> {
+    work: Option<F>,
+    outcome: Option<Result<T, StoreError>>,
+    caller: oneshot::Sender<Result<T, StoreError>>,
+}
+
+#[async_trait]
+impl<T, F> Job for Member<T, F>
+where
+    T: Send,
+    F: for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T> + Send,
+{
+    async fn run(&mut self, connection: &mut SqliteConnection) -> bool {
+        let Some(work) = self.work.take() else { return false };
+        self.outcome.insert(work(connection).await).is_ok()
+    }
+
+    fn answer(self: Box<Self>, failure: Option<GroupFailed>) {
+        let outcome = match (self.outcome, failure) {
+            // Its own reason says more than that of the group.
+            (Some(Err(error)), _) => Err(error),
+            (Some(Ok(_)) | None, Some(failure)) => Err(StoreError::Database(Box::new(failure))),
+            (Some(outcome), None) => outcome,
+            (None, None) => Err(closed()),
+        };
+        // A caller that has gone away is not told.
+        drop(self.caller.send(outcome));
+    }
+}
+
+/// A commit that failed for all of its members.
+#[derive(Debug, Clone)]
+struct GroupFailed(Arc<sqlx::Error>);
+
+impl fmt::Display for GroupFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the transaction failed: {}", self.0)
+    }
+}
+
+impl std::error::Error for GroupFailed {}
+
+fn closed() -> StoreError {
+    StoreError::Database("the store is closed".into())
+}

@@ -1,0 +1,82 @@
+//! The words that rows use for states, alike in every back end.
+
+use super::DecisionKind;
+use crate::enrollment::StoredEndorsement;
+use crate::node::{AdmittedBy, Standing};
+
+/// `standing` and `admitted_by`.
+pub(super) const fn of_standing(standing: Standing) -> (&'static str, Option<&'static str>) {
+    match standing {
+        Standing::Pending => ("pending", None),
+        Standing::Admitted { by } => ("admitted", Some(by.as_str())),
+        Standing::Retired => ("retired", None),
+    }
+}
+
+/// The standing of two columns.
+pub(super) fn to_standing(word: &str, by: Option<&str>) -> Result<Standing, String> {
+    match (word, by) {
+        ("pending", None) => Ok(Standing::Pending),
+        ("retired", None) => Ok(Standing::Retired),
+        ("admitted", Some(word)) => [AdmittedBy::Inventory, AdmittedBy::JoinToken, AdmittedBy::Approval]
+            .into_iter()
+            .find(|by| by.as_str() == word)
+            .map(|by| Standing::Admitted { by })
+            .ok_or_else(|| format!("admitted_by is `{word}`")),
+        (word, by) => Err(format!("standing is `{word}` and admitted_by is {by:?}")),
+    }
+}
+
+/// `endorsement`, `ek_certificate` and `trust_anchor`.
+pub(super) fn of_endorsement(stored: &StoredEndorsement) -> (&'static str, Option<&[u8]>, Option<&[u8]>) {
+    match stored {
+        StoredEndorsement::VendorChain { certificate, anchor } => {
+            ("vendor_chain", Some(certificate.as_slice()), Some(anchor.as_slice()))
+        }
+        StoredEndorsement::ListedKey => ("listed_key", None, None),
+    }
+}
+
+/// The endorsement of three columns.
+pub(super) fn to_endorsement(
+    word: &str,
+    certificate: Option<Vec<u8>>,
+    anchor: Option<[u8; 32]>,
+) -> Result<StoredEndorsement, String> {
+    match (word, certificate, anchor) {
+        ("vendor_chain", Some(certificate), Some(anchor)) => {
+            Ok(StoredEndorsement::VendorChain { certificate, anchor })
+        }
+        ("listed_key", None, None) => Ok(StoredEndorsement::ListedKey),
+        (word, certificate, anchor) => Err(format!(
+            "endorsement is `{word}` {} a certificate and {} a trust anchor",
+            if certificate.is_some() { "with" } else { "without" },
+            if anchor.is_some() { "with" } else { "without" },
+        )),
+    }
+}
+
+/// `kind` of a decision.
+pub(super) const fn of_kind(kind: DecisionKind) -> &'static str {
+    match kind {
+        DecisionKind::Enroll => "enroll",
+        DecisionKind::Activate => "activate",
+        DecisionKind::Attest => "attest",
+        DecisionKind::Reappraise => "reappraise",
+        DecisionKind::Operate => "operate",
+    }
+}
+
+/// The kind of a column.
+pub(super) fn to_kind(word: &str) -> Result<DecisionKind, String> {
+    [
+        DecisionKind::Enroll,
+        DecisionKind::Activate,
+        DecisionKind::Attest,
+        DecisionKind::Reappraise,
+        DecisionKind::Operate,
+    ]
+    .into_iter()
+    .find(|kind| of_kind(*kind) == word)
+    .ok_or_else(|| format!("kind is `{word}`"))
+}

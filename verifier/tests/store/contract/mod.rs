@@ -1,0 +1,131 @@
+//! The contract of a store: what every back end has to pass, whole.
+//!
+//! One file per subject, as the traits have it. A back end implements [`BackEnd`] and invokes [`suite`].
+
+pub(crate) mod challenges;
+pub(crate) mod decisions;
+pub(crate) mod durability;
+pub(crate) mod enrollments;
+pub(crate) mod evidence;
+pub(crate) mod inventory;
+pub(crate) mod join_tokens;
+pub(crate) mod nodes;
+pub(crate) mod reenrollments;
+pub(crate) mod references;
+
+use std::sync::Arc;
+
+use rootbound_verifier::store::Store;
+
+/// A back end under test: one empty database of its own, gone when it is dropped.
+pub(crate) trait BackEnd: Sized {
+    /// A new, empty one.
+    async fn new() -> Self;
+
+    /// The store.
+    fn store(&self) -> Arc<dyn Store>;
+
+    /// What another process finds if this one is killed at this very moment.
+    async fn after_a_kill(&self) -> Self;
+}
+
+/// The tests of the suite, for one back end.
+macro_rules! suite {
+    ($back_end:ty) => {
+        $crate::contract::tests! { $back_end:
+            challenges {
+                first_challenge_key_stays,
+                challenge_is_spent_once,
+                of_many_who_spend_one_challenge_at_once_one_gets_the_receipt,
+                spent_challenges_are_forgotten_when_they_are_refused_as_expired_anyway,
+            }
+            enrollments {
+                pending_enrollment_comes_back_as_it_was_and_once,
+                of_many_who_take_one_enrollment_at_once_one_gets_it,
+                only_so_many_enrollments_wait_and_expired_ones_do_not_count,
+                of_many_who_begin_at_once_no_more_than_the_limit_wait,
+                pending_enrollments_are_forgotten_past_their_deadline,
+                machine_that_nobody_knows_waits_for_an_operator,
+                machine_in_the_inventory_is_admitted_with_its_labels,
+                join_token_admits_once_with_its_labels,
+                join_token_that_is_bound_admits_its_machine,
+                refused_join_token_changes_nothing,
+                of_many_who_redeem_one_join_token_at_once_one_is_enrolled,
+                labels_of_a_pending_node_are_joined_with_those_of_its_admission,
+                labels_over_the_limit_leave_the_join_token_unused,
+                endorsement_by_a_vendor_comes_back_as_it_was,
+            }
+            reenrollments {
+                same_key_keeps_everything,
+                another_key_supersedes_at_once_and_keeps_the_clock,
+                return_to_an_old_key_revives_nothing,
+                retired_node_is_refused_and_nothing_changes,
+                admitted_node_stays_admitted_and_needs_no_token,
+                new_endorsement_replaces_the_old,
+            }
+            nodes {
+                nodes_come_in_pages_by_rising_id,
+                pending_node_is_approved_once,
+                retired_node_that_is_approved_starts_with_a_new_clock,
+                node_is_retired_once,
+                labels_are_set_and_taken_away,
+                labels_are_bounded_by_what_comes_out,
+                of_many_changes_at_once_none_is_lost,
+                live_view_of_one_node_is_that_of_all,
+                live_view_has_the_credentials_that_have_not_expired,
+            }
+            evidence {
+                evidence_is_recorded_whole_and_counts_the_revision_up,
+                every_clock_comes_back_as_it_was,
+                evidence_on_a_stale_revision_writes_nothing,
+                of_many_pieces_of_evidence_on_one_revision_one_is_recorded,
+                serial_number_that_was_used_writes_nothing,
+                reappraisal_changes_the_posture_and_nothing_else,
+                reappraisal_on_a_stale_revision_or_without_evidence_writes_nothing,
+                certificates_are_listed_until_they_are_forgotten,
+            }
+            references {
+                versions_count_up_and_never_change,
+                book_has_the_current_versions,
+                withdrawn_set_leaves_the_book_and_stays_listed,
+                of_many_versions_written_at_once_each_has_its_number,
+                profile_that_checks_nothing_is_not_written,
+            }
+            inventory {
+                entries_are_put_replaced_listed_and_removed,
+                node_stays_enrolled_when_its_entry_is_removed,
+            }
+            join_tokens {
+                tokens_are_listed_the_latest_first,
+                token_is_written_unused,
+                token_is_named_and_shown_once,
+                only_an_unused_token_is_revoked,
+            }
+            decisions {
+                decisions_come_the_latest_first,
+                decision_is_recorded_as_it_is,
+                decision_is_recorded_once,
+                decisions_are_forgotten_by_age,
+            }
+            durability {
+                what_was_acknowledged_survives_a_kill,
+                spent_challenges_survive_a_kill_under_load,
+            }
+        }
+    };
+}
+pub(crate) use suite;
+
+macro_rules! tests {
+    ($back_end:ty: $($subject:ident { $($test:ident,)* })*) => {
+        $(mod $subject {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                let back_end = <$back_end as $crate::contract::BackEnd>::new().await;
+                $crate::contract::$subject::$test(&back_end).await;
+            })*
+        })*
+    };
+}
+pub(crate) use tests;

@@ -1,0 +1,332 @@
+//! Rows that no verb writes: each is a named inconsistency, whoever reads it; and the schema refuses most of them.
+
+use std::fmt::Debug;
+
+use rootbound_common::secret::Secret;
+use rootbound_verifier::store::{PendingEnrollment, StoreError};
+
+use super::{BackEnd as _, Sqlite};
+use crate::fixtures::{
+    Machine, NOW, accepted, enrolled, evidence, fresh, inventory_entry, join_token, labels, later, name,
+    provenance,
+};
+
+/// One of each row: machine 1 is admitted by a token and has shown evidence, machine 2 is in the inventory.
+async fn populated() -> Sqlite {
+    let sqlite = Sqlite::new().await;
+    let store = sqlite.store();
+    let machine = Machine::new(1);
+    let (token, digest) = join_token("one");
+    store.create_join_token(&token, digest).await.unwrap();
+    enrolled(machine.enroll(&*store, 101, Some(digest)).await);
+    machine.attested(&*store, later(600)).await;
+    store.put_inventory(&inventory_entry(Machine::new(2).id(), labels(&[]))).await.unwrap();
+    store.put_reference_set(name("default"), accepted(1), provenance("")).await.unwrap();
+    let body = rootbound_verifier::reference::ProfileBody::initial(name("default"));
+    store.put_profile(name("any"), body, provenance("")).await.unwrap();
+    sqlite
+}
+
+#[track_caller]
+fn assert_inconsistent<T: Debug>(
+    result: Result<T, StoreError>,
+    kind: &str,
+    key: &str,
+    reason: &str,
+    sql: &str,
+) {
+    match result {
+        Err(StoreError::Inconsistent { what, id, why }) => {
+            assert_eq!((what, id.as_str()), (kind, key), "{sql}");
+            assert!(why.contains(reason), "{sql}: {why}");
+        }
+        other => panic!("{sql}: {other:?}"),
+    }
+}
+
+const NODE: [(&str, &str); 21] = [
+    ("UPDATE node SET standing = 'trusted'", "standing"),
+    ("UPDATE node SET standing = 'retired'", "standing"),
+    ("UPDATE node SET standing = 'pending'", "standing"),
+    ("UPDATE node SET admitted_by = NULL", "standing"),
+    ("UPDATE node SET admitted_by = 'nobody'", "admitted_by"),
+    ("UPDATE node SET labels = '{'", "labels"),
+    ("UPDATE node SET labels = '{\"env\":\"a b\"}'", "labels"),
+    ("UPDATE node SET ak_public = x'0023'", "AK"),
+    ("UPDATE node SET ak_public = (SELECT ek_public FROM endorsed_key)", "AK"),
+    ("UPDATE node SET revision = -1", "revision"),
+    ("UPDATE node SET clock = NULL", "part of its clock"),
+    ("UPDATE node SET reset_count = NULL", "part of its clock"),
+    (
+        "UPDATE node SET clock = NULL, reset_count = NULL, restart_count = NULL, clock_safe = NULL, \
+      firmware_version = NULL, accepted_at = NULL",
+        "without a clock",
+    ),
+    ("UPDATE node SET reset_count = 4294967296", "reset_count"),
+    ("UPDATE node SET restart_count = -1", "restart_count"),
+    ("UPDATE node SET clock_safe = 2", "clock_safe"),
+    ("UPDATE node SET qualified_signer = x'000b00'", "name"),
+    ("DELETE FROM endorsed_key", "endorsement"),
+    ("UPDATE endorsed_key SET ek_public = x''", "EK"),
+    ("UPDATE endorsed_key SET trust_anchor = zeroblob(32)", "with a trust anchor"),
+    ("UPDATE endorsed_key SET endorsement = 'vendor_chain'", "without a certificate"),
+];
+
+#[tokio::test]
+async fn nodes_that_no_verb_writes_are_inconsistent() {
+    let id = Machine::new(1).id();
+    for (sql, reason) in NODE {
+        let sqlite = populated().await;
+        sqlite.corrupt(sql).await;
+        let store = sqlite.store();
+        assert_inconsistent(store.node(id).await, "node", &id.to_string(), reason, sql);
+        assert_inconsistent(store.nodes(None, 10).await, "node", &id.to_string(), reason, sql);
+    }
+}
+
+#[tokio::test]
+async fn node_under_another_nodes_id_is_inconsistent() {
+    let sqlite = populated().await;
+    sqlite.corrupt("UPDATE node SET id = zeroblob(32); UPDATE endorsed_key SET node = zeroblob(32)").await;
+    let id = rootbound_common::id::NodeId::from_bytes([0; 32]);
+    let found = sqlite.store().node(id).await;
+    assert_inconsistent(found, "node", &id.to_string(), "another node's", "its EK");
+}
+
+#[tokio::test]
+async fn live_view_of_a_damaged_node_is_inconsistent() {
+    let id = Machine::new(1).id();
+    for (sql, reason) in [
+        ("UPDATE node SET standing = 'trusted'", "standing"),
+        ("UPDATE node SET labels = '[]'", "labels"),
+        ("UPDATE node SET ak_public = x'0023'", "AK"),
+        ("UPDATE node SET revision = -1", "revision"),
+        ("UPDATE evidence SET posture = '{}'", "posture"),
+        ("UPDATE evidence SET posture = replace(posture, 'affirming', 'splendid')", "posture"),
+    ] {
+        let sqlite = populated().await;
+        sqlite.corrupt(sql).await;
+        let store = sqlite.store();
+        assert_inconsistent(store.live_node(id, NOW).await, "node", &id.to_string(), reason, sql);
+        assert_inconsistent(store.live_nodes(NOW).await, "node", &id.to_string(), reason, sql);
+    }
+}
+
+#[tokio::test]
+async fn credentials_that_no_verb_writes_are_inconsistent() {
+    let id = Machine::new(1).id();
+    for (sql, key, reason) in [
+        ("UPDATE certificate SET serial = x'00'", "00", "serial number"),
+        ("UPDATE certificate SET serial = zeroblob(16)", "00000000000000000000000000000000", "serial number"),
+    ] {
+        let sqlite = populated().await;
+        sqlite.corrupt(sql).await;
+        let store = sqlite.store();
+        assert_inconsistent(store.live_node(id, NOW).await, "certificate", key, reason, sql);
+        assert_inconsistent(store.live_nodes(NOW).await, "certificate", key, reason, sql);
+        assert_inconsistent(store.certificates(id, 10).await, "certificate", key, reason, sql);
+    }
+    let sqlite = populated().await;
+    let serial = sqlite.store().certificates(id, 1).await.unwrap()[0].serial.to_string();
+    sqlite.corrupt("UPDATE certificate SET key_digest = x'00'").await;
+    let found = sqlite.store().certificates(id, 10).await;
+    assert_inconsistent(found, "certificate", &serial, "1 bytes, not 32", "key_digest");
+}
+
+#[tokio::test]
+async fn evidence_that_no_verb_writes_is_inconsistent() {
+    let id = Machine::new(1).id();
+    for sql in [
+        "UPDATE evidence SET pcrs = ''",
+        "UPDATE evidence SET pcrs = '{\"sha256\":{\"24\":\"00\"}}'",
+        "UPDATE evidence SET pcrs = '{\"sha256\":{\"0\":\"00\"}}'",
+    ] {
+        let sqlite = populated().await;
+        sqlite.corrupt(sql).await;
+        let found = sqlite.store().last_quote(id).await;
+        assert_inconsistent(found, "evidence", &id.to_string(), "pcrs", sql);
+    }
+}
+
+#[tokio::test]
+async fn pending_enrollments_that_no_verb_writes_are_inconsistent_and_taken_all_the_same() {
+    for (sql, reason) in [
+        ("UPDATE pending_enrollment SET ek_public = x'00'", "stored EK"),
+        ("UPDATE pending_enrollment SET ak_public = ek_public", "stored AK"),
+        ("UPDATE pending_enrollment SET endorsement = 'rumour'", "endorsement is `rumour`"),
+        ("UPDATE pending_enrollment SET ek_certificate = x'00'", "with a certificate"),
+        (
+            "UPDATE pending_enrollment SET endorsement = 'vendor_chain', ek_certificate = x'3000', \
+             trust_anchor = zeroblob(32)",
+            "stored EK",
+        ),
+        ("UPDATE pending_enrollment SET secret_hash = x'00'", "secret_hash"),
+        ("UPDATE pending_enrollment SET join_token_digest = x'00'", "join_token_digest"),
+    ] {
+        let sqlite = Sqlite::new().await;
+        let store = sqlite.store();
+        let (activation, _) = Machine::new(1).activation(101, later(60));
+        let pending = PendingEnrollment { id: fresh(), activation, join_token_digest: None };
+        assert!(store.begin_enrollment(&pending, 10, NOW).await.unwrap());
+        sqlite.corrupt(sql).await;
+        let key = data_encoding::HEXLOWER.encode(&pending.id);
+        assert_inconsistent(store.take_enrollment(&pending.id).await, "pending enrolment", &key, reason, sql);
+        assert!(store.take_enrollment(&pending.id).await.unwrap().is_none(), "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn references_that_no_verb_writes_are_inconsistent() {
+    for (sql, key, reason) in [
+        ("UPDATE reference_set SET accepted = '{}'", "default@1", "accepted"),
+        ("UPDATE reference_set SET accepted = '{\"sha1\":{}}'", "default@1", "accepted"),
+        ("UPDATE reference_set SET name = 'a b'", "a b@1", "a name is"),
+        ("UPDATE reference_set SET version = 0", "default@0", "the first version is 1"),
+        ("UPDATE reference_set SET version = 4294967296", "default@4294967296", "version"),
+    ] {
+        let sqlite = populated().await;
+        sqlite.corrupt("DROP TRIGGER reference_set_is_immutable").await;
+        sqlite.corrupt(sql).await;
+        let store = sqlite.store();
+        assert_inconsistent(store.reference_sets().await, "reference set", key, reason, sql);
+        assert_inconsistent(store.reference_book().await, "reference set", key, reason, sql);
+    }
+    let sqlite = populated().await;
+    let sql = "UPDATE reference_set SET withdrawn_at = 7";
+    sqlite.corrupt(sql).await;
+    let sets = sqlite.store().reference_sets().await;
+    assert_inconsistent(sets, "reference set", "default@1", "only a part", sql);
+
+    for (sql, key, reason) in [
+        ("UPDATE profile SET body = '{}'", "any@1", "body"),
+        (
+            "UPDATE profile SET body = replace(body, '\"references\":[\"default\"]', '\"references\":[]')",
+            "any@1",
+            "references",
+        ),
+        ("UPDATE profile SET name = ''", "@1", "a name is"),
+        ("UPDATE profile SET version = 0", "any@0", "the first version is 1"),
+    ] {
+        let sqlite = populated().await;
+        sqlite.corrupt("DROP TRIGGER profile_is_immutable").await;
+        sqlite.corrupt(sql).await;
+        let store = sqlite.store();
+        assert_inconsistent(store.profiles().await, "profile", key, reason, sql);
+        assert_inconsistent(store.reference_book().await, "profile", key, reason, sql);
+    }
+}
+
+#[tokio::test]
+async fn version_after_the_last_number_is_refused() {
+    let sqlite = populated().await;
+    sqlite
+        .corrupt("DROP TRIGGER reference_set_is_immutable; UPDATE reference_set SET version = 4294967295")
+        .await;
+    let next = sqlite.store().put_reference_set(name("default"), accepted(2), provenance("")).await;
+    assert_inconsistent(next, "reference set", "default", "no version can follow", "version");
+}
+
+#[tokio::test]
+async fn inventory_that_no_verb_writes_is_inconsistent_for_enrolments_too() {
+    let machine = Machine::new(2);
+    for (sql, reason) in [
+        ("UPDATE inventory SET labels = '7'", "labels"),
+        ("UPDATE inventory SET waive_endorsement = 2", "waive_endorsement"),
+    ] {
+        let sqlite = populated().await;
+        sqlite.corrupt(sql).await;
+        let store = sqlite.store();
+        let key = machine.id().to_string();
+        assert_inconsistent(store.inventory().await, "inventory entry", &key, reason, sql);
+        assert_inconsistent(store.inventory_entry(machine.id()).await, "inventory entry", &key, reason, sql);
+        let completed = rootbound_verifier::store::CompletedEnrollment {
+            keys: machine.keys(102),
+            join_token_digest: None,
+            now: NOW,
+            decision: evidence(machine.id(), 1).decision,
+        };
+        let enrolled = store.complete_enrollment(completed).await;
+        assert_inconsistent(enrolled, "inventory entry", &key, reason, sql);
+        assert!(store.node(machine.id()).await.unwrap().is_none());
+    }
+    let sqlite = populated().await;
+    sqlite.corrupt("UPDATE inventory SET node = x'0102'").await;
+    let found = sqlite.store().inventory().await;
+    assert_inconsistent(found, "inventory entry", "0102", "2 bytes, not 32", "node");
+}
+
+#[tokio::test]
+async fn join_tokens_that_no_verb_writes_are_inconsistent() {
+    for (sql, reason) in [
+        ("UPDATE join_token SET used_at = NULL", "only one is there"),
+        ("UPDATE join_token SET used_by = NULL", "only one is there"),
+        ("UPDATE join_token SET used_by = x'00'", "used_by"),
+        ("UPDATE join_token SET revoked = 1", "both used and revoked"),
+        ("UPDATE join_token SET revoked = 7", "revoked"),
+        ("UPDATE join_token SET node = x'00'", "node"),
+        ("UPDATE join_token SET labels = 'null'", "labels"),
+    ] {
+        let sqlite = populated().await;
+        sqlite.corrupt(sql).await;
+        assert_inconsistent(sqlite.store().join_tokens().await, "join token", "one", reason, sql);
+    }
+}
+
+#[tokio::test]
+async fn decisions_that_no_verb_writes_are_inconsistent() {
+    for (sql, reason) in [
+        ("UPDATE decision SET kind = 'guess'", "kind is `guess`"),
+        ("UPDATE decision SET granted = 2", "granted"),
+        ("UPDATE decision SET node = x'00'", "node"),
+    ] {
+        let sqlite = populated().await;
+        let id = sqlite.store().decisions(None, 1).await.unwrap()[0].id.clone();
+        sqlite.corrupt("DROP TRIGGER decision_is_immutable").await;
+        sqlite.corrupt(sql).await;
+        assert_inconsistent(sqlite.store().decisions(None, 1).await, "decision", &id, reason, sql);
+    }
+}
+
+#[tokio::test]
+async fn challenge_key_of_another_size_is_inconsistent() {
+    let sqlite = Sqlite::new().await;
+    sqlite.corrupt("INSERT INTO challenge_key (one, key) VALUES (1, x'5ec2e7')").await;
+    let key = sqlite.store().challenge_key(Secret::from_bytes(fresh())).await.map(drop);
+    assert_inconsistent(key, "challenge key", "1", "3 bytes, not 32", "key");
+}
+
+#[tokio::test]
+async fn schema_refuses_to_change_what_never_changes() {
+    let sqlite = populated().await;
+    let mut connection = super::raw(&super::file(sqlite.folder.path())).await;
+    for sql in [
+        "UPDATE reference_set SET accepted = '{}'",
+        "DELETE FROM reference_set",
+        "UPDATE profile SET body = '{}'",
+        "DELETE FROM profile",
+        "UPDATE decision SET granted = 1",
+    ] {
+        let refused = sqlx::query(sql).execute(&mut connection).await;
+        assert!(refused.unwrap_err().to_string().contains("never"), "{sql}");
+    }
+    sqlite.store().withdraw_reference_set(&name("default"), provenance("")).await.unwrap();
+    let back = "UPDATE reference_set SET withdrawn_by = NULL, withdrawn_reason = NULL, withdrawn_at = NULL";
+    let refused = sqlx::query(back).execute(&mut connection).await;
+    assert!(refused.unwrap_err().to_string().contains("stays withdrawn"));
+}
+
+#[tokio::test]
+async fn schema_refuses_nodes_that_no_verb_writes() {
+    let sqlite = populated().await;
+    let mut connection = super::raw(&super::file(sqlite.folder.path())).await;
+    sqlx::query("PRAGMA ignore_check_constraints = OFF").execute(&mut connection).await.unwrap();
+    for (sql, reason) in NODE {
+        if matches!(
+            reason,
+            "standing" | "admitted_by" | "part of its clock" | "without a clock" | "clock_safe"
+        ) {
+            let refused = sqlx::query(sql).execute(&mut connection).await;
+            assert!(refused.unwrap_err().to_string().contains("CHECK"), "{sql}");
+        }
+    }
+}
