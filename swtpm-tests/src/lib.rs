@@ -2,11 +2,13 @@
 //! being for tests, it may panic, and says why.
 //!
 //! - [`swtpm`]: TPMs that run: manufactured, booted, cut off and rolled back at will
+//! - [`corpus`]: evidence of real machines, where the environment names a folder of it
 //! - [`keys`]: short forms of what many tests ask of a TPM
 //! - [`software_tpm`]: TPM statements fabricated by keys in software, for load and for what no TPM would say
 #![forbid(unsafe_code)]
 
 pub mod certificate_request;
+pub mod corpus;
 pub mod exchange;
 pub mod keys;
 pub mod openssl;
