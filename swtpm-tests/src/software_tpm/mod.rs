@@ -16,6 +16,7 @@
 //! # assert_ne!(honest.attest, forged.attest);
 //! ```
 
+mod answer;
 mod endorsement;
 mod key;
 mod statement;

@@ -1,0 +1,73 @@
+//! What is fuzzed, and what must hold for each input beside that nothing panics.
+
+mod attest;
+mod evidence;
+mod public;
+
+use std::fmt;
+
+use clap::ValueEnum;
+
+use crate::mutate::mutate;
+use crate::pool::Pool;
+use crate::random::Random;
+
+/// What became of an input.
+pub(crate) struct Outcome {
+    /// Whether a parser took it.
+    pub(crate) accepted: bool,
+    /// Which errors, or what shape of thing it is: inputs of one class are alike.
+    pub(crate) class: String,
+}
+
+/// Something that takes hostile bytes.
+pub(crate) trait Target {
+    /// Inputs of every kind that is accepted.
+    fn seeds(&self) -> Vec<Vec<u8>>;
+
+    /// Runs an input. Panics where an invariant does not hold.
+    fn run(&mut self, input: &[u8]) -> Outcome;
+
+    /// A new input: by default twice as long as the longest TPM structure that is accepted, at the most.
+    fn mutate(&self, pool: &Pool, random: &mut Random) -> Vec<u8> {
+        mutate(pool, 2 * rootbound_common::tpm::Attest::MAX, random)
+    }
+}
+
+/// The targets by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TargetName {
+    /// TPMS_ATTEST, TPMT_SIGNATURE, TPMS_CREATION_DATA.
+    Attest,
+    /// TPMT_PUBLIC, and the keys that are made of it.
+    Public,
+    /// The body of `POST /v1/evidence`, and the certificate request in it.
+    Evidence,
+}
+
+impl TargetName {
+    pub(crate) const ALL: [Self; 3] = [Self::Attest, Self::Public, Self::Evidence];
+
+    pub(crate) fn build(self) -> Box<dyn Target> {
+        match self {
+            Self::Attest => Box::new(attest::AttestTarget),
+            Self::Public => Box::new(public::PublicTarget),
+            Self::Evidence => Box::new(evidence::EvidenceTarget::new()),
+        }
+    }
+}
+
+impl fmt::Display for TargetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Attest => "attest",
+            Self::Public => "public",
+            Self::Evidence => "evidence",
+        })
+    }
+}
+
+/// An input with one byte after it.
+fn with_trailing_byte(input: &[u8]) -> Vec<u8> {
+    [input, &[0]].concat()
+}
