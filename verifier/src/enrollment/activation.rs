@@ -4,10 +4,9 @@ use std::fmt;
 
 use rand_core::CryptoRng;
 use rootbound_common::clock::Timestamp;
-use rootbound_common::crypto::hash;
+use rootbound_common::crypto::sha256;
 use rootbound_common::id::NodeId;
 use rootbound_common::secret::Secret;
-use rootbound_common::tpm::HashAlgorithm;
 
 use super::ek::{EndorsedKey, StoredEndorsement, StoredKeyError};
 use super::make_credential::{EncryptedCredential, MakeCredentialError, make_credential};
@@ -114,12 +113,7 @@ impl fmt::Debug for PendingActivation {
 
 /// SHA-256; 32 random bytes need no salt and no slow hash.
 fn secret_hash(secret: &[u8]) -> Secret<32> {
-    let digest = hash(HashAlgorithm::Sha256, &[secret]);
-    let mut bytes = [0; 32];
-    for (to, from) in bytes.iter_mut().zip(digest.as_bytes()) {
-        *to = *from;
-    }
-    Secret::from_bytes(bytes)
+    Secret::from_bytes(sha256(&[secret]))
 }
 
 /// The columns of a [`PendingActivation`].

@@ -1,9 +1,9 @@
-//! From the EK certificate to a trust anchor.
+//! From the EK certificate to a trust anchor. Why not by a library: `docs/decisions/0002-ek-certificate-chains.md`.
 
 use der::asn1::ObjectIdentifier;
 use rootbound_common::clock::Timestamp;
-use rootbound_common::crypto::hash;
-use rootbound_common::tpm::{HashAlgorithm, Public};
+use rootbound_common::crypto::sha256;
+use rootbound_common::tpm::Public;
 use rootbound_common::wire::v1::EnrollRequest;
 
 use super::certificate::{Certificate, Signed, SubjectKey};
@@ -39,7 +39,7 @@ pub(super) fn verify(
         let search = Search { others: &others, roots, revocation, now };
         let endorsed = leaf::check(leaf, public)
             .and_then(|()| search.anchor_of(leaf))
-            .and_then(|anchor| Ok((describe(leaf, &certificates)?, fingerprint(anchor))));
+            .and_then(|anchor| Ok((describe(leaf, &certificates)?, sha256(&[&anchor.der]))));
         match endorsed {
             Ok(endorsed) => return Ok(endorsed),
             Err(error) => refusal = error,
@@ -73,15 +73,6 @@ fn describe(leaf: &Certificate, all: &[Certificate]) -> Result<EkCertificate, En
         let position = all.iter().position(|certificate| certificate == leaf).unwrap_or(0);
         EndorsementError::Malformed { position, error }
     })
-}
-
-fn fingerprint(certificate: &Certificate) -> [u8; 32] {
-    let digest = hash(HashAlgorithm::Sha256, &[&certificate.der]);
-    let mut bytes = [0; 32];
-    for (to, from) in bytes.iter_mut().zip(digest.as_bytes()) {
-        *to = *from;
-    }
-    bytes
 }
 
 /// Why no path leads from a CA of the folder to an anchor, if so.
