@@ -1,0 +1,283 @@
+//! What the daemon does about each command.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rootbound_common::crypto::sha256;
+use rootbound_common::id::NodeId;
+use rootbound_common::wire::v1::{PostureReport, PostureStatus};
+
+use super::message::{
+    CaDetail, Command, CredentialDetail, EndorsementDetail, Health, NewJoinToken, NodeDetail, NodePage,
+    NodeSummary, ProfileDetail, ReferenceDetail, ReferenceSummary, Removed, Reply, Words, Written,
+};
+use crate::enrollment::Endorsement;
+use crate::flows::Verifier;
+use crate::flows::operate::{OperateError, Operator};
+use crate::http::readyz;
+use crate::node::{Labels, Name, NodeRecord};
+use crate::posture;
+use crate::reference::{Profile, ReferenceSet};
+use crate::store::CertificateRecord;
+
+/// Who asks, and whom.
+#[derive(Debug)]
+pub(super) struct Session<'a> {
+    pub(super) verifier: &'a Verifier,
+    pub(super) listen: SocketAddr,
+    /// `uid 0`, as the kernel says.
+    pub(super) author: String,
+}
+
+/// Does what a command says.
+pub(super) async fn answer(session: &Session<'_>, command: Command) -> Result<Reply, OperateError> {
+    let verifier = session.verifier;
+    match command {
+        Command::Health => Ok(Reply::Health(session.health().await)),
+        Command::NodeList { posture, labels, after, limit } => {
+            session.nodes(posture, &labels, after, limit).await
+        }
+        Command::NodeShow { node } => session.node(node).await,
+        Command::NodeApprove { node, reason } => {
+            session.changed(verifier.approve(node, &session.operator(&reason)).await)
+        }
+        Command::NodeRetire { node, reason } => {
+            session.changed(verifier.retire(node, &session.operator(&reason)).await)
+        }
+        Command::NodeLabel { node, set, remove, reason } => {
+            let set = set.iter().map(|(key, value)| (key.clone(), Some(value.clone())));
+            let changes = remove.into_iter().map(|key| (key, None)).chain(set).collect();
+            session.changed(verifier.label(node, changes, &session.operator(&reason)).await)
+        }
+        Command::InventoryAdd { node, waive_endorsement, labels, reason } => {
+            let operator = session.operator(&reason);
+            let entry = verifier.add_inventory(node, waive_endorsement, labels, &operator).await?;
+            tracing::info!(%node, waive_endorsement, author = %operator.author, "inventory entry written");
+            Ok(Reply::InventoryAdded(entry))
+        }
+        Command::InventoryList => Ok(Reply::Inventory(verifier.store().inventory().await?)),
+        Command::InventoryRemove { node, reason } => {
+            verifier.remove_inventory(node).await?;
+            let (author, reason) = (&session.author, reason.as_str());
+            tracing::info!(%node, author, reason, "inventory entry removed");
+            Ok(removed(format!("inventory entry {node}")))
+        }
+        Command::JoinTokenCreate { node, labels, lifetime, reason } => {
+            let (operator, lifetime) = (session.operator(&reason), Duration::from_secs(lifetime));
+            let (token, record) = verifier.create_join_token(node, labels, lifetime, &operator).await?;
+            tracing::info!(id = record.id, author = %operator.author, "join token created");
+            Ok(Reply::JoinTokenCreated(NewJoinToken { token, record }))
+        }
+        Command::JoinTokenList => Ok(Reply::JoinTokens(verifier.store().join_tokens().await?)),
+        Command::JoinTokenRevoke { id, reason } => {
+            verifier.revoke_join_token(&id).await?;
+            let (author, reason) = (&session.author, reason.as_str());
+            tracing::info!(id, author, reason, "join token revoked");
+            Ok(removed(format!("join token {id}")))
+        }
+        Command::ReferenceCapture { node, name, reason } => {
+            written_set(verifier.capture(node, name, &session.operator(&reason)).await?)
+        }
+        Command::ReferenceShow { name, version } => session.reference(name, version).await,
+        Command::ReferenceList => session.references().await,
+        Command::ReferenceSet { name, accepted, reason } => {
+            written_set(verifier.put_reference_set(name, accepted, &session.operator(&reason)).await?)
+        }
+        Command::ReferenceRemove { name, reason } => {
+            let reappraised = verifier.remove_reference_set(&name, &session.operator(&reason)).await?;
+            let what = format!("reference set {name}");
+            Ok(Reply::Removed(Removed { what, reappraised: Some(reappraised) }))
+        }
+        Command::ProfileSet { name, body, reason } => {
+            let (profile, reappraised) = verifier.put_profile(name, body, &session.operator(&reason)).await?;
+            let crate::reference::Versioned { name, version } = profile.id().clone();
+            Ok(Reply::Written(Written { name, version, reappraised }))
+        }
+        Command::ProfileShow { name, version } => session.profile(name, version).await,
+        Command::ProfileList => {
+            let profiles = verifier.store().profiles().await?;
+            Ok(Reply::Profiles(profiles.iter().map(ProfileDetail::of).collect()))
+        }
+        Command::CaShow => Ok(Reply::Ca(session.ca())),
+    }
+}
+
+fn removed(what: String) -> Reply {
+    Reply::Removed(Removed { what, reappraised: None })
+}
+
+fn written_set(
+    (set, reappraised): (ReferenceSet, crate::flows::operate::Reappraised),
+) -> Result<Reply, OperateError> {
+    Ok(Reply::Written(Written { name: set.id.name, version: set.id.version, reappraised }))
+}
+
+impl Session<'_> {
+    fn operator(&self, reason: &Words) -> Operator {
+        Operator { author: self.author.clone(), reason: reason.as_str().to_owned() }
+    }
+
+    async fn health(&self) -> Health {
+        let missing: Vec<_> = readyz::missing(self.verifier).await.iter().map(ToString::to_string).collect();
+        Health {
+            ready: missing.is_empty(),
+            missing,
+            listen: self.listen,
+            trust_domain: self.verifier.trust_domain().clone(),
+            nodes: self.verifier.fleet().len(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// Pages of the store are read until enough nodes fit.
+    async fn nodes(
+        &self,
+        posture: Option<PostureStatus>,
+        labels: &Labels,
+        mut after: Option<NodeId>,
+        limit: u32,
+    ) -> Result<Reply, OperateError> {
+        let limit = limit.clamp(1, Command::MAX_PAGE);
+        let enough = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut nodes = Vec::new();
+        loop {
+            let page = self.verifier.store().nodes(after, limit).await?;
+            if page.is_empty() {
+                return Ok(Reply::Nodes(NodePage { nodes, next: None }));
+            }
+            for record in &page {
+                // One more than asked for says that there are more.
+                if nodes.len() == enough {
+                    return Ok(Reply::Nodes(NodePage { nodes, next: after }));
+                }
+                let node = self.summary(record);
+                if posture.is_none_or(|posture| posture == node.posture) && labels.all_in(&node.labels) {
+                    nodes.push(node);
+                }
+                after = Some(record.id);
+            }
+        }
+    }
+
+    fn report(&self, id: NodeId) -> PostureReport {
+        let live = self.verifier.fleet().node(id);
+        let posture = live.as_ref().and_then(|live| live.posture.as_ref());
+        posture.map_or_else(posture::unknown, |posture| posture.report(self.verifier.now()))
+    }
+
+    fn summary(&self, node: &NodeRecord) -> NodeSummary {
+        let report = self.report(node.id);
+        NodeSummary {
+            id: node.id,
+            standing: node.standing,
+            posture: report.status,
+            evidence_at: report.evidence_at,
+            labels: node.labels.clone(),
+        }
+    }
+
+    fn changed(&self, node: Result<NodeRecord, OperateError>) -> Result<Reply, OperateError> {
+        let node = node?;
+        tracing::info!(node = %node.id, standing = ?node.standing, author = %self.author, "node changed");
+        Ok(Reply::NodeChanged(self.summary(&node)))
+    }
+
+    async fn node(&self, id: NodeId) -> Result<Reply, OperateError> {
+        /// What fits on a screen.
+        const LATEST: u32 = 10;
+        let store = self.verifier.store();
+        let node = store.node(id).await?.ok_or(OperateError::UnknownNode(id))?;
+        let live = self.verifier.fleet().node(id);
+        let credential = |record: CertificateRecord| CredentialDetail {
+            serial: record.serial.to_string(),
+            not_before: record.not_before,
+            not_after: record.not_after,
+            key_digest: data_encoding::HEXLOWER.encode(&record.key_digest),
+            current: record.not_after >= self.verifier.now()
+                && live.as_ref().is_some_and(|live| {
+                    live.credentials.iter().any(|current| current.serial == record.serial)
+                }),
+        };
+        let credentials = store.certificates(id, LATEST).await?;
+        Ok(Reply::Node(Box::new(NodeDetail {
+            id,
+            spiffe_id: self.verifier.trust_domain().node(id),
+            standing: node.standing,
+            endorsement: endorsement(node.endorsed_key.endorsement()),
+            attestation_key: node.attestation_key.name().to_string(),
+            labels: node.labels,
+            enrolled_at: node.enrolled_at,
+            posture: self.report(id),
+            accepted_at: node.last_seen.map(|seen| seen.accepted_at),
+            credentials: credentials.into_iter().map(credential).collect(),
+            decisions: store.decisions(Some(id), LATEST).await?,
+        })))
+    }
+
+    async fn references(&self) -> Result<Reply, OperateError> {
+        let sets = self.verifier.store().reference_sets().await?;
+        let summary = |(set, withdrawn): (ReferenceSet, bool)| ReferenceSummary {
+            values: set.accepted.iter().count(),
+            name: set.id.name,
+            version: set.id.version,
+            withdrawn,
+            provenance: set.provenance,
+        };
+        Ok(Reply::References(sets.into_iter().map(summary).collect()))
+    }
+
+    /// Versions come by rising number: the last that fits is the latest.
+    async fn reference(&self, name: Name, version: Option<u32>) -> Result<Reply, OperateError> {
+        let sets = self.verifier.store().reference_sets().await?;
+        let fits = |set: &ReferenceSet| {
+            set.id.name == name && version.is_none_or(|version| set.id.version == version)
+        };
+        let found = sets.into_iter().rfind(|(set, _)| fits(set));
+        let (set, withdrawn) =
+            found.ok_or_else(|| OperateError::NoSuch { what: "reference set", name: of(&name, version) })?;
+        Ok(Reply::Reference(ReferenceDetail::of(set, withdrawn)))
+    }
+
+    async fn profile(&self, name: Name, version: Option<u32>) -> Result<Reply, OperateError> {
+        let profiles = self.verifier.store().profiles().await?;
+        let fits = |profile: &&Profile| {
+            profile.id().name == name && version.is_none_or(|version| profile.id().version == version)
+        };
+        let found = profiles.iter().rfind(fits);
+        let found =
+            found.ok_or_else(|| OperateError::NoSuch { what: "profile", name: of(&name, version) })?;
+        Ok(Reply::Profile(ProfileDetail::of(found)))
+    }
+
+    fn ca(&self) -> CaDetail {
+        let authority = self.verifier.authority();
+        let fingerprint = |certificate: &[u8]| data_encoding::HEXLOWER.encode(&sha256(&[certificate]));
+        CaDetail {
+            trust_domain: authority.trust_domain().clone(),
+            not_before: authority.not_before(),
+            not_after: authority.not_after(),
+            fingerprints: authority.chain().iter().map(|certificate| fingerprint(certificate)).collect(),
+            chain: authority.chain_pem(),
+            trust_bundle: authority.trust_bundle_pem(),
+        }
+    }
+}
+
+fn of(name: &Name, version: Option<u32>) -> String {
+    version.map_or_else(|| name.to_string(), |version| format!("{name}@{version}"))
+}
+
+fn endorsement(endorsement: &Endorsement) -> EndorsementDetail {
+    match endorsement {
+        Endorsement::ListedKey => EndorsementDetail::Operator,
+        Endorsement::VendorChain { certificate, anchor } => EndorsementDetail::Manufacturer {
+            manufacturer: certificate.manufacturer().map(str::to_owned),
+            model: certificate.model().map(str::to_owned),
+            version: certificate.version().map(str::to_owned),
+            issuer: certificate.issuer().to_owned(),
+            serial: certificate.serial().to_owned(),
+            not_after: certificate.not_after(),
+            anchor: data_encoding::HEXLOWER.encode(anchor),
+        },
+    }
+}

@@ -1,0 +1,475 @@
+//! What the command line says to the running daemon, and what it hears.
+//!
+//! Both ends are the same program, so that this is no public interface: it may change with each version.
+
+use std::net::SocketAddr;
+
+use rootbound_common::clock::Timestamp;
+use rootbound_common::id::{NodeId, SpiffeId, TrustDomain};
+use rootbound_common::wire::v1::{JoinToken, PostureReport, PostureStatus};
+use serde::{Deserialize, Serialize};
+
+use crate::flows::operate::Reappraised;
+use crate::node::{Labels, Name, Standing};
+use crate::reference::{AcceptedPcrs, Profile, ProfileBody, Provenance, ReferenceSet};
+use crate::store::{DecisionRecord, InventoryEntry, JoinTokenRecord};
+
+/// Why an operator does something, in their words: at most 500 characters, none of them a control character, since
+/// they end up in logs and on terminals.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Words(String);
+
+/// A text is too long, or not printable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("at most {} characters, without line breaks and other control characters", Words::MAX)]
+pub struct NotWords;
+
+impl Words {
+    const MAX: usize = 500;
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for Words {
+    type Err = NotWords;
+
+    fn from_str(text: &str) -> Result<Self, NotWords> {
+        if text.chars().count() <= Self::MAX && !text.chars().any(char::is_control) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NotWords)
+        }
+    }
+}
+
+impl TryFrom<String> for Words {
+    type Error = NotWords;
+
+    fn try_from(text: String) -> Result<Self, NotWords> {
+        text.parse()
+    }
+}
+
+impl From<Words> for String {
+    fn from(words: Words) -> Self {
+        words.0
+    }
+}
+
+/// What an operator wants.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// How is the daemon?
+    Health,
+    /// Which nodes are there?
+    NodeList {
+        /// Only nodes that stand so.
+        posture: Option<PostureStatus>,
+        /// Only nodes with all of these labels.
+        labels: Labels,
+        /// Only nodes after this one.
+        after: Option<NodeId>,
+        /// At most so many; more than [`Command::MAX_PAGE`] are not given at once.
+        limit: u32,
+    },
+    /// What is known of a node?
+    NodeShow {
+        /// Which.
+        node: NodeId,
+    },
+    /// Admit a node.
+    NodeApprove {
+        /// Which.
+        node: NodeId,
+        /// Why.
+        reason: Words,
+    },
+    /// Refuse a node everything from now on.
+    NodeRetire {
+        /// Which.
+        node: NodeId,
+        /// Why.
+        reason: Words,
+    },
+    /// Change labels.
+    NodeLabel {
+        /// Of which node.
+        node: NodeId,
+        /// To set.
+        set: Labels,
+        /// To take away.
+        remove: Vec<Name>,
+        /// Why.
+        reason: Words,
+    },
+    /// Expect a machine.
+    InventoryAdd {
+        /// SHA-256 of its EK.
+        node: NodeId,
+        /// Accept the EK without a manufacturer's certificate.
+        waive_endorsement: bool,
+        /// What the node is called when it enrols.
+        labels: Labels,
+        /// Why.
+        reason: Words,
+    },
+    /// Which machines are expected?
+    InventoryList,
+    /// Expect a machine no longer.
+    InventoryRemove {
+        /// Which.
+        node: NodeId,
+        /// Why.
+        reason: Words,
+    },
+    /// Make a join token.
+    JoinTokenCreate {
+        /// The only machine that may use it.
+        node: Option<NodeId>,
+        /// What the node is called when it enrols.
+        labels: Labels,
+        /// Life in seconds.
+        lifetime: u64,
+        /// Why.
+        reason: Words,
+    },
+    /// Which join tokens are there?
+    JoinTokenList,
+    /// Make a join token worthless.
+    JoinTokenRevoke {
+        /// Its id.
+        id: String,
+        /// Why.
+        reason: Words,
+    },
+    /// Make a reference set of what a node showed last.
+    ReferenceCapture {
+        /// Which node.
+        node: NodeId,
+        /// What the set is called.
+        name: Name,
+        /// Why.
+        reason: Words,
+    },
+    /// What is in a reference set?
+    ReferenceShow {
+        /// Which.
+        name: Name,
+        /// Which version; the latest where it is not said.
+        version: Option<u32>,
+    },
+    /// Which reference sets are there?
+    ReferenceList,
+    /// Write the next version of a reference set.
+    ReferenceSet {
+        /// What it is called.
+        name: Name,
+        /// Its values.
+        accepted: AcceptedPcrs,
+        /// Why.
+        reason: Words,
+    },
+    /// Withdraw a reference set.
+    ReferenceRemove {
+        /// Which.
+        name: Name,
+        /// Why.
+        reason: Words,
+    },
+    /// Write the next version of a profile.
+    ProfileSet {
+        /// What it is called.
+        name: Name,
+        /// What it says.
+        body: ProfileBody,
+        /// Why.
+        reason: Words,
+    },
+    /// What does a profile say?
+    ProfileShow {
+        /// Which.
+        name: Name,
+        /// Which version; the latest where it is not said.
+        version: Option<u32>,
+    },
+    /// Which profiles are there?
+    ProfileList,
+    /// Who signs?
+    CaShow,
+}
+
+impl Command {
+    /// Nodes in one answer: about 500 KB.
+    pub const MAX_PAGE: u32 = 500;
+}
+
+/// An answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// To [`Command::Health`].
+    Health(Health),
+    /// To [`Command::NodeList`].
+    Nodes(NodePage),
+    /// To [`Command::NodeShow`].
+    Node(Box<NodeDetail>),
+    /// To the commands that change a node.
+    NodeChanged(NodeSummary),
+    /// To [`Command::InventoryList`].
+    Inventory(Vec<InventoryEntry>),
+    /// To [`Command::InventoryAdd`].
+    InventoryAdded(InventoryEntry),
+    /// To [`Command::JoinTokenList`].
+    JoinTokens(Vec<JoinTokenRecord>),
+    /// To [`Command::JoinTokenCreate`].
+    JoinTokenCreated(NewJoinToken),
+    /// To [`Command::ReferenceList`].
+    References(Vec<ReferenceSummary>),
+    /// To [`Command::ReferenceShow`].
+    Reference(ReferenceDetail),
+    /// To the commands that write a reference set or a profile.
+    Written(Written),
+    /// To [`Command::ProfileList`].
+    Profiles(Vec<ProfileDetail>),
+    /// To [`Command::ProfileShow`].
+    Profile(ProfileDetail),
+    /// To [`Command::CaShow`].
+    Ca(CaDetail),
+    /// To the commands that take something away.
+    Removed(Removed),
+}
+
+/// How the daemon is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Whether it can do its work.
+    pub ready: bool,
+    /// What it lacks.
+    pub missing: Vec<String>,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The name of the fleet.
+    pub trust_domain: TrustDomain,
+    /// Nodes that it knows.
+    pub nodes: usize,
+    /// Its version.
+    pub version: String,
+}
+
+/// Some of the nodes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodePage {
+    /// By rising id.
+    pub nodes: Vec<NodeSummary>,
+    /// Where there are more: the `after` that continues.
+    pub next: Option<NodeId>,
+}
+
+/// A node in one line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeSummary {
+    /// Its id.
+    pub id: NodeId,
+    /// Where it is in its life.
+    pub standing: Standing,
+    /// How it stands.
+    pub posture: PostureStatus,
+    /// When its last evidence was made, at the earliest.
+    pub evidence_at: Option<Timestamp>,
+    /// What operators say of it.
+    pub labels: Labels,
+}
+
+/// A node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeDetail {
+    /// Its id.
+    pub id: NodeId,
+    /// Its SPIFFE ID.
+    pub spiffe_id: SpiffeId,
+    /// Where it is in its life.
+    pub standing: Standing,
+    /// What operators say of it.
+    pub labels: Labels,
+    /// When it enrolled first.
+    pub enrolled_at: Timestamp,
+    /// Who vouches for its EK.
+    pub endorsement: EndorsementDetail,
+    /// Name of its AK, in hex.
+    pub attestation_key: String,
+    /// How it stands, and why.
+    pub posture: PostureReport,
+    /// When its last evidence was accepted.
+    pub accepted_at: Option<Timestamp>,
+    /// Its certificates, the latest first.
+    pub credentials: Vec<CredentialDetail>,
+    /// What was decided about it, the latest first.
+    pub decisions: Vec<DecisionRecord>,
+}
+
+/// Who vouches for an EK.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "by")]
+pub enum EndorsementDetail {
+    /// Its manufacturer.
+    Manufacturer {
+        /// The TPM's manufacturer, as the certificate says.
+        manufacturer: Option<String>,
+        /// The TPM's model.
+        model: Option<String>,
+        /// The TPM's version.
+        version: Option<String>,
+        /// Who issued the EK certificate.
+        issuer: String,
+        /// The EK certificate's serial number.
+        serial: String,
+        /// Until when the EK certificate is valid.
+        not_after: Timestamp,
+        /// SHA-256 of the trust anchor, in hex.
+        anchor: String,
+    },
+    /// The operator, by the inventory.
+    Operator,
+}
+
+/// A certificate that was issued.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CredentialDetail {
+    /// Its serial number, in hex.
+    pub serial: String,
+    /// From when on it is valid.
+    pub not_before: Timestamp,
+    /// Until when it is valid.
+    pub not_after: Timestamp,
+    /// SHA-256 of its key, in hex.
+    pub key_digest: String,
+    /// Whether it would be accepted now, by its dates and by the AK that it was issued under.
+    pub current: bool,
+}
+
+/// A join token, this once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NewJoinToken {
+    /// What its bearer shows.
+    pub token: JoinToken,
+    /// What is kept of it.
+    pub record: JoinTokenRecord,
+}
+
+/// A version of a reference set in one line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReferenceSummary {
+    /// Its name.
+    pub name: Name,
+    /// Its version.
+    pub version: u32,
+    /// Whether it is withdrawn.
+    pub withdrawn: bool,
+    /// How many values it has.
+    pub values: usize,
+    /// Who made it.
+    pub provenance: Provenance,
+}
+
+/// A version of a reference set.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReferenceDetail {
+    /// Its name.
+    pub name: Name,
+    /// Its version.
+    pub version: u32,
+    /// Whether it is withdrawn.
+    pub withdrawn: bool,
+    /// Its values.
+    pub accepted: AcceptedPcrs,
+    /// Who made it.
+    pub provenance: Provenance,
+}
+
+impl ReferenceDetail {
+    pub(super) fn of(set: ReferenceSet, withdrawn: bool) -> Self {
+        let ReferenceSet { id, accepted, provenance } = set;
+        Self { name: id.name, version: id.version, withdrawn, accepted, provenance }
+    }
+}
+
+/// A version of a profile.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProfileDetail {
+    /// Its name.
+    pub name: Name,
+    /// Its version.
+    pub version: u32,
+    /// What it says.
+    pub body: ProfileBody,
+    /// Who made it.
+    pub provenance: Provenance,
+}
+
+impl ProfileDetail {
+    pub(super) fn of(profile: &Profile) -> Self {
+        Self {
+            name: profile.id().name.clone(),
+            version: profile.id().version,
+            body: profile.body().clone(),
+            provenance: profile.provenance().clone(),
+        }
+    }
+}
+
+/// A new version, and what it changed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Written {
+    /// The name.
+    pub name: Name,
+    /// The version.
+    pub version: u32,
+    /// What it changed.
+    pub reappraised: Reappraised,
+}
+
+/// Something was taken away.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Removed {
+    /// What.
+    pub what: String,
+    /// What that changed, where it can change how nodes stand.
+    pub reappraised: Option<Reappraised>,
+}
+
+/// The CA.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CaDetail {
+    /// For which trust domain it signs.
+    pub trust_domain: TrustDomain,
+    /// From when on each certificate of its chain is valid.
+    pub not_before: Timestamp,
+    /// Until when each certificate of its chain is valid.
+    pub not_after: Timestamp,
+    /// SHA-256 of each certificate of its chain, in hex, the issuing one first.
+    pub fingerprints: Vec<String>,
+    /// Its chain, PEM.
+    pub chain: String,
+    /// What relying parties trust, PEM.
+    pub trust_bundle: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_short_and_printable() {
+        assert_eq!("ticket 7: new kernel".parse::<Words>().unwrap().as_str(), "ticket 7: new kernel");
+        assert!("".parse::<Words>().is_ok());
+        for bad in ["a\nb", "\u{1b}[31m", &"x".repeat(501)] {
+            assert_eq!(bad.parse::<Words>(), Err(NotWords), "{bad:?}");
+        }
+    }
+}
