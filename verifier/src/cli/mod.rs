@@ -1,1 +1,221 @@
-//! (being written)
+//! The command line of `rootbound-verifier`.
+//!
+//! - `run`: the daemon; `init`: what it needs before its first start
+//! - everything else ([`verbs`]) is said to the running daemon over its administrative socket ([`client`]), and its answer
+//!   is shown as text ([`render`]) or JSON
+
+mod client;
+mod files;
+mod init;
+mod render;
+mod run;
+mod table;
+mod verbs;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::config::{self, Config, ConfigError};
+use crate::http::admin::message::Reply;
+
+pub use client::{ClientError, ask};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  it failed
+  2  the command line, a file that it names, or the configuration is wrong
+  3  the daemon cannot be reached
+  4  the daemon refused, or there is no such thing
+  5  healthcheck: the daemon runs, but is not ready";
+
+/// Checks what machines prove with their TPMs, and issues credentials that only those TPMs can use.
+#[derive(Debug, Parser)]
+#[command(name = "rootbound-verifier", version, about, after_help = EXIT_CODES, max_term_width = 120)]
+struct Arguments {
+    /// The configuration file
+    #[arg(long, global = true, value_name = "FILE", env = "ROOTBOUND_VERIFIER_CONFIG", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// The administrative socket; default: the one in the state directory that the configuration names
+    #[arg(long, global = true, value_name = "FILE", env = "ROOTBOUND_VERIFIER_SOCKET")]
+    socket: Option<PathBuf>,
+    /// How answers look
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    output: Output,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// How answers look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people
+    Text,
+    /// For machines
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the daemon
+    #[command(after_help = EXIT_CODES)]
+    Run,
+    /// Make the state directory, the CA, the database and the configuration
+    #[command(after_help = EXIT_CODES)]
+    Init(init::Init),
+    #[command(flatten)]
+    Daemon(verbs::Verb),
+}
+
+/// Why a command did not do what it was to do.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The daemon.
+    #[error(transparent)]
+    Run(#[from] run::RunError),
+    /// The preparation.
+    #[error(transparent)]
+    Init(#[from] init::InitError),
+    /// What was to be said.
+    #[error(transparent)]
+    Verb(#[from] verbs::VerbError),
+    /// The conversation.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Standard output is gone.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+/// The exit codes of [`EXIT_CODES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    Unreachable = 3,
+    Refused = 4,
+    NotReady = 5,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Unreachable => 3,
+            Exit::Refused => 4,
+            Exit::NotReady => 5,
+        })
+    }
+}
+
+impl CliError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) | Self::Verb(_) => Exit::Usage,
+            Self::Run(error) if error.is_configuration() => Exit::Usage,
+            Self::Init(error) if error.is_refusal() => Exit::Refused,
+            Self::Run(_) | Self::Init(_) | Self::Output(_) => Exit::Failed,
+            Self::Client(error) => match error {
+                ClientError::Unreachable { .. } => Exit::Unreachable,
+                ClientError::Refused(_) => Exit::Refused,
+                ClientError::Answer(_) => Exit::Failed,
+            },
+        }
+    }
+}
+
+/// Does what the command line says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = arguments.output;
+    match obey(arguments) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            complain(&error, output);
+            error.exit().into()
+        }
+    }
+}
+
+fn obey(arguments: Arguments) -> Result<Exit, CliError> {
+    let Arguments { config, socket, output, verb } = arguments;
+    match verb {
+        Verb::Run => {
+            run::run(Config::load(&config)?)?;
+            Ok(Exit::Done)
+        }
+        Verb::Init(init) => {
+            show(&init.run(&config)?, output)?;
+            Ok(Exit::Done)
+        }
+        Verb::Daemon(verb) => {
+            let socket = match socket {
+                Some(socket) => socket,
+                None => config::admin_socket(&Config::load(&config)?.state.directory),
+            };
+            let reply = client::ask_once(&socket, &verb.command()?)?;
+            let exit = match &reply {
+                Reply::Health(health) if !health.ready => Exit::NotReady,
+                _ => Exit::Done,
+            };
+            show(&reply, output)?;
+            Ok(exit)
+        }
+    }
+}
+
+/// Something that can be shown in both ways.
+trait Show {
+    fn text(&self) -> String;
+    fn json(&self) -> serde_json::Value;
+}
+
+fn show(what: &impl Show, output: Output) -> Result<(), std::io::Error> {
+    let text = match output {
+        Output::Text => what.text(),
+        Output::Json => format!("{:#}\n", what.json()),
+    };
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// Errors go to standard error, as text or as a problem document.
+fn complain(error: &CliError, output: Output) {
+    let text = match output {
+        Output::Text => format!("error: {error}\n"),
+        Output::Json => {
+            let problem = match error {
+                CliError::Client(ClientError::Refused(problem)) => {
+                    serde_json::to_value(problem.as_ref()).ok()
+                }
+                _ => None,
+            };
+            let problem = problem.unwrap_or_else(|| serde_json::json!({ "detail": error.to_string() }));
+            format!("{problem:#}\n")
+        }
+    };
+    // There is nobody left to tell.
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,95 @@
+//! Files that an operator names on the command line.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+/// Longer than any reference set or profile.
+const MAX: u64 = 4 * 1024 * 1024;
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FileError {
+    /// It cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is too long.
+    #[error("{} is longer than {MAX} bytes", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It does not say what it should.
+    #[error("{}: {message}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        message: String,
+    },
+}
+
+/// Reads JSON, or TOML where the text does not begin with a brace; `-` is standard input.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
+    let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };
+    let mut text = String::new();
+    if path == Path::new("-") {
+        std::io::stdin().lock().take(MAX + 1).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(MAX + 1).read_to_string(&mut text))
+    }
+    .map_err(unreadable)?;
+    if u64::try_from(text.len()).unwrap_or(u64::MAX) > MAX {
+        return Err(FileError::TooLong { path: path.to_owned() });
+    }
+    parse(&text).map_err(|message| FileError::Malformed { path: path.to_owned(), message })
+}
+
+fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    if text.trim_start().starts_with('{') {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    } else {
+        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::Name;
+    use crate::reference::{AcceptedPcrs, ProfileBody};
+
+    #[test]
+    fn profiles_are_read_as_toml_and_as_json() {
+        let profile = ProfileBody::initial(Name::default_set());
+        let toml = toml::to_string(&profile).unwrap();
+        assert_eq!(parse::<ProfileBody>(&toml), Ok(profile.clone()), "{toml}");
+        let json = serde_json::to_string_pretty(&profile).unwrap();
+        assert_eq!(parse::<ProfileBody>(&json), Ok(profile));
+    }
+
+    #[test]
+    fn reference_values_are_read_as_toml_and_as_json() {
+        let value = "ab".repeat(32);
+        let json = parse::<AcceptedPcrs>(&format!(r#"{{"sha256": {{"7": ["{value}"]}}}}"#)).unwrap();
+        assert_eq!(parse::<AcceptedPcrs>(&format!("[sha256]\n7 = [\"{value}\"]\n")), Ok(json));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("profile.toml");
+        assert!(matches!(read::<ProfileBody>(&path), Err(FileError::Unreadable { .. })));
+        std::fs::write(&path, "interval = 1").unwrap();
+        let error = read::<ProfileBody>(&path).unwrap_err();
+        assert!(matches!(error, FileError::Malformed { .. }) && error.to_string().contains("profile.toml"));
+        std::fs::write(&path, vec![b' '; usize::try_from(MAX).unwrap() + 1]).unwrap();
+        assert!(matches!(read::<ProfileBody>(&path), Err(FileError::TooLong { .. })));
+    }
+}

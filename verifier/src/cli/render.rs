@@ -1,0 +1,294 @@
+//! The daemon's answers as text for people. Whatever a peer could have a hand in is printed without control characters.
+
+use rootbound_common::clock::Timestamp;
+use rootbound_common::wire::v1::PostureReport;
+
+use super::Show;
+use super::table::{Table, fields};
+use crate::flows::operate::Reappraised;
+use crate::http::admin::message::{
+    CaDetail, EndorsementDetail, Health, NewJoinToken, NodeDetail, NodePage, NodeSummary, ProfileDetail,
+    ReferenceDetail, ReferenceSummary, Removed, Reply, Written,
+};
+use crate::node::{Labels, Standing};
+use crate::reference::Provenance;
+use crate::store::{DecisionRecord, InventoryEntry, JoinTokenRecord};
+
+impl Show for Reply {
+    fn text(&self) -> String {
+        let text = match self {
+            Self::Health(health) => health_text(health),
+            Self::Nodes(page) => nodes(page),
+            Self::Node(node) => node_text(node),
+            Self::NodeChanged(node) => node_changed(node),
+            Self::Inventory(entries) => inventory(entries),
+            Self::InventoryAdded(entry) => format!("{} is expected\n", entry.node),
+            Self::JoinTokens(tokens) => join_tokens(tokens),
+            Self::JoinTokenCreated(token) => join_token_created(token),
+            Self::References(sets) => references(sets),
+            Self::Reference(set) => reference(set),
+            Self::Written(written) => written_text(written),
+            Self::Profiles(profiles) => profiles_text(profiles),
+            Self::Profile(profile) => profile_text(profile),
+            Self::Ca(ca) => ca_text(ca),
+            Self::Removed(removed) => removed_text(removed),
+        };
+        text.chars()
+            .map(|character| if character.is_control() && character != '\n' { '?' } else { character })
+            .collect()
+    }
+
+    /// What the one variant holds: which it is, follows from the command.
+    fn json(&self) -> serde_json::Value {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::Object(object)) => object.into_values().next().unwrap_or_default(),
+            Ok(other) => other,
+            Err(_) => serde_json::Value::Null,
+        }
+    }
+}
+
+fn time(time: Option<Timestamp>) -> String {
+    time.map_or_else(|| "-".to_owned(), |time| time.to_string())
+}
+
+fn labels(labels: &Labels) -> String {
+    if labels.is_empty() {
+        return "-".to_owned();
+    }
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
+
+fn standing(standing: Standing) -> String {
+    match standing {
+        Standing::Pending => "pending".to_owned(),
+        Standing::Admitted { by } => format!("admitted ({})", by.as_str()),
+        Standing::Retired => "retired".to_owned(),
+    }
+}
+
+fn by(provenance: &Provenance) -> [String; 3] {
+    [provenance.created_at.to_string(), provenance.author.clone(), provenance.reason.clone()]
+}
+
+fn health_text(health: &Health) -> String {
+    let state =
+        if health.ready { "ready".to_owned() } else { format!("not ready: {}", health.missing.join("; ")) };
+    fields(&[
+        ("State", state),
+        ("Listens on", health.listen.to_string()),
+        ("Trust domain", health.trust_domain.to_string()),
+        ("Nodes", health.nodes.to_string()),
+        ("Version", health.version.clone()),
+    ])
+}
+
+fn nodes(page: &NodePage) -> String {
+    let mut table = Table::new(["NODE", "STANDING", "POSTURE", "EVIDENCE OF", "LABELS"]);
+    for node in &page.nodes {
+        table.row([
+            node.id.to_string(),
+            standing(node.standing),
+            node.posture.to_string(),
+            time(node.evidence_at),
+            labels(&node.labels),
+        ]);
+    }
+    let more = page.next.map(|next| format!("\nThere are more: --after {next}\n"));
+    table.text("no such nodes") + &more.unwrap_or_default()
+}
+
+fn node_changed(node: &NodeSummary) -> String {
+    fields(&[
+        ("Node", node.id.to_string()),
+        ("Standing", standing(node.standing)),
+        ("Posture", node.posture.to_string()),
+        ("Labels", labels(&node.labels)),
+    ])
+}
+
+fn node_text(node: &NodeDetail) -> String {
+    let mut text = fields(&[
+        ("Node", node.id.to_string()),
+        ("SPIFFE ID", node.spiffe_id.to_string()),
+        ("Standing", standing(node.standing)),
+        ("Labels", labels(&node.labels)),
+        ("Enrolled", node.enrolled_at.to_string()),
+        ("Endorsed by", endorsement(&node.endorsement)),
+        ("AK name", node.attestation_key.clone()),
+        ("Last accepted", time(node.accepted_at)),
+        ("Posture", posture_line(&node.posture)),
+    ]);
+    for deviation in &node.posture.deviations {
+        text += &format!("  deviation ({}): {}\n", deviation.code, deviation.detail);
+    }
+    let mut credentials = Table::new(["CERTIFICATE", "FROM", "UNTIL", "STATE"]);
+    for credential in &node.credentials {
+        let state = if credential.current { "current" } else { "past" };
+        credentials.row([
+            credential.serial.clone(),
+            credential.not_before.to_string(),
+            credential.not_after.to_string(),
+            state.to_owned(),
+        ]);
+    }
+    text + "\n" + &credentials.text("No certificates.") + "\n" + &decisions(&node.decisions)
+}
+
+fn posture_line(posture: &PostureReport) -> String {
+    let mut line = posture.status.to_string();
+    if posture.evidence_at.is_some() {
+        line += &format!(", evidence of {}", time(posture.evidence_at));
+    }
+    if let Some(profile) = &posture.profile {
+        line += &format!(", by profile {profile}");
+    }
+    if !posture.references.is_empty() {
+        line += &format!(" and {}", posture.references.join(", "));
+    }
+    line
+}
+
+fn endorsement(endorsement: &EndorsementDetail) -> String {
+    match endorsement {
+        EndorsementDetail::Operator => "the operator, by the inventory".to_owned(),
+        EndorsementDetail::Manufacturer {
+            manufacturer, model, version, issuer, serial, not_after, ..
+        } => {
+            let unknown = || "?".to_owned();
+            format!(
+                "TPM {} {} {}; EK certificate {serial} of {issuer}, until {not_after}",
+                manufacturer.clone().unwrap_or_else(unknown),
+                model.clone().unwrap_or_else(unknown),
+                version.clone().unwrap_or_else(unknown),
+            )
+        }
+    }
+}
+
+fn decisions(decisions: &[DecisionRecord]) -> String {
+    let mut table = Table::new(["DECIDED", "OUTCOME", "CODE", "DETAIL"]);
+    for decision in decisions {
+        let outcome = if decision.granted { "granted" } else { "denied" };
+        table.row([
+            decision.at.to_string(),
+            outcome.to_owned(),
+            decision.code.clone(),
+            decision.detail.clone(),
+        ]);
+    }
+    table.text("No decisions.")
+}
+
+fn inventory(entries: &[InventoryEntry]) -> String {
+    let mut table = Table::new(["EK HASH", "ENDORSEMENT", "LABELS", "LISTED", "BY", "REASON"]);
+    for entry in entries {
+        let endorsement = if entry.waive_endorsement { "waived" } else { "required" };
+        let [at, author, reason] = by(&entry.provenance);
+        let labels = labels(&entry.labels);
+        table.row([entry.node.to_string(), endorsement.to_owned(), labels, at, author, reason]);
+    }
+    table.text("The inventory is empty.")
+}
+
+fn join_tokens(tokens: &[JoinTokenRecord]) -> String {
+    let mut table = Table::new(["ID", "STATE", "EXPIRES", "BOUND TO", "LABELS", "CREATED", "BY", "REASON"]);
+    for token in tokens {
+        let state = match token.used {
+            Some((node, at)) => format!("used by {node} at {at}"),
+            None if token.revoked => "revoked".to_owned(),
+            None => "unused".to_owned(),
+        };
+        let bound = token.node.map_or_else(|| "-".to_owned(), |node| node.to_string());
+        let [at, author, reason] = by(&token.provenance);
+        let (expires, labels) = (token.expires_at.to_string(), labels(&token.labels));
+        table.row([token.id.clone(), state, expires, bound, labels, at, author, reason]);
+    }
+    table.text("There are no join tokens.")
+}
+
+fn join_token_created(token: &NewJoinToken) -> String {
+    fields(&[
+        ("Token", token.token.0.clone()),
+        ("Id", token.record.id.clone()),
+        ("Expires", token.record.expires_at.to_string()),
+    ]) + "\nThe token is not kept: it is shown this once.\n"
+}
+
+fn references(sets: &[ReferenceSummary]) -> String {
+    let mut table = Table::new(["SET", "VALUES", "STATE", "WRITTEN", "BY", "REASON"]);
+    for set in sets {
+        let state = if set.withdrawn { "withdrawn" } else { "accepted" };
+        let [at, author, reason] = by(&set.provenance);
+        let name = format!("{}@{}", set.name, set.version);
+        table.row([name, set.values.to_string(), state.to_owned(), at, author, reason]);
+    }
+    table.text("There are no reference sets.")
+}
+
+fn reference(set: &ReferenceDetail) -> String {
+    let withdrawn = if set.withdrawn { ", withdrawn" } else { "" };
+    let mut text = format!("# {}@{}{withdrawn}\n{}", set.name, set.version, made(&set.provenance));
+    text += &toml::to_string(&set.accepted).unwrap_or_default();
+    text
+}
+
+fn made(provenance: &Provenance) -> String {
+    let [at, author, reason] = by(provenance);
+    format!("# {at} by {author}: {reason}\n")
+}
+
+fn profiles_text(profiles: &[ProfileDetail]) -> String {
+    let mut table =
+        Table::new(["PROFILE", "FOR LABELS", "PCRS", "REFERENCES", "INTERVAL", "WRITTEN", "BY", "REASON"]);
+    for profile in profiles {
+        let body = &profile.body;
+        let [at, author, reason] = by(&profile.provenance);
+        table.row([
+            format!("{}@{}", profile.name, profile.version),
+            labels(&body.match_labels),
+            body.pcrs.to_string(),
+            body.references.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+            humantime_serde::re::humantime::format_duration(body.interval).to_string(),
+            at,
+            author,
+            reason,
+        ]);
+    }
+    table.text("There are no profiles.")
+}
+
+/// TOML that `profile set` takes.
+fn profile_text(profile: &ProfileDetail) -> String {
+    let mut text = format!("# {}@{}\n{}", profile.name, profile.version, made(&profile.provenance));
+    text += &toml::to_string(&profile.body).unwrap_or_default();
+    text
+}
+
+fn written_text(written: &Written) -> String {
+    format!("{}@{} written\n{}", written.name, written.version, reappraised(written.reappraised))
+}
+
+fn removed_text(removed: &Removed) -> String {
+    format!("{} removed\n{}", removed.what, removed.reappraised.map(reappraised).unwrap_or_default())
+}
+
+fn reappraised(reappraised: Reappraised) -> String {
+    let Reappraised { nodes, now_affirming, now_contraindicated } = reappraised;
+    format!(
+        "{nodes} nodes appraised again: {now_affirming} now affirming, {now_contraindicated} now contraindicated\n"
+    )
+}
+
+fn ca_text(ca: &CaDetail) -> String {
+    let mut lines = vec![
+        ("Trust domain", ca.trust_domain.to_string()),
+        ("Valid from", ca.not_before.to_string()),
+        ("Valid until", ca.not_after.to_string()),
+    ];
+    for (position, fingerprint) in ca.fingerprints.iter().enumerate() {
+        let name = if position == 0 { "Issuing (SHA-256)" } else { "Above it" };
+        lines.push((name, fingerprint.clone()));
+    }
+    format!("{}\n{}", fields(&lines), ca.chain)
+}

@@ -1,0 +1,243 @@
+//! `run`: the daemon. It wires; everything else is elsewhere.
+//!
+//! A start, in this order: logs · the state directory and its lock · the CA · the manufacturers' roots · the database ·
+//! the fleet into memory · the listener · the administrative socket · `listen.addr` · readiness. A stop, the other way
+//! round, lets what is under way end.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rootbound_common::clock::{Clock, SystemClock};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, StateDirectory, StateError, StateLock, write_atomically};
+use crate::credential::files::{self, FileError};
+use crate::enrollment::{EndorsementRoots, RootsError};
+use crate::flows::{Parts, Verifier};
+use crate::http::admin::{AdminSocket, AdminSocketError};
+use crate::http::{Server, StartError};
+use crate::store::{SqliteStore, StoreError, StoreOpenError};
+use crate::telemetry::{self, TelemetryError};
+use crate::{jobs, store};
+
+/// Why the daemon does not run.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RunError {
+    /// Logs.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// The state directory.
+    #[error("[state] directory: {0}; `rootbound-verifier init` makes one")]
+    State(#[from] StateError),
+    /// The CA.
+    #[error("the CA: {0}; `rootbound-verifier init` makes one")]
+    Authority(#[from] FileError),
+    /// The manufacturers' roots.
+    #[error("[trust] ek_roots: {0}")]
+    Roots(#[from] RootsError),
+    /// The database.
+    #[error(transparent)]
+    OpenStore(#[from] StoreOpenError),
+    /// What is in it.
+    #[error("the database cannot be read: {0}")]
+    Store(#[from] StoreError),
+    /// The listener.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The administrative socket.
+    #[error(transparent)]
+    Admin(#[from] AdminSocketError),
+    /// The operating system.
+    #[error("{what}: {source}")]
+    System {
+        /// What it did not do.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file.
+    #[error("{}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl RunError {
+    /// The operator has to change something before another start can go better.
+    pub(super) const fn is_configuration(&self) -> bool {
+        match self {
+            Self::Telemetry(_) | Self::State(_) | Self::Authority(_) | Self::Roots(_) => true,
+            Self::Start(error) => !matches!(error, StartError::Listen { .. }),
+            Self::OpenStore(_)
+            | Self::Store(_)
+            | Self::Admin(_)
+            | Self::System { .. }
+            | Self::Write { .. } => false,
+        }
+    }
+}
+
+/// Runs until a signal says stop.
+pub(super) fn run(config: Config) -> Result<(), RunError> {
+    telemetry::install(&config.log)?;
+    raise_descriptor_limit();
+    // A second worker answers health checks while one is busy with a large appraisal.
+    let workers = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+        .map_err(|source| RunError::System { what: "cannot start threads", source })?;
+    runtime.block_on(serve(config))
+}
+
+/// One connection is one descriptor, and the usual soft limit is 1024. Where it cannot be raised, connections are
+/// refused when it is reached.
+fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+async fn serve(config: Config) -> Result<(), RunError> {
+    let mut stop = StopSignal::new()?;
+    let state = StateDirectory::open(&config.state.directory)?;
+    let lock = state.lock()?;
+    let store = Arc::new(SqliteStore::open(&state.database()).await?);
+    let outcome = serve_with(&config, &state, &lock, store.clone(), &mut stop).await;
+    store.close().await;
+    tracing::info!("stopped");
+    outcome
+}
+
+async fn serve_with(
+    config: &Config,
+    state: &StateDirectory,
+    lock: &StateLock,
+    store: Arc<dyn store::Store>,
+    stop: &mut StopSignal,
+) -> Result<(), RunError> {
+    let verifier = Arc::new(verifier(config, state, store).await?);
+    let server = Server::start(
+        Arc::clone(&verifier),
+        config.server.listen,
+        &config.tls_identity(),
+        config.limits.clone(),
+    )
+    .await?;
+    let listen = server.local_addr();
+    let admin = AdminSocket::start(Arc::clone(&verifier), state, lock, listen)?;
+    let stop_jobs = CancellationToken::new();
+    let jobs = tokio::spawn(jobs::run(Arc::clone(&verifier), config.retention.decisions, stop_jobs.clone()));
+    let path = state.listen_address();
+    write_atomically(&path, format!("{listen}\n").as_bytes())
+        .map_err(|source| RunError::Write { path: path.clone(), source })?;
+    tracing::info!(
+        %listen,
+        trust_domain = %verifier.trust_domain(),
+        nodes = verifier.fleet().len(),
+        version = env!("CARGO_PKG_VERSION"),
+        "ready"
+    );
+    notify(&[NotifyState::Ready]);
+
+    stop.wait().await;
+    tracing::info!("stopping");
+    notify(&[NotifyState::Stopping]);
+    let _ = std::fs::remove_file(&path);
+    admin.shutdown().await;
+    server.shutdown().await;
+    stop_jobs.cancel();
+    if let Err(error) = jobs.await {
+        tracing::error!(%error, "the jobs ended in a panic");
+    }
+    Ok(())
+}
+
+async fn verifier(
+    config: &Config,
+    state: &StateDirectory,
+    store: Arc<dyn store::Store>,
+) -> Result<Verifier, RunError> {
+    let clock = SystemClock;
+    let domain = config.trust.domain.clone();
+    let authority = files::load(&state.ca_certificate(), &state.ca_key(), domain.clone(), clock.now())?;
+    let roots = match &config.trust.ek_roots {
+        Some(folder) => {
+            let roots = EndorsementRoots::load(folder)?;
+            let (anchors, crls) = (roots.anchor_count(), roots.crl_count());
+            tracing::info!(
+                anchors,
+                intermediates = roots.intermediate_count(),
+                crls,
+                "manufacturers' CAs read"
+            );
+            roots
+        }
+        None => {
+            tracing::warn!(
+                "[trust] ek_roots is not set: only machines enrol whose EK the inventory lists with a waiver"
+            );
+            EndorsementRoots::none()
+        }
+    };
+    let parts = Parts {
+        store,
+        clock: Arc::new(clock),
+        trust_domain: domain,
+        roots,
+        revocation: config.trust.revocation,
+        authority,
+        limits: config.attestation.limits(),
+    };
+    Ok(Verifier::start(parts).await?)
+}
+
+/// Tells the service manager, where there is one.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "cannot notify the service manager");
+    }
+}
+
+/// SIGTERM and SIGINT; while they are awaited, the service manager's watchdog is told that the runtime turns.
+struct StopSignal {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl StopSignal {
+    fn new() -> Result<Self, RunError> {
+        let listen = |kind| {
+            signal(kind).map_err(|source| RunError::System { what: "cannot listen for signals", source })
+        };
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        // Twice per period, as sd_watchdog_enabled(3) advises; without a watchdog, once a day says nothing to nobody.
+        let period = sd_notify::watchdog_enabled();
+        let mut alive =
+            tokio::time::interval(period.map_or(Duration::from_secs(86_400), |period| period / 2));
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = alive.tick() => {
+                    if period.is_some() {
+                        notify(&[NotifyState::Watchdog]);
+                    }
+                }
+            }
+        }
+    }
+}
