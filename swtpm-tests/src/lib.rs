@@ -4,6 +4,7 @@
 //! - [`swtpm`]: TPMs that run: manufactured, booted, cut off and rolled back at will
 //! - [`corpus`]: evidence of real machines, where the environment names a folder of it
 //! - [`keys`]: short forms of what many tests ask of a TPM
+//! - [`world`]: a verifier, its clock and its machines, all in one process
 //! - [`software_tpm`]: TPM statements fabricated by keys in software, for load and for what no TPM would say
 #![forbid(unsafe_code)]
 
@@ -14,5 +15,6 @@ pub mod keys;
 pub mod openssl;
 pub mod software_tpm;
 pub mod swtpm;
+pub mod world;
 
 pub use swtpm::{Action, Interposer, Manufacturer, Snapshot, Swtpm, SwtpmBuilder};

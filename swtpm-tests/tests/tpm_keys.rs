@@ -3,6 +3,7 @@
 use std::fs;
 
 use rootbound_attester::tpm::{AkAlgorithm, AkBlob, CredentialKeyBlob, Quote, Tpm, TpmError};
+use rootbound_common::crypto::Digest;
 use rootbound_common::tpm::{Attested, HashAlgorithm, KeyParameters, PcrSelection, SignatureScheme};
 use rootbound_swtpm_tests::Swtpm;
 use rootbound_swtpm_tests::keys::{bank_pcrs, bound_key, sha256_pcrs, sign, signed_statement, verify_p256};
@@ -131,9 +132,12 @@ async fn keys_survive_as_bytes_and_only_on_their_tpm() {
 #[tokio::test]
 async fn hierarchy_with_a_password_is_reported_as_such() {
     let swtpm = Swtpm::manufacture();
-    swtpm.tool_ok("tpm2_changeauth", &["-c", "owner", "secret"]);
     let tpm = Tpm::spawn(swtpm.tcti()).unwrap();
+    swtpm.tool_ok("tpm2_changeauth", &["-c", "endorsement", "secret"]);
     let refused = tpm.create_ak(None).await;
+    assert!(matches!(refused, Err(TpmError::AuthorizationFailed { .. })), "{refused:?}");
+    swtpm.tool_ok("tpm2_changeauth", &["-c", "owner", "secret"]);
+    let refused = tpm.create_credential_key(&Digest::zero(HashAlgorithm::Sha256)).await;
     assert!(matches!(refused, Err(TpmError::AuthorizationFailed { .. })), "{refused:?}");
 }
 

@@ -117,6 +117,11 @@ impl Attester {
         self.journal.posture()
     }
 
+    /// Lets go of the challenge that waits for its interval, so that the next attempt attests at once, with a fresh one.
+    pub fn forget_challenge(&mut self) {
+        self.held = None;
+    }
+
     /// Attests once. Says how long to wait until the next time.
     pub async fn attest(&mut self) -> Result<Duration, AttestError> {
         let known = self.known().await?;

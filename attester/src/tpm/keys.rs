@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use rootbound_common::crypto::Digest;
-use rootbound_common::tpm::{Curve, Public};
+use rootbound_common::tpm::{Attributes, Curve, Public};
 use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::structures::{Private, Public as TssPublic};
 use tss_esapi::traits::{Marshall, UnMarshall};
@@ -34,12 +34,13 @@ pub(super) struct KeyRing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Saved {
     StorageRoot,
+    AkRoot,
     Endorsement(EkKind),
     Blob(Digest),
 }
 
 impl KeyRing {
-    /// Some kilobytes each. In use are the storage root, an EK, an AK and two credential keys at most (the old one
+    /// Some kilobytes each. In use are both roots, an EK, an AK and two credential keys at most (the old one
     /// serves until the new one is certified); past this, old ones are forgotten and loaded from blobs again.
     const MAX_SAVED: usize = 8;
 
@@ -74,7 +75,7 @@ impl KeyRing {
         Ok(object)
     }
 
-    /// Loads a key that was created under the storage root.
+    /// Loads a key under the parent that keys of its kind have.
     pub(super) fn load_blob<'d>(
         &mut self,
         device: &'d Device,
@@ -83,7 +84,8 @@ impl KeyRing {
         self.load(device, Saved::Blob(blob.fingerprint()), |ring| {
             let public = to_tss(blob.public().as_bytes())?;
             let private = Private::try_from(blob.private()).map_err(|error| stack("TPM2_Load", &error))?;
-            let parent = ring.storage_root(device)?;
+            let restricted = blob.public().attributes().has(Attributes::RESTRICTED);
+            let parent = if restricted { ring.ak_root(device)? } else { ring.storage_root(device)? };
             let loaded = device.run("TPM2_Load", PASSWORD, |context| {
                 context.load(parent.key(), private.clone(), public.clone())
             });
@@ -97,14 +99,33 @@ impl KeyRing {
         })
     }
 
-    /// The storage root key, derived from the owner seed: the same each time until the TPM is cleared.
+    /// The parent of credential keys: the storage root key, derived from the owner seed, the same each time until the TPM
+    /// is cleared. Other programs that read our key files derive the same.
     ///
     /// The persistent key 0x81000001, where there is one, is somebody else's: it may be of another template (Windows
     /// makes it RSA) or go away, and our blobs would go with it. Deriving costs a TPM up to half a second per boot.
     fn storage_root<'d>(&mut self, device: &'d Device) -> Result<Object<'d>, TpmError> {
-        self.load(device, Saved::StorageRoot, |_| {
+        self.root(device, Saved::StorageRoot, Hierarchy::Owner)
+    }
+
+    /// The parent of AKs: the same template in the endorsement hierarchy.
+    ///
+    /// For a key of another hierarchy a TPM adds a secret constant to resetCount, restartCount and firmwareVersion in
+    /// what it signs (Part 1, 36.7, so that they do not track a user). The verifier compares them across AKs, to notice
+    /// a rolled-back TPM that enrols again, and may only do so where they are the true ones.
+    fn ak_root<'d>(&mut self, device: &'d Device) -> Result<Object<'d>, TpmError> {
+        self.root(device, Saved::AkRoot, Hierarchy::Endorsement)
+    }
+
+    fn root<'d>(
+        &mut self,
+        device: &'d Device,
+        saved: Saved,
+        hierarchy: Hierarchy,
+    ) -> Result<Object<'d>, TpmError> {
+        self.load(device, saved, |_| {
             let template = template::storage_root(identity::has_curve(device, Curve::P256)?);
-            create_primary(device, Hierarchy::Owner, &template)
+            create_primary(device, hierarchy, &template)
         })
     }
 
@@ -119,7 +140,8 @@ impl KeyRing {
             None if identity::has_curve(device, Curve::P256)? => AkAlgorithm::EcdsaP256,
             None => AkAlgorithm::RsaSsa2048,
         };
-        let blob = self.create(device, &template::ak(algorithm))?;
+        let parent = self.ak_root(device)?;
+        let blob = create(device, &parent, &template::ak(algorithm))?;
         AkBlob::try_from(blob)
             .map_err(|_| TpmError::Inconsistent("TPM2_Create gives other attributes than asked for"))
     }
@@ -130,24 +152,25 @@ impl KeyRing {
         device: &Device,
         auth_policy: &[u8; 32],
     ) -> Result<CredentialKeyBlob, TpmError> {
-        let blob = self.create(device, &template::credential_key(auth_policy))?;
+        let parent = self.storage_root(device)?;
+        let blob = create(device, &parent, &template::credential_key(auth_policy))?;
         CredentialKeyBlob::try_from(blob)
             .map_err(|_| TpmError::Inconsistent("TPM2_Create gives other attributes than asked for"))
     }
+}
 
-    fn create(&mut self, device: &Device, template: &Template) -> Result<KeyBlob, TpmError> {
-        let public = to_tss(&template.to_bytes())?;
-        let parent = self.storage_root(device)?;
-        let created = device.run("TPM2_Create", PASSWORD, |context| {
-            context.create(parent.key(), public.clone(), None, None, None, None)
-        })?;
-        let public = from_tss(&created.out_public)?;
-        if !public.as_bytes().starts_with(template.prefix()) {
-            return Err(TpmError::Inconsistent("TPM2_Create gives another key than asked for"));
-        }
-        KeyBlob::from_parts(public.as_bytes(), created.out_private.value())
-            .map_err(|_| TpmError::Inconsistent("TPM2_Create gives no key"))
+/// Makes a key under a parent.
+fn create(device: &Device, parent: &Object<'_>, template: &Template) -> Result<KeyBlob, TpmError> {
+    let public = to_tss(&template.to_bytes())?;
+    let created = device.run("TPM2_Create", PASSWORD, |context| {
+        context.create(parent.key(), public.clone(), None, None, None, None)
+    })?;
+    let public = from_tss(&created.out_public)?;
+    if !public.as_bytes().starts_with(template.prefix()) {
+        return Err(TpmError::Inconsistent("TPM2_Create gives another key than asked for"));
     }
+    KeyBlob::from_parts(public.as_bytes(), created.out_private.value())
+        .map_err(|_| TpmError::Inconsistent("TPM2_Create gives no key"))
 }
 
 /// Derives a primary key; the hierarchy's password has to be empty.

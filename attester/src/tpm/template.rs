@@ -60,9 +60,8 @@ pub(super) fn storage_root(has_p256: bool) -> Template {
 
 /// An attestation key. tss-esapi's `create_ak` leaves noDA clear: three power cuts and the TPM is locked.
 ///
-/// Its parent is in the owner hierarchy, so that clearing the TPM ends it together with the counters that its statements
-/// carry. There the TPM adds to resetCount, restartCount and firmwareVersion a number of the AK's own (Part 3, 18.1):
-/// differences between statements of one AK hold, modulo 2^32; the values themselves say nothing.
+/// Its parent is in the endorsement hierarchy: of such a key the TPM states the true resetCount, restartCount and
+/// firmwareVersion. In others it adds a number of the AK's own (Part 3, 18.1), and they say nothing across AKs.
 pub(super) fn ak(algorithm: AkAlgorithm) -> Template {
     let attributes = BOUND
         .and(Attributes::USER_WITH_AUTH)

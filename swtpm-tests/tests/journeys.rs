@@ -1,0 +1,222 @@
+//! The road from end to end: real software TPMs, the real attester, the real verifier over TLS.
+
+use std::time::Duration;
+
+use rootbound_attester::client::RequestError;
+use rootbound_attester::renew::Rounds;
+use rootbound_attester::tpm::TpmError;
+use rootbound_common::id::NodeId;
+use rootbound_common::wire::v1::PostureStatus;
+use rootbound_swtpm_tests::world::{World, operator, refused};
+use rootbound_swtpm_tests::{Manufacturer, Swtpm};
+use rootbound_verifier::node::{AdmittedBy, Labels, Name, Standing};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+async fn world_and_tpm() -> (World, Swtpm) {
+    let swtpm = Swtpm::manufacture();
+    (World::new(&[swtpm.manufacturer()]).await, swtpm)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_enrols_is_admitted_attests_and_acts_until_it_drifts() {
+    let (world, swtpm) = world_and_tpm().await;
+    let mut machine = world.machine(swtpm);
+
+    machine.attester.attest().await.expect_err("not admitted yet");
+    let node = machine.node().await;
+    let record = world.verifier.store().node(node).await.unwrap().expect("enrolled");
+    assert_eq!(record.standing, Standing::Pending);
+    world.verifier.approve(node, &operator()).await.unwrap();
+
+    machine.attester.attest().await.unwrap();
+    assert_eq!(world.status(node), PostureStatus::Contraindicated, "no reference value yet");
+    assert!(world.deviations(node).iter().all(|code| code == "no_reference_value"));
+    assert!(machine.attester.credential().is_none());
+
+    world.capture(node).await;
+    assert_eq!(world.status(node), PostureStatus::Affirming, "appraised again without new evidence");
+    machine.attest_anew().await.unwrap();
+    let who = machine.whoami(&world).await.unwrap();
+    assert_eq!((who.node, who.posture.status), (node, PostureStatus::Affirming));
+    assert_eq!(who.spiffe_id.as_str(), format!("spiffe://test.example/node/{node}"));
+    let certificates = world.verifier.store().certificates(node, 10).await.unwrap();
+    assert_eq!(certificates[0].serial.to_string(), who.serial, "on record");
+
+    machine.swtpm.extend(4, b"another boot loader");
+    machine.attest_anew().await.unwrap();
+    assert_eq!(world.status(node), PostureStatus::Contraindicated);
+    assert_eq!(world.deviations(node), ["pcr_mismatch"]);
+    assert_eq!(world.last_decision(node).await, (false, "posture_contraindicated".to_owned()));
+
+    let signed = machine.whoami(&world).await;
+    let Err(error @ RequestError::Handshake { .. }) = signed else { panic!("the TPM signed: {signed:?}") };
+    assert!(matches!(error.tpm(), Some(TpmError::PolicyFailed { .. })), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drift_that_the_key_is_not_tied_to_is_refused_by_the_verifier_at_once() {
+    let (world, swtpm) = world_and_tpm().await;
+    let profile = world.verifier.store().profiles().await.unwrap().remove(0);
+    let mut body = profile.body().clone();
+    body.credential_policy.pcrs = body.credential_policy.pcrs.iter().filter(|pcr| pcr.get() != 14).collect();
+    world.verifier.put_profile(name("default"), body, &operator()).await.unwrap();
+    let mut machine = world.affirming(swtpm).await;
+    machine.whoami(&world).await.unwrap();
+
+    machine.swtpm.extend(14, b"a module that nobody knows");
+    machine.whoami(&world).await.expect("the key still signs, and nobody has seen the drift yet");
+    machine.attest_anew().await.unwrap();
+    assert_eq!(refused(machine.whoami(&world).await), "posture_contraindicated");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steady_state_is_one_request_with_the_challenge_of_the_last_answer() {
+    let (world, swtpm) = world_and_tpm().await;
+    let mut machine = world.affirming(swtpm).await;
+    let node = machine.node().await;
+    let count = || async { world.verifier.store().decisions(Some(node), 100).await.unwrap().len() };
+    let before = count().await;
+    for _ in 0..3 {
+        let wait = machine.attester.attest().await.unwrap();
+        assert_eq!(wait, MINUTE, "the profile's interval");
+    }
+    assert_eq!(count().await, before + 3, "one decision each, none refused");
+    assert_eq!(world.last_decision(node).await, (true, "affirming".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_turns_a_node_stale_and_evidence_brings_it_back() {
+    let (world, swtpm) = world_and_tpm().await;
+    let mut machine = world.affirming(swtpm).await;
+    let node = machine.node().await;
+    world.advance(3 * MINUTE + Duration::from_secs(30));
+    assert_eq!(world.status(node), PostureStatus::Stale);
+    assert_eq!(refused(machine.whoami(&world).await), "posture_stale");
+    let round = machine.attester.round().await;
+    round.expect("the challenge in hand has expired; a fresh one is asked for at once");
+    assert_eq!(world.status(node), PostureStatus::Affirming);
+    machine.whoami(&world).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reboot_power_cut_and_suspend_are_not_refused() {
+    let (world, swtpm) = world_and_tpm().await;
+    let mut machine = world.affirming(swtpm).await;
+    let node = machine.node().await;
+    for event in [Swtpm::reboot, Swtpm::power_cut, Swtpm::suspend_resume, Swtpm::reboot, Swtpm::power_cut] {
+        event(&mut machine.swtpm);
+        machine.attest_anew().await.unwrap();
+        assert_eq!(world.status(node), PostureStatus::Affirming);
+        machine.whoami(&world).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inventory_and_join_tokens_admit_and_give_labels() {
+    let manufacturer = Manufacturer::new();
+    let swtpm = Swtpm::manufacture_by(&manufacturer);
+    let world = World::new(&[&manufacturer]).await;
+    let mut labels = Labels::default();
+    labels.set(name("env"), Some(name("prod"))).unwrap();
+    let standing = |node: NodeId| {
+        let live = world.verifier.fleet().node(node).unwrap();
+        (live.standing, live.labels.clone())
+    };
+
+    let mut listed = world.machine(swtpm);
+    let node = listed.node().await;
+    world.verifier.add_inventory(node, false, labels.clone(), &operator()).await.unwrap();
+    listed.attester.attest().await.unwrap();
+    assert_eq!(standing(node), (Standing::Admitted { by: AdmittedBy::Inventory }, labels.clone()));
+
+    let hour = Duration::from_secs(3600);
+    let (token, record) =
+        world.verifier.create_join_token(None, labels.clone(), hour, &operator()).await.unwrap();
+    let mut bearer = world.machine_with_token(Swtpm::manufacture_by(&manufacturer), &token);
+    bearer.attester.attest().await.unwrap();
+    let node = bearer.node().await;
+    assert_eq!(standing(node), (Standing::Admitted { by: AdmittedBy::JoinToken }, labels.clone()));
+    let used = world.verifier.store().join_tokens().await.unwrap().remove(0);
+    assert_eq!((used.id, used.used.map(|(node, _)| node)), (record.id, Some(node)));
+
+    let mut second = world.machine_with_token(Swtpm::manufacture_by(&manufacturer), &token);
+    second.attester.attest().await.expect_err("a token is used once");
+    let node = second.node().await;
+    assert!(world.verifier.store().node(node).await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verifier_that_restarts_knows_everything_that_it_said() {
+    let (mut world, swtpm) = world_and_tpm().await;
+    let mut machine = world.affirming(swtpm).await;
+    let node = machine.node().await;
+    world.restart().await;
+    assert_eq!(world.status(node), PostureStatus::Affirming);
+    machine.restart(&world);
+    machine.attester.attest().await.unwrap();
+    machine.whoami(&world).await.expect("a credential of before the restart counts");
+    assert_eq!(
+        world.last_decision(node).await,
+        (true, "affirming".to_owned()),
+        "no new enrolment was needed"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retiring_ends_everything_at_once_and_approving_takes_back() {
+    let (world, swtpm) = world_and_tpm().await;
+    let mut machine = world.affirming(swtpm).await;
+    let node = machine.node().await;
+    world.verifier.retire(node, &operator()).await.unwrap();
+    assert_eq!(refused(machine.whoami(&world).await), "node_retired");
+    machine.attest_anew().await.expect_err("a retired node gets no challenge");
+    assert_eq!(world.last_decision(node).await, (true, "retired".to_owned()));
+    world.verifier.approve(node, &operator()).await.unwrap();
+    machine.attest_anew().await.unwrap();
+    machine.whoami(&world).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_references_and_labels_take_effect_without_new_evidence() {
+    let (world, swtpm) = world_and_tpm().await;
+    let machine = world.affirming(swtpm).await;
+    let node = machine.node().await;
+    world.verifier.remove_reference_set(&name("default"), &operator()).await.unwrap();
+    assert_eq!(world.status(node), PostureStatus::Contraindicated);
+    assert_eq!(refused(machine.whoami(&world).await), "posture_contraindicated");
+    world.capture(node).await;
+    assert_eq!(world.status(node), PostureStatus::Affirming);
+
+    let mut body = world.verifier.store().profiles().await.unwrap().remove(0).body().clone();
+    body.match_labels.set(name("env"), Some(name("prod"))).unwrap();
+    body.references = vec![name("prod")];
+    world.verifier.put_profile(name("prod"), body, &operator()).await.unwrap();
+    assert_eq!(world.status(node), PostureStatus::Affirming, "the node has not that label");
+    let label = vec![(name("env"), Some(name("prod")))];
+    world.verifier.label(node, label, &operator()).await.unwrap();
+    assert_eq!(world.status(node), PostureStatus::Contraindicated);
+    world.verifier.label(node, vec![(name("env"), None)], &operator()).await.unwrap();
+    assert_eq!(world.status(node), PostureStatus::Affirming);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counters_are_the_tpms_own_whatever_the_attestation_key() {
+    let (world, swtpm) = world_and_tpm().await;
+    let mut machine = world.affirming(swtpm).await;
+    let node = machine.node().await;
+    let last = |record: rootbound_verifier::node::NodeRecord| record.last_seen.unwrap();
+    let before = last(world.verifier.store().node(node).await.unwrap().unwrap());
+    std::fs::remove_dir_all(machine.dir().join("state")).unwrap();
+    machine.restart(&world);
+    machine.attester.attest().await.expect("another AK, the same TPM");
+    let after = last(world.verifier.store().node(node).await.unwrap().unwrap());
+    assert_ne!(before.qualified_signer, after.qualified_signer, "another AK");
+    assert_eq!(before.clock.reset_count, after.clock.reset_count);
+    assert_eq!(before.firmware_version, after.firmware_version);
+    assert!(after.clock.clock >= before.clock.clock);
+}
