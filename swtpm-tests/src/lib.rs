@@ -2,6 +2,7 @@
 //! being for tests, it may panic, and says why.
 //!
 //! - [`swtpm`]: TPMs that run: manufactured, booted, cut off and rolled back at will
+//! - [`challenges`]: challenges by the hundred, minted and spent
 //! - [`corpus`]: evidence of real machines, where the environment names a folder of it
 //! - [`keys`]: short forms of what many tests ask of a TPM
 //! - [`world`]: a verifier, its clock and its machines, all in one process
@@ -9,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod certificate_request;
+pub mod challenges;
 pub mod corpus;
 pub mod exchange;
 pub mod keys;

@@ -30,12 +30,14 @@ const POLICY_SECRET_ENDORSEMENT: [u8; 32] = [
 
 enum Pair {
     P256(SecretKey),
-    Rsa { oaep: OaepPrivateDecryptingKey, modulus: Vec<u8> },
+    Rsa { oaep: OaepPrivateDecryptingKey },
 }
 
 /// An EK by a low-range template of the TCG EK Credential Profile (B.3.3 RSA-2048, B.3.4 P-256).
 pub struct EndorsementKey {
     pair: Pair,
+    /// TPMT_PUBLIC, which every statement's qualified signer goes back to.
+    public_area: Vec<u8>,
 }
 
 impl EndorsementKey {
@@ -43,7 +45,10 @@ impl EndorsementKey {
     #[must_use]
     pub fn p256() -> Self {
         let secret = SecretKey::generate_from_rng(&mut rootbound_common::random::system());
-        Self { pair: Pair::P256(secret) }
+        let point = secret.public_key().to_sec1_point(false);
+        let (x, y) = point.as_bytes().get(1..).expect("a point").split_at(Curve::P256.size());
+        let public_area = Self::template().ecc_public_area(Curve::P256, x, y);
+        Self { pair: Pair::P256(secret), public_area }
     }
 
     /// A new RSA-2048 EK.
@@ -52,9 +57,9 @@ impl EndorsementKey {
         let key = PrivateDecryptingKey::generate(KeySize::Rsa2048).expect("an RSA key");
         let pkcs8 = key.as_der().expect("PKCS#8");
         let pair = RsaKeyPair::from_pkcs8(pkcs8.as_ref()).expect("the same key");
-        let modulus = modulus(pair.public_key().as_ref());
+        let public_area = Self::template().rsa_public_area(&modulus(pair.public_key().as_ref()));
         let oaep = OaepPrivateDecryptingKey::new(key).expect("an OAEP key");
-        Self { pair: Pair::Rsa { oaep, modulus } }
+        Self { pair: Pair::Rsa { oaep }, public_area }
     }
 
     /// The template, which both kinds share.
@@ -77,14 +82,7 @@ impl EndorsementKey {
     /// TPMT_PUBLIC.
     #[must_use]
     pub fn public_area(&self) -> Vec<u8> {
-        match &self.pair {
-            Pair::P256(secret) => {
-                let point = secret.public_key().to_sec1_point(false);
-                let (x, y) = point.as_bytes().get(1..).expect("a point").split_at(Curve::P256.size());
-                Self::template().ecc_public_area(Curve::P256, x, y)
-            }
-            Pair::Rsa { modulus, .. } => Self::template().rsa_public_area(modulus),
-        }
+        self.public_area.clone()
     }
 
     /// The public area, parsed.
@@ -135,7 +133,7 @@ impl EndorsementKey {
 
     fn seed(&self, encrypted_secret: &[u8]) -> Option<Vec<u8>> {
         match &self.pair {
-            Pair::Rsa { oaep, .. } => {
+            Pair::Rsa { oaep } => {
                 let mut out = vec![0; oaep.min_output_size()];
                 let label = b"IDENTITY\0";
                 let seed =
