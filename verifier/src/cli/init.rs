@@ -148,12 +148,12 @@ impl Init {
         self.check_config(&config, &state_path)?;
 
         let state = StateDirectory::create(&state_path)?;
-        let _lock = state.lock()?;
         if state.trust_bundle().exists() && config.exists() {
             let all =
                 [config, state.ca_certificate(), state.ca_key(), state.database(), state.trust_bundle()];
             return Err(InitError::AlreadyDone(all.into_iter().filter(|path| path.exists()).collect()));
         }
+        let _lock = state.lock()?;
         let authority = self.authority(&state)?;
         prepare_database(&state)?;
         write(&state.trust_bundle(), &authority.trust_bundle_pem())?;

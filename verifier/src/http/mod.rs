@@ -37,8 +37,6 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::MethodRouter;
 use http::Method;
-use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
 
 pub use limits::{Limits, Rate};
 pub use server::{Server, StartError};
@@ -46,6 +44,7 @@ pub use tls::{ServingNames, TlsIdentity, TlsIdentityError};
 
 use crate::flows::Verifier;
 use problem::{EdgeRefusal, Refusal};
+use story::Stories;
 use throttle::{RateClass, Throttle};
 
 /// What handlers need.
@@ -54,10 +53,7 @@ struct Edge {
     verifier: Arc<Verifier>,
     limits: Arc<Limits>,
     throttle: Arc<Throttle>,
-    /// Places for requests under way.
-    places: Arc<Semaphore>,
-    /// Requests under way, also those whose caller has gone.
-    stories: TaskTracker,
+    stories: Stories,
 }
 
 /// A method of a path. There is one constant of this type per endpoint, all of them in [`ENDPOINTS`].
@@ -82,13 +78,11 @@ const ENDPOINTS: [Endpoint; 8] = [
 
 impl Edge {
     fn new(verifier: Arc<Verifier>, limits: Limits) -> Self {
-        let places = usize::try_from(limits.max_requests.get()).unwrap_or(Semaphore::MAX_PERMITS);
         Self {
             verifier,
             throttle: Arc::new(Throttle::new(&limits)),
-            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
+            stories: Stories::new(limits.max_requests, limits.request_timeout),
             limits: Arc::new(limits),
-            stories: TaskTracker::new(),
         }
     }
 
@@ -96,7 +90,7 @@ impl Edge {
         let mut router = Router::new();
         for Endpoint { method: _, path, rate, handler } in ENDPOINTS {
             let handler = handler()
-                .layer(from_fn_with_state(self.clone(), story::carry_through))
+                .layer(from_fn_with_state(self.stories.clone(), story::carry_through))
                 .layer(from_fn_with_state((self.clone(), rate), story::throttle));
             router = router.route(path, handler);
         }

@@ -70,3 +70,33 @@ static JSON: LazyLock<String> = LazyLock::new(|| Document::openapi().to_json().u
 pub(super) async fn openapi() -> Response {
     ([(CONTENT_TYPE, "application/json")], JSON.as_str()).into_response()
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    use crate::http::ENDPOINTS;
+
+    pub(in crate::http) fn document() -> serde_json::Value {
+        serde_json::from_str(&JSON).unwrap()
+    }
+
+    #[test]
+    fn document_and_router_have_the_same_endpoints() {
+        let document = document();
+        assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+        let documented: BTreeSet<_> = document["paths"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .flat_map(|(path, methods)| {
+                let methods = methods.as_object().unwrap().keys();
+                methods.map(move |method| format!("{} {path}", method.to_uppercase()))
+            })
+            .collect();
+        let routed: BTreeSet<_> = ENDPOINTS.iter().map(|endpoint| format!("{endpoint:?}")).collect();
+        assert_eq!(documented, routed);
+        assert_eq!(routed.len(), ENDPOINTS.len(), "no endpoint stands twice");
+    }
+}

@@ -301,3 +301,102 @@ impl From<OperateError> for Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rootbound_common::clock::Timestamp;
+    use rootbound_common::id::NodeId;
+
+    use crate::challenge::ChallengeError;
+    use crate::enrollment::{ActivationError, EndorsementError};
+    use crate::reference::{ProfileError, ReferenceError};
+
+    fn of(refusal: impl Into<Refusal>) -> (u16, String, Option<u64>) {
+        let refusal = refusal.into();
+        let (problem, wait) = (refusal.problem(), refusal.retry_after.map(|wait| wait.as_secs()));
+        assert_eq!(problem.kind, format!("urn:rootbound:problem:{}", problem.code));
+        assert!(!problem.detail.is_empty() && !problem.title.is_empty());
+        (problem.status, problem.code, wait)
+    }
+
+    fn expect(refusal: impl Into<Refusal>, status: u16, code: &str, wait: Option<u64>) {
+        assert_eq!(of(refusal), (status, code.to_owned(), wait));
+    }
+
+    #[test]
+    fn refusals_of_the_edge_have_a_status_and_a_code() {
+        use EdgeRefusal as E;
+        let retry_after = Duration::from_secs(7);
+        expect(E::UnknownRoute, 404, "unknown_route", None);
+        expect(E::Method, 405, "method_not_allowed", None);
+        expect(E::ContentType, 415, "content_type", None);
+        expect(E::ContentEncoding, 415, "content_encoding", None);
+        expect(E::BodyTooLarge { limit: 1 }, 413, "body_too_large", None);
+        expect(E::BodyTooSlow, 408, "body_too_slow", None);
+        expect(E::BodyIncomplete, 400, "body_incomplete", None);
+        expect(E::MalformedBody { reason: "x".to_owned() }, 400, "body_malformed", None);
+        expect(E::RateLimited { retry_after }, 429, "rate_limited", Some(7));
+        expect(E::Overloaded, 503, "overloaded", Some(1));
+        expect(E::TimedOut, 503, "timed_out", Some(5));
+        expect(E::NotReady { why: "x".to_owned() }, 503, "not_ready", Some(5));
+        expect(E::NotTheOwner, 403, "not_the_owner", None);
+        expect(E::Internal, 500, "internal", None);
+    }
+
+    #[test]
+    fn refusals_of_the_stories_have_a_status_and_a_code() {
+        let enroll = |refusal| EnrollError::Refused(refusal);
+        expect(enroll(EnrollRefusal::NoSuchEnrollment), 409, "enrollment_unknown", None);
+        expect(enroll(EnrollRefusal::TooManyPending), 503, "too_many_enrollments", Some(60));
+        expect(enroll(EnrollRefusal::JoinToken), 403, "join_token_refused", None);
+        expect(enroll(EnrollRefusal::Retired), 403, "node_retired", None);
+        let wrong = EnrollRefusal::Activation(ActivationError::WrongSecret);
+        expect(enroll(wrong), 403, "activation_secret_wrong", None);
+        let bare = EndorsementError::NoCertificate;
+        expect(enroll(EnrollRefusal::Endorsement(bare.clone())), 403, bare.code(), None);
+
+        let attest = |refusal| AttestError::Refused(refusal);
+        expect(attest(AttestRefusal::ChallengeSpent), 409, "challenge_spent", None);
+        expect(attest(AttestRefusal::NodeChanged), 409, "node_changed", None);
+        expect(attest(AttestRefusal::OtherCaller), 403, "caller_is_other_node", None);
+        expect(attest(ChallengeError::NotOurs.into()), 403, "challenge_invalid", None);
+
+        expect(AdmissionError::NoCertificate, 401, "certificate_required", None);
+        expect(AdmissionError::PostureStale(Timestamp::from_millis(0)), 403, "posture_stale", None);
+        expect(PresentedError::Authority, 403, "svid_is_ca", None);
+
+        let node = NodeId::from_bytes([0; 32]);
+        expect(OperateError::UnknownNode(node), 404, "unknown_node", None);
+        expect(OperateError::Already(node), 409, "nothing_to_do", None);
+        expect(OperateError::NoEvidence(node), 409, "no_evidence", None);
+        expect(OperateError::TooManyLabels, 403, "too_many_labels", None);
+        expect(OperateError::Reference(ReferenceError::Empty), 403, "reference_refused", None);
+        expect(OperateError::Profile(ProfileError::NoPcrs), 403, "profile_refused", None);
+        expect(OperateError::JoinTokenLifetime, 403, "join_token_lifetime", None);
+    }
+
+    #[test]
+    fn what_the_store_could_not_do_is_not_told_to_strangers() {
+        let database = || StoreError::Database("disk secret".into());
+        expect(database(), 503, "store_unavailable", Some(5));
+        expect(AttestError::Store(database()), 503, "store_unavailable", Some(5));
+        expect(EnrollError::Store(database()), 503, "store_unavailable", Some(5));
+        let (what, id, why) = ("node", "secret".to_owned(), "secret".to_owned());
+        let refusal = Refusal::from(StoreError::Inconsistent { what, id, why });
+        assert_eq!(refusal.problem().code, "internal");
+        for refusal in [refusal, database().into()] {
+            assert!(!serde_json::to_string(&refusal.problem()).unwrap().contains("secret"));
+        }
+    }
+
+    #[test]
+    fn retry_after_is_rounded_up() {
+        let wait = |retry_after| {
+            let refusal = Refusal::from(EdgeRefusal::RateLimited { retry_after });
+            refusal.into_response().headers()[RETRY_AFTER].to_str().unwrap().to_owned()
+        };
+        assert_eq!(wait(Duration::ZERO), "1");
+        assert_eq!(wait(Duration::from_millis(1001)), "2");
+    }
+}

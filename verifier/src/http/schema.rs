@@ -275,3 +275,175 @@ pub(super) struct Problem {
     /// Stable, for machines.
     code: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use rootbound_common::wire::v1 as wire;
+    use serde_json::{Value, json};
+
+    use super::super::openapi::tests::document;
+
+    /// Why a value is not as a schema says, for the part of JSON Schema that the document uses. An object must have
+    /// *every* property that is described, unless it is `sparse`.
+    fn fault(document: &Value, schema: &Value, value: &Value, sparse: bool) -> Option<String> {
+        if let Some(reference) = schema["$ref"].as_str() {
+            let schema = document.pointer(reference.strip_prefix('#')?)?;
+            return fault(document, schema, value, sparse);
+        }
+        if let Some(variants) = schema["oneOf"].as_array() {
+            let fitting = variants.iter().filter(|schema| fault(document, schema, value, sparse).is_none());
+            return (fitting.count() != 1).then(|| format!("{value}: not exactly one of {variants:?}"));
+        }
+        if let Some(values) = schema["enum"].as_array() {
+            return (!values.contains(value)).then(|| format!("{value}: none of {values:?}"));
+        }
+        let kind = match value {
+            Value::Null => "null",
+            Value::Bool(_) => "boolean",
+            Value::Number(_) => "integer",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+        };
+        if schema["type"] != kind
+            && !schema["type"].as_array().is_some_and(|kinds| kinds.contains(&json!(kind)))
+        {
+            return Some(format!("{value}: of type {kind}, must be {}", schema["type"]));
+        }
+        if let Some(items) = value.as_array() {
+            return items.iter().find_map(|item| fault(document, &schema["items"], item, sparse));
+        }
+        let fields = value.as_object()?;
+        let no_properties = serde_json::Map::new();
+        let properties = schema["properties"].as_object().unwrap_or(&no_properties);
+        let required = schema["required"].as_array().cloned().unwrap_or_default();
+        let missing = properties
+            .keys()
+            .find(|name| !fields.contains_key(*name) && (!sparse || required.contains(&json!(name))));
+        if let Some(name) = missing {
+            return Some(format!("{value}: lacks `{name}`"));
+        }
+        fields.iter().find_map(|(name, field)| {
+            let schema = properties.get(name).or_else(|| schema.get("additionalProperties"));
+            match schema.filter(|schema| schema.is_object()) {
+                Some(schema) => fault(document, schema, field, sparse),
+                None => Some(format!("`{name}` is not described")),
+            }
+        })
+    }
+
+    /// A message that has everything, and one that has as little as may be.
+    fn described<T: serde::Serialize + serde::de::DeserializeOwned>(name: &str, full: &Value, least: &Value) {
+        let document = document();
+        let schema = json!({ "$ref": format!("#/components/schemas/{name}") });
+        for (message, sparse) in [(full, false), (least, true)] {
+            // What is compared is what serde makes of the message, not what stands here.
+            let read: T =
+                serde_json::from_value(message.clone()).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let written = serde_json::to_value(&read).unwrap();
+            assert_eq!(&written, message, "{name}");
+            assert_eq!(fault(&document, &schema, &written, sparse), None, "{name}");
+        }
+        let closed = document["components"]["schemas"][name]["additionalProperties"] == json!(false);
+        let mut more = full.clone();
+        more["more"] = json!(1);
+        assert_eq!(closed, serde_json::from_value::<T>(more).is_err(), "{name}: unknown fields");
+        for field in least.as_object().unwrap().keys() {
+            let mut less = least.clone();
+            less.as_object_mut().unwrap().remove(field);
+            if serde_json::from_value::<T>(less.clone()).is_err() {
+                assert!(fault(&document, &schema, &less, true).is_some(), "{name}: `{field}` is required");
+            }
+        }
+    }
+
+    fn challenge() -> Value {
+        json!({
+            "token": "AAAA", "nonce": "A".repeat(43), "selection": [{ "bank": "sha256", "pcrs": [0, 7] }],
+            "credential_policy": { "bank": "sha256", "pcrs": [7] }, "attest_in": 0, "expires_in": 30
+        })
+    }
+
+    fn posture() -> Value {
+        let hex = "ab".repeat(32);
+        json!({
+            "status": "contraindicated", "evidence_at": 1, "profile": "p@1", "references": ["r@1"],
+            "deviations": [{
+                "code": "pcr_mismatch", "detail": "d", "bank": "sha384", "pcr": 7, "observed": hex, "accepted": [hex]
+            }]
+        })
+    }
+
+    #[test]
+    fn requests_are_as_serde_reads_them() {
+        let node = "ab".repeat(32);
+        described::<wire::EnrollRequest>(
+            "EnrollRequest",
+            &json!({ "ek_public": "AAAA", "ek_certificates": ["AAAA"], "ak_public": "AAAA", "join_token": "t" }),
+            &json!({ "ek_public": "", "ek_certificates": [], "ak_public": "" }),
+        );
+        let activate = json!({ "enrollment": "AAAA", "secret": "AAAA" });
+        described::<wire::ActivateRequest>("ActivateRequest", &activate, &activate);
+        let challenge = json!({ "node": node });
+        described::<wire::ChallengeRequest>("ChallengeRequest", &challenge, &challenge);
+        described::<wire::EvidenceRequest>(
+            "EvidenceRequest",
+            &json!({
+                "challenge": "AAAA", "quote": "AAAA", "signature": "AAAA",
+                "pcrs": { "sha256": { "7": node } }, "certificate_request": "AAAA"
+            }),
+            &json!({ "challenge": "", "quote": "", "signature": "", "pcrs": {} }),
+        );
+    }
+
+    #[test]
+    fn responses_are_as_serde_writes_them() {
+        let node = "ab".repeat(32);
+        let enrolled = json!({
+            "enrollment": "AAAA", "credential_blob": "AAAA", "encrypted_secret": "AAAA", "expires_in": 60
+        });
+        described::<wire::EnrollResponse>("EnrollResponse", &enrolled, &enrolled);
+        let spiffe_id = format!("spiffe://example.org/node/{node}");
+        described::<wire::ActivateResponse>(
+            "ActivateResponse",
+            &json!({ "node": node, "spiffe_id": spiffe_id, "admission": "admitted", "challenge": challenge() }),
+            &json!({ "node": node, "spiffe_id": spiffe_id, "admission": "pending" }),
+        );
+        described::<wire::Challenge>("Challenge", &challenge(), &challenge());
+        let issued = json!({
+            "outcome": "issued", "certificate_chain": "PEM", "trust_bundle": "PEM", "not_after": 2, "renew_at": 1
+        });
+        let refused = json!({ "outcome": "refused", "code": "c", "detail": "d" });
+        for credential in [&issued, &refused] {
+            described::<wire::EvidenceResponse>(
+                "EvidenceResponse",
+                &json!({ "posture": posture(), "credential": credential, "next": challenge() }),
+                &json!({ "posture": posture(), "next": challenge() }),
+            );
+        }
+        described::<wire::PostureReport>(
+            "PostureReport",
+            &posture(),
+            &json!({ "status": "unknown", "references": [], "deviations": [] }),
+        );
+        let whoami = json!({
+            "node": node, "spiffe_id": spiffe_id, "serial": "ab".repeat(16), "not_after": 1,
+            "labels": { "env": "prod" }, "posture": posture()
+        });
+        described::<wire::WhoamiResponse>("WhoamiResponse", &whoami, &whoami);
+        let problem = json!({ "type": "t", "title": "t", "status": 403, "detail": "d", "code": "c" });
+        described::<wire::Problem>("Problem", &problem, &problem);
+    }
+
+    #[test]
+    fn words_are_those_of_the_wire() {
+        let schemas = &document()["components"]["schemas"];
+        let words = |name: &str| schemas[name]["enum"].as_array().unwrap().clone();
+        let written = |value: Value| value.as_array().unwrap().clone();
+        use wire::PostureStatus::{Affirming, Contraindicated, Stale, Unknown, Warning};
+        let postures = json!([Affirming, Warning, Contraindicated, Stale, Unknown]);
+        assert_eq!(words("PostureStatus"), written(postures));
+        assert_eq!(words("Admission"), written(json!([wire::Admission::Admitted, wire::Admission::Pending])));
+        assert_eq!(words("HashAlgorithm"), written(json!(rootbound_common::tpm::HashAlgorithm::ALL)));
+    }
+}

@@ -16,6 +16,7 @@ use super::Edge;
 use super::connection::{self, Shared};
 use super::limits::{LimitOutOfBounds, Limits};
 use super::slots::Slots;
+use super::story::Stories;
 use super::throttle::Throttle;
 use super::tls::{self, TlsIdentity, TlsIdentityError};
 use crate::flows::Verifier;
@@ -47,7 +48,7 @@ pub struct Server {
     stop: CancellationToken,
     accepting: JoinHandle<()>,
     connections: TaskTracker,
-    stories: TaskTracker,
+    stories: Stories,
     drain: Duration,
 }
 
@@ -95,10 +96,9 @@ impl Server {
         // The listener is closed when this returns.
         let _ = (&mut self.accepting).await;
         self.connections.close();
-        self.stories.close();
         let ended = async {
             self.connections.wait().await;
-            self.stories.wait().await;
+            self.stories.end().await;
         };
         if tokio::time::timeout(self.drain, ended).await.is_err() {
             tracing::warn!("stopping with requests under way");
