@@ -129,3 +129,64 @@ fn tell(report: &PostureReport) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rootbound_common::wire::v1::PostureStatus;
+
+    use super::*;
+    use crate::keep::tests::keep_in;
+    use crate::tpm::TpmError;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn report(status: PostureStatus) -> PostureReport {
+        PostureReport { status, evidence_at: None, profile: None, references: vec![], deviations: vec![] }
+    }
+
+    #[test]
+    fn failure_is_told_once_until_its_reason_changes() {
+        let root = tempfile::tempdir().unwrap();
+        let keep = keep_in(root.path());
+        let mut journal = Journal::default();
+        let stopped = AttestError::Tpm(TpmError::Stopped);
+        let overloaded = AttestError::Tpm(TpmError::Overloaded);
+        for (error, now, told_at) in
+            [(&stopped, 1, 1), (&stopped, 2, 1), (&overloaded, 3, 3), (&stopped, 4, 4)]
+        {
+            journal.failed(error, at(now), &keep);
+            assert_eq!(keep.status().unwrap().at, at(told_at));
+        }
+        assert!(matches!(keep.status().unwrap().last, Outcome::CannotAttest { .. }));
+    }
+
+    #[test]
+    fn posture_and_refusal_outlive_failures_and_restarts() {
+        let root = tempfile::tempdir().unwrap();
+        let keep = keep_in(root.path());
+        let mut journal = Journal::default();
+        let refused = CredentialOutcome::Refused {
+            code: "posture_contraindicated".to_owned(),
+            detail: "PCR 4".to_owned(),
+        };
+        journal.attested(report(PostureStatus::Contraindicated), Some(&refused), at(1), &keep);
+        let mut journal = Journal::resume(&keep);
+        assert_eq!((journal.posture(), journal.last()), (Some(PostureStatus::Contraindicated), None));
+        journal.failed(&AttestError::Tpm(TpmError::Stopped), at(2), &keep);
+        let status = keep.status().unwrap();
+        assert_eq!(status.posture.unwrap().at, at(1));
+        assert_eq!(status.credential_refused.unwrap().code, "posture_contraindicated");
+
+        let issued = CredentialOutcome::Issued {
+            certificate_chain: String::new(),
+            trust_bundle: String::new(),
+            not_after: at(9),
+            renew_at: at(8),
+        };
+        journal.attested(report(PostureStatus::Affirming), Some(&issued), at(3), &keep);
+        let status = keep.status().unwrap();
+        assert_eq!((status.last, status.credential_refused), (Outcome::Attested, None));
+    }
+}

@@ -142,3 +142,64 @@ pub fn chain(error: &dyn Error) -> String {
     }
     words
 }
+
+#[cfg(test)]
+mod tests {
+    use rootbound_common::wire::v1::Problem;
+
+    use super::*;
+
+    fn refused(code: &str) -> RequestError {
+        let problem = Problem {
+            kind: String::new(),
+            title: String::new(),
+            status: 403,
+            detail: "no".to_owned(),
+            code: code.to_owned(),
+        };
+        RequestError::Refused(Refusal::of_problem(&problem, 403, Some(Duration::from_secs(7))))
+    }
+
+    #[test]
+    fn what_cannot_be_done_what_is_refused_and_who_is_away_are_told_apart() {
+        let io = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let away = RequestError::Connect { url: "https://verifier".to_owned(), source: io() };
+        for (error, expected) in [
+            (AttestError::Tpm(TpmError::Overloaded), "cannot_attest"),
+            (AttestError::Enroll(EnrollError::Tpm(TpmError::Stopped)), "cannot_attest"),
+            (AttestError::Evidence(EvidenceError::Tpm(TpmError::Stopped)), "cannot_attest"),
+            (AttestError::Evidence(EvidenceError::NothingSelected), "failed"),
+            (AttestError::Request(refused("node_retired")), "refused"),
+            (AttestError::Enroll(EnrollError::Request(refused("join_token_refused"))), "refused"),
+            (AttestError::Request(away), "unreachable"),
+            (AttestError::Request(RequestError::Status { status: 503, retry_after: None }), "unreachable"),
+            (AttestError::TooLong, "failed"),
+        ] {
+            let json = serde_json::to_value(error.outcome()).unwrap();
+            assert_eq!(json["outcome"], expected, "{error}");
+        }
+    }
+
+    #[test]
+    fn failures_have_their_remedies() {
+        for (error, action) in [
+            (AttestError::Tpm(TpmError::Overloaded), Action::Wait),
+            (AttestError::Request(refused("unknown_node")), Action::Enroll),
+            (AttestError::Request(refused("challenge_expired")), Action::NewChallenge),
+            (AttestError::Request(refused("admission_pending")), Action::Wait),
+            (AttestError::Request(RequestError::TooLarge), Action::Wait),
+        ] {
+            assert_eq!(error.action(), action, "{error}");
+        }
+        let refused = AttestError::Request(refused("rate_limited"));
+        assert_eq!(refused.retry_after(), Some(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn causes_are_said_once() {
+        let source = std::io::Error::other("the cause");
+        let error = RequestError::Lookup { host: "verifier".to_owned(), source };
+        assert_eq!(chain(&error), "cannot find the address of verifier: the cause");
+        assert_eq!(chain(&AttestError::Request(error)), "cannot find the address of verifier: the cause");
+    }
+}

@@ -240,3 +240,49 @@ fn print(text: &str) {
 fn tell(failure: &Failure) {
     eprintln!("rootbound-attester: {failure}");
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use rootbound_common::wire::v1::Problem;
+
+    use super::*;
+    use crate::client::Refusal;
+
+    #[test]
+    fn command_line_is_consistent_and_says_its_exit_codes() {
+        Arguments::command().debug_assert();
+        let help = Arguments::command().render_long_help().to_string();
+        for code in ["0  done", "1  failed", "2  wrong usage", "3  cannot attest", "4  refused"] {
+            assert!(help.contains(code), "{help}");
+        }
+    }
+
+    #[test]
+    fn failures_have_the_exit_codes_that_the_help_promises() {
+        let problem = Problem {
+            kind: String::new(),
+            title: String::new(),
+            status: 403,
+            detail: "retired".to_owned(),
+            code: "node_retired".to_owned(),
+        };
+        let refused = RequestError::Refused(Refusal::of_problem(&problem, 403, None));
+        let tpm = TpmError::Stopped;
+        let policy = rustls::Error::Other(rustls::OtherError(std::sync::Arc::new(TpmError::Overloaded)));
+        let handshake = RequestError::Handshake {
+            url: String::new(),
+            source: std::io::Error::new(std::io::ErrorKind::InvalidData, policy),
+        };
+        let config = ConfigError::TooLarge { path: PathBuf::new(), limit: 1 };
+        for (failure, code) in [
+            (Failure::from(RequestError::TooLarge), 1),
+            (Failure::from(config), 2),
+            (Failure::from(tpm), 3),
+            (Failure::from(handshake), 3),
+            (Failure::from(refused), 4),
+        ] {
+            assert_eq!(failure.code(), code, "{failure}");
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
@@ -119,9 +119,6 @@ pub enum RequestError {
         /// How long to wait at least, where the answer says so.
         retry_after: Option<Duration>,
     },
-    /// The request cannot be made.
-    #[error("the request cannot be made")]
-    Request(#[source] http::Error),
     /// The verifier says no.
     #[error(transparent)]
     Refused(Refusal),
@@ -186,8 +183,7 @@ where
         .map_err(RequestError::Http)?;
     // The connection ends with this request, also where this future is dropped.
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
-    let request = request(url, question).map_err(RequestError::Request)?;
-    let response = timeout_at(deadline, sender.send_request(request))
+    let response = timeout_at(deadline, sender.send_request(request(url, question)))
         .await
         .map_err(|_| RequestError::Timeout { stage: Stage::Answer })?
         .map_err(RequestError::Http)?;
@@ -216,18 +212,21 @@ async fn reach(url: &VerifierUrl) -> Result<TcpStream, RequestError> {
     Err(RequestError::Connect { url: url.to_string(), source: last })
 }
 
-fn request(url: &VerifierUrl, question: Question) -> Result<Request<Full<Bytes>>, http::Error> {
-    let request = Request::builder()
-        .method(question.method)
-        .uri(question.path)
-        .header(HOST, url.authority())
-        .header(USER_AGENT, concat!("rootbound-attester/", env!("CARGO_PKG_VERSION")))
-        .header(ACCEPT, "application/json, application/problem+json")
-        .header(CONNECTION, "close");
-    match question.body {
-        Some(body) => request.header(CONTENT_TYPE, "application/json").body(Full::from(body)),
-        None => request.body(Full::default()),
+fn request(url: &VerifierUrl, question: Question) -> Request<Full<Bytes>> {
+    const AGENT: &str = concat!("rootbound-attester/", env!("CARGO_PKG_VERSION"));
+    let has_body = question.body.is_some();
+    let mut request = Request::new(question.body.map_or_else(Full::default, Full::from));
+    *request.method_mut() = question.method;
+    *request.uri_mut() = Uri::from_static(question.path);
+    let headers = request.headers_mut();
+    headers.insert(HOST, url.host_header());
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json, application/problem+json"));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    if has_body {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
+    request
 }
 
 async fn read(response: Response<Incoming>) -> Result<Bytes, RequestError> {

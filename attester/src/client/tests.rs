@@ -320,3 +320,57 @@ async fn silence_ends_with_the_deadline_and_says_where() {
     }
     assert_eq!(start.elapsed().as_secs(), 45);
 }
+
+/// A TPM that is never asked, and a credential whose key is `key`.
+fn credential(key: &SigningKey, certificate_chain: String) -> crate::keep::Credential {
+    use rootbound_common::blob::Blob;
+    use rootbound_common::clock::Timestamp;
+    use rootbound_common::tpm::{HashAlgorithm, PcrSet, put_sized};
+    // TPMT_PUBLIC of a credential key (Part 2, table 216): ECC, SHA-256, fixedTPM to sign, a policy, ECDSA, P-256.
+    let mut public = vec![0, 0x23, 0, 0x0b, 0, 4, 4, 0x32];
+    put_sized(&mut public, &[7; 32]);
+    public.extend([0, 0x10, 0, 0x18, 0, 0x0b, 0, 3, 0, 0x10]);
+    let point = key.verifying_key().to_sec1_point(false);
+    put_sized(&mut public, &point.as_bytes()[1..33]);
+    put_sized(&mut public, &point.as_bytes()[33..]);
+    crate::keep::Credential {
+        node: NodeId::from_bytes([1; 32]),
+        enrolled_at: Timestamp::from_millis(0),
+        key: crate::keep::SavedKey {
+            public: Blob::new(public).unwrap(),
+            private: Blob::new(vec![1]).unwrap(),
+        },
+        policy: rootbound_common::wire::v1::CredentialPolicy {
+            bank: HashAlgorithm::Sha256,
+            pcrs: PcrSet::EMPTY,
+        },
+        pcr_digest: Blob::new(vec![0; 32]).unwrap(),
+        certificate_chain,
+        trust_bundle: String::new(),
+        not_after: Timestamp::from_millis(0),
+        renew_at: Timestamp::from_millis(0),
+    }
+}
+
+#[test]
+fn credential_is_refused_where_its_certificate_is_not_for_its_key() {
+    let mut rng = rootbound_common::random::system();
+    let (ours, theirs) = (SigningKey::generate_from_rng(&mut rng), SigningKey::generate_from_rng(&mut rng));
+    let tpm = crate::tpm::Tpm::spawn(crate::tpm::TctiConfig::default()).unwrap();
+    let name = GeneralName::DnsName(der::asn1::Ia5String::new("node").unwrap());
+    let extension = SubjectAltName(vec![name]).to_extension(&Name::default(), &[]).unwrap();
+    let chain = |key: &SigningKey| {
+        let der = certificate("CN=node", key, &theirs, extension.clone());
+        der::pem::encode_string("CERTIFICATE", der::pem::LineEnding::LF, &der).unwrap()
+    };
+    let join = |chain: String| ClientIdentity::new(tpm.clone(), &credential(&ours, chain));
+    join(chain(&ours)).unwrap();
+    join(chain(&ours) + &chain(&theirs)).unwrap();
+    assert!(matches!(join(chain(&theirs)), Err(TlsError::KeyMismatch)));
+    assert!(matches!(join(chain(&theirs) + &chain(&ours)), Err(TlsError::KeyMismatch)));
+    assert!(matches!(join(String::new()), Err(TlsError::Chain)));
+    assert!(matches!(join(chain(&ours).replace("END", "AND")), Err(TlsError::Chain)));
+    let mut other = credential(&ours, chain(&ours));
+    other.key.public = rootbound_common::blob::Blob::new(vec![0; 10]).unwrap();
+    assert!(matches!(ClientIdentity::new(tpm, &other), Err(TlsError::Key(_))));
+}

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use http::Uri;
+use http::{HeaderValue, Uri};
 use rustls_pki_types::ServerName;
 use serde::Deserialize;
 
@@ -13,6 +13,7 @@ pub struct VerifierUrl {
     host: String,
     port: u16,
     server_name: ServerName<'static>,
+    host_header: HeaderValue,
 }
 
 /// Why a text is not the address of a verifier.
@@ -55,15 +56,19 @@ impl VerifierUrl {
 
     /// The value of the `Host` header.
     #[must_use]
-    pub fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        if self.port == Self::DEFAULT_PORT { host } else { format!("{host}:{}", self.port) }
+    pub fn host_header(&self) -> HeaderValue {
+        self.host_header.clone()
+    }
+
+    fn authority(host: &str, port: u16) -> String {
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        if port == Self::DEFAULT_PORT { host } else { format!("{host}:{port}") }
     }
 }
 
 impl fmt::Display for VerifierUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "https://{}", self.authority())
+        write!(f, "https://{}", Self::authority(&self.host, self.port))
     }
 }
 
@@ -90,7 +95,9 @@ impl TryFrom<String> for VerifierUrl {
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let server_name = ServerName::try_from(host.clone()).map_err(|_| UrlError::Host)?;
-        Ok(Self { host, port, server_name })
+        let host_header =
+            HeaderValue::try_from(Self::authority(&host, port)).map_err(|_| UrlError::Syntax)?;
+        Ok(Self { host, port, server_name, host_header })
     }
 }
 
@@ -108,7 +115,7 @@ mod tests {
         ] {
             let url = VerifierUrl::try_from(text.to_owned()).unwrap();
             assert_eq!((url.host(), url.port()), (host, port), "{text}");
-            assert_eq!(url.authority(), authority, "{text}");
+            assert_eq!(url.host_header(), authority, "{text}");
         }
     }
 
