@@ -125,10 +125,16 @@ impl Story {
     }
 
     async fn profile(&mut self) {
+        self.profile_of(vec![HashAlgorithm::Sha256], HashAlgorithm::Sha256).await;
+    }
+
+    /// Quotes PCRs of `banks`, and ties keys to PCRs of `policy`.
+    async fn profile_of(&mut self, banks: Vec<HashAlgorithm>, policy: HashAlgorithm) {
+        let quoted = banks.into_iter().map(|bank| (bank, pcrs([0, 2, 4, 7, 14])));
         let body = ProfileBody {
             match_labels: Default::default(),
-            pcrs: PcrSelection::of_bank(HashAlgorithm::Sha256, pcrs([0, 2, 4, 7, 14])),
-            credential_policy: CredentialPolicy { bank: HashAlgorithm::Sha256, pcrs: pcrs([0, 2, 4, 7]) },
+            pcrs: PcrSelection::of_banks(quoted).unwrap(),
+            credential_policy: CredentialPolicy { bank: policy, pcrs: pcrs([0, 2, 4, 7]) },
             references: vec!["default".parse().unwrap()],
             interval: INTERVAL,
             stale_after: 3,
@@ -194,6 +200,12 @@ impl Story {
 
     async fn round(&mut self) -> Result<Duration, Setback> {
         self.attester().round().await
+    }
+
+    /// By a challenge of now, not the one of the last answer.
+    async fn round_anew(&mut self) -> Result<Duration, Setback> {
+        self.attester().forget_challenge();
+        self.round().await
     }
 
     /// A round that ends in an appraisal.
@@ -296,6 +308,83 @@ async fn credential_is_renewed_when_the_boot_state_has_changed_and_is_accepted()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn state_that_is_lost_or_damaged_leads_to_another_enrolment() {
+    let mut story = Story::begin_with_a_good_machine().await;
+    let state = story.state().directory;
+    for damage in ["", "{\"version\": 1}", "\u{0}\u{0}\u{0}"] {
+        let ak = story.ak();
+        std::fs::write(state.join("identity.json"), damage).unwrap();
+        story.start_attester();
+        story.attests().await;
+        assert_ne!(story.ak(), ak);
+        assert_eq!(std::fs::read_to_string(state.join("identity.json.bad")).unwrap(), damage);
+        assert_eq!(story.whoami().await.unwrap(), PostureStatus::Affirming);
+    }
+    story.attester = None;
+    std::fs::remove_dir_all(&state).unwrap();
+    story.start_attester();
+    story.attests().await;
+    assert_eq!(story.whoami().await.unwrap(), PostureStatus::Affirming);
+}
+
+/// A bit of the wrapped private part: nobody but the TPM can tell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn key_that_the_tpm_does_not_take_leads_to_another_enrolment() {
+    let mut story = Story::begin_with_a_good_machine().await;
+    story.attester = None;
+    let keep = Keep::open(&story.state()).unwrap();
+    let mut identity = keep.identity(story.node().await).unwrap().unwrap();
+    let mut private = identity.attestation_key.private.as_bytes().to_vec();
+    *private.last_mut().unwrap() ^= 1;
+    identity.attestation_key.private = rootbound_common::blob::Blob::new(private).unwrap();
+    keep.save_identity(&identity).unwrap();
+    drop(keep);
+    let ak = story.ak();
+    story.start_attester();
+    story.attests().await;
+    assert_ne!(story.ak(), ak);
+    assert_eq!(story.whoami().await.unwrap(), PostureStatus::Affirming);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cleared_tpm_enrols_anew_by_itself_but_attests_only_when_an_operator_says_so() {
+    let mut story = Story::begin_with_a_good_machine().await;
+    let ak = story.ak();
+    story.swtpm.tool_ok("tpm2_clear", &["-c", "p"]);
+    assert!(story.round().await.is_err());
+    assert_ne!(story.ak(), ak);
+    // TPM2_Clear sets the counters to zero, as putting back an old snapshot does (Part 3, 24.6).
+    assert!(refused("reset_count_went_back")(&story.outcome()), "{:?}", story.outcome());
+
+    let node = story.node().await;
+    story.service.verifier.retire(node, &operator()).await.unwrap();
+    story.service.verifier.approve(node, &operator()).await.unwrap();
+    story.attests().await;
+    assert_eq!(story.whoami().await.unwrap(), PostureStatus::Affirming);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_attester_on_the_same_tpm_is_superseded_and_supersedes() {
+    let mut story = Story::begin_with_a_good_machine().await;
+    let first = story.ak();
+    let state = story.state().directory;
+    let elsewhere = story.folder.path().join("elsewhere");
+    story.attester = None;
+    std::fs::rename(&state, &elsewhere).unwrap();
+    story.start_attester();
+    story.attests().await;
+    assert_ne!(story.ak(), first);
+
+    story.attester = None;
+    std::fs::remove_dir_all(&state).unwrap();
+    std::fs::rename(&elsewhere, &state).unwrap();
+    story.start_attester();
+    story.attests().await;
+    assert_eq!(story.ak(), first);
+    assert_eq!(story.attester().posture(), Some(PostureStatus::Affirming));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn verifier_that_has_forgotten_the_machine_is_told_again() {
     let mut story = Story::begin_with_a_good_machine().await;
     let ak = story.ak();
@@ -305,6 +394,25 @@ async fn verifier_that_has_forgotten_the_machine_is_told_again() {
     story.attests().await;
     assert_eq!(story.ak(), ak);
     assert_eq!(story.whoami().await.unwrap(), PostureStatus::Affirming);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn challenge_about_a_bank_that_the_tpm_does_not_have_is_not_answered() {
+    let mut story = Story::begin_with_a_good_machine().await;
+    for (quoted, policy) in
+        [(HashAlgorithm::Sha384, HashAlgorithm::Sha384), (HashAlgorithm::Sha256, HashAlgorithm::Sha512)]
+    {
+        let banks = if quoted == policy { vec![quoted] } else { vec![quoted, policy] };
+        story.profile_of(banks, policy).await;
+        assert!(story.round_anew().await.is_err());
+        let outcome = story.outcome();
+        assert!(
+            matches!(&outcome, Outcome::Failed { reason } if reason.contains("does not have")),
+            "{outcome:?}"
+        );
+    }
+    story.profile().await;
+    story.round_anew().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
