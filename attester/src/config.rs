@@ -20,7 +20,8 @@ use crate::tpm::TctiConfig;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// How to reach the TPM.
+    /// How to reach the TPM; by the kernel's device without this.
+    #[serde(default)]
     pub tpm: TctiConfig,
     /// How to reach the verifier.
     pub verifier: VerifierConfig,
@@ -139,6 +140,13 @@ mod tests {
             assert!(words.contains(expected) && words.contains("attester.toml"), "{words}");
             assert!(words.contains("line "), "{words}");
         }
+    }
+
+    #[test]
+    fn tpm_is_the_kernels_device_where_nothing_else_is_said() {
+        let without = SAMPLE.replacen("[tpm.device]", "", 1);
+        assert_ne!(without, SAMPLE);
+        assert_eq!(Config::parse(&without).unwrap(), Config::parse(SAMPLE).unwrap());
     }
 
     #[test]

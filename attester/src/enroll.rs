@@ -196,14 +196,17 @@ async fn prove(
         .await?;
     let secret = Blob::new(secret.to_vec()).ok_or(EnrollError::TooLong { what: "activation secret" })?;
     let activated = client.activate(&ActivateRequest { enrollment: sealed.enrollment, secret }).await?;
-    if activated.node != node {
-        return Err(EnrollError::OtherNode { stated: activated.node, node });
-    }
+    check_node(activated.node, node)?;
     let at = clock.now();
     identity.enrolled = Some(Enrolled { spiffe_id: activated.spiffe_id, at });
     keep.save_identity(&identity)?;
     tracing::info!(%node, ak = %attestation_key.name(), "enrolled");
     Ok(Enrollment { at, attestation_key, admission: activated.admission, challenge: activated.challenge })
+}
+
+/// Node ids are made by the verifier, but from nothing that this machine does not know.
+fn check_node(stated: NodeId, node: NodeId) -> Result<(), EnrollError> {
+    if stated == node { Ok(()) } else { Err(EnrollError::OtherNode { stated, node }) }
 }
 
 /// The AK of an earlier attempt, else a new one that is on disk already.
@@ -267,7 +270,55 @@ fn read_join_token(path: &Path) -> Result<Option<JoinToken>, EnrollError> {
 
 #[cfg(test)]
 mod tests {
+    use rootbound_common::tpm::{Public, put_sized};
+
     use super::*;
+
+    /// TPMT_PUBLIC of an ECC key on P-256 up to its point (Part 2, table 216), with a made-up point.
+    fn public(start: &[u8]) -> Vec<u8> {
+        let mut public = start.to_vec();
+        put_sized(&mut public, &[1; 32]);
+        put_sized(&mut public, &[2; 32]);
+        public
+    }
+
+    fn attestation_key() -> AkBlob {
+        // ECC, SHA-256, the attributes of an AK, no policy, no symmetric, ECDSA, P-256, no KDF.
+        let start = [0, 0x23, 0, 0x0b, 0, 5, 4, 0x72, 0, 0, 0, 0x10, 0, 0x18, 0, 0x0b, 0, 3, 0, 0x10];
+        AkBlob::from_parts(&public(&start), &[1]).unwrap()
+    }
+
+    fn endorsement(certificate: Option<Vec<u8>>, intermediates: Vec<Vec<u8>>) -> Endorsement {
+        // ECC, SHA-256, the attributes of an EK, no policy, AES-128-CFB, no scheme, P-256, no KDF.
+        let start = [0, 0x23, 0, 0x0b, 0, 3, 0, 0xb2, 0, 0, 0, 6, 0, 0x80, 0, 0x43, 0, 0x10, 0, 3, 0, 0x10];
+        let public = Public::parse(&public(&start)).unwrap();
+        let key = EndorsementKey { kind: EkKind::EccP256, public, certificate, intermediates };
+        Endorsement { node: NodeId::from_bytes([7; 32]), key }
+    }
+
+    #[test]
+    fn request_carries_the_ek_certificate_first_and_no_more_than_the_protocol_allows() {
+        let config = EnrollmentConfig::default();
+        let endorsement = endorsement(Some(vec![0]), (1..9).map(|number| vec![number]).collect());
+        let request = request(&endorsement, &attestation_key(), &config).unwrap();
+        let sent: Vec<_> = request.ek_certificates.iter().map(|one| one.as_bytes().to_vec()).collect();
+        assert_eq!(sent, [[0], [1], [2], [3], [4], [5]]);
+        assert_eq!(request.join_token, None);
+    }
+
+    #[test]
+    fn certificate_beyond_the_protocol_is_not_sent() {
+        let endorsement = endorsement(Some(vec![0; 8193]), vec![]);
+        let refused = request(&endorsement, &attestation_key(), &EnrollmentConfig::default());
+        assert!(matches!(refused, Err(EnrollError::TooLong { .. })));
+    }
+
+    #[test]
+    fn machine_does_not_answer_to_another_id() {
+        let (ours, theirs) = (NodeId::from_bytes([1; 32]), NodeId::from_bytes([2; 32]));
+        check_node(ours, ours).unwrap();
+        assert!(matches!(check_node(theirs, ours), Err(EnrollError::OtherNode { .. })));
+    }
 
     #[test]
     fn join_token_is_one_printable_line() {
