@@ -55,6 +55,9 @@ CREATE TABLE node (
     CHECK (clock IS NOT NULL OR qualified_signer IS NULL)
 ) STRICT, WITHOUT ROWID;
 
+-- An AK lives in one TPM, and a TPM is one node: under a second id it would evade what was decided on the first.
+CREATE UNIQUE INDEX node_by_attestation_key ON node (ak_public);
+
 CREATE TABLE endorsed_key (
     node BLOB PRIMARY KEY REFERENCES node (id),
     ek_public BLOB NOT NULL,

@@ -44,6 +44,9 @@ pub enum EnrollRefusal {
     /// The machine is ours no longer.
     #[error("the node is retired; an operator can approve it again")]
     Retired,
+    /// One TPM under two ids: what was decided on the first would not hold for the second.
+    #[error("the attestation key is enrolled for another node")]
+    AttestationKeyInUse,
     /// There is no such enrolment, or it was answered once already.
     #[error("no such enrolment is waiting: it was answered before, or has expired; enrol again")]
     NoSuchEnrollment,
@@ -68,6 +71,7 @@ impl EnrollRefusal {
             Self::JoinTokenForm | Self::JoinToken => "join_token_refused",
             Self::TooManyPending => "too_many_enrollments",
             Self::Retired => "node_retired",
+            Self::AttestationKeyInUse => "ak_in_use",
             Self::NoSuchEnrollment => "enrollment_unknown",
             Self::Activation(ActivationError::Expired { .. }) => "activation_expired",
             Self::Activation(ActivationError::WrongSecret) => "activation_secret_wrong",
@@ -171,6 +175,7 @@ impl Verifier {
         };
         let record = match self.store.complete_enrollment(completed).await? {
             EnrollmentOutcome::Retired => return Err(EnrollRefusal::Retired.into()),
+            EnrollmentOutcome::AttestationKeyInUse => return Err(EnrollRefusal::AttestationKeyInUse.into()),
             EnrollmentOutcome::JoinTokenRefused => return Err(EnrollRefusal::JoinToken.into()),
             EnrollmentOutcome::Enrolled { node, superseded } => {
                 tracing::info!(node = %node.id, superseded, "node enrolled");

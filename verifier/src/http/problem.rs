@@ -229,6 +229,7 @@ impl From<EnrollError> for Refusal {
                     | EnrollRefusal::MakeCredential(_)
                     | EnrollRefusal::JoinTokenForm
                     | EnrollRefusal::Retired
+                    | EnrollRefusal::AttestationKeyInUse
                     | EnrollRefusal::Activation(_)
                     | EnrollRefusal::JoinToken => of(StatusCode::FORBIDDEN),
                 }
@@ -351,6 +352,7 @@ mod tests {
         expect(enroll(EnrollRefusal::TooManyPending), 503, "too_many_enrollments", Some(60));
         expect(enroll(EnrollRefusal::JoinToken), 403, "join_token_refused", None);
         expect(enroll(EnrollRefusal::Retired), 403, "node_retired", None);
+        expect(enroll(EnrollRefusal::AttestationKeyInUse), 403, "ak_in_use", None);
         let wrong = EnrollRefusal::Activation(ActivationError::WrongSecret);
         expect(enroll(wrong), 403, "activation_secret_wrong", None);
         let bare = EndorsementError::NoCertificate;

@@ -105,6 +105,8 @@ pub enum EnrollmentOutcome {
     },
     /// The node is retired: nothing was changed.
     Retired,
+    /// The AK is another node's: nothing was changed.
+    AttestationKeyInUse,
     /// The join token is unknown, expired, revoked, used, or bound to another EK: nothing was changed.
     JoinTokenRefused,
 }
@@ -124,8 +126,8 @@ pub trait EnrollmentStore: Send + Sync {
     /// Takes a pending enrolment away, whether it has expired or not: there is one attempt.
     async fn take_enrollment(&self, id: &[u8; 32]) -> Result<Option<PendingEnrollment>, StoreError>;
 
-    /// Records the node, in one transaction: refuses a retired one; keeps an admitted one admitted; admits a new or
-    /// pending one by its inventory entry or its join token, which is redeemed (exactly one of two concurrent
+    /// Records the node, in one transaction: refuses a retired one, and an AK that is enrolled for another node,
+    /// whatever the standing of that; keeps an admitted one admitted; admits a new or pending one by its inventory entry or its join token, which is redeemed (exactly one of two concurrent
     /// enrolments wins) and whose labels it gets; else leaves it pending. Another AK than before supersedes it: the
     /// posture and the credentials are gone, the clock stays, its `qualified_signer` does not. Counts the revision up.
     async fn complete_enrollment(

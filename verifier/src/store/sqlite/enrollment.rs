@@ -96,8 +96,12 @@ async fn complete(
         last_seen: known.as_ref().and_then(|known| known.last_seen),
         enrolled_at: known.as_ref().map_or(now, |known| known.enrolled_at),
     };
+    let key_in_use = node::has_key_of_another(connection, &record).await?;
     match record.standing {
         Standing::Retired => return Ok(EnrollmentOutcome::Retired),
+        Standing::Admitted { .. } | Standing::Pending if key_in_use => {
+            return Ok(EnrollmentOutcome::AttestationKeyInUse);
+        }
         Standing::Admitted { .. } => {}
         Standing::Pending => match admission(connection, id, join_token_digest, now).await? {
             Admission::TokenRefused => return Ok(EnrollmentOutcome::JoinTokenRefused),

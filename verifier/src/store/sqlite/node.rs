@@ -194,6 +194,19 @@ pub(super) async fn find(
     row.as_ref().map(parse).transpose()
 }
 
+/// Whether another node has the AK. A Name is a hash of the public area, so that the one is as good as the other.
+pub(super) async fn has_key_of_another(
+    connection: &mut SqliteConnection,
+    node: &NodeRecord,
+) -> Result<bool, StoreError> {
+    let other = sqlx::query("SELECT 1 FROM node WHERE ak_public = ?1 AND id <> ?2")
+        .bind(node.attestation_key.public().as_bytes())
+        .bind(node.id.as_bytes().as_slice())
+        .fetch_optional(connection)
+        .await?;
+    Ok(other.is_some())
+}
+
 /// Writes a node as it is, save its EK.
 pub(super) async fn save(connection: &mut SqliteConnection, node: &NodeRecord) -> Result<(), StoreError> {
     let (standing, admitted_by) = words::of_standing(node.standing);

@@ -184,7 +184,8 @@ pub(crate) async fn of_many_who_redeem_one_join_token_at_once_one_is_enrolled(ba
     let outcomes = at_once(16, |index| {
         let store = back_end.store();
         let machine = Machine::new(u8::try_from(index).unwrap() + 1);
-        async move { (machine.id(), machine.enroll(&*store, 101, Some(digest)).await) }
+        let ak = u8::try_from(index).unwrap() + 101;
+        async move { (machine.id(), machine.enroll(&*store, ak, Some(digest)).await) }
     })
     .await;
     let mut enrolled = Vec::new();
@@ -195,7 +196,7 @@ pub(crate) async fn of_many_who_redeem_one_join_token_at_once_one_is_enrolled(ba
                 enrolled.push(id);
             }
             EnrollmentOutcome::JoinTokenRefused => {}
-            EnrollmentOutcome::Retired => panic!("nobody retired it"),
+            other => panic!("{other:?}"),
         }
     }
     let store = back_end.store();
@@ -205,6 +206,50 @@ pub(crate) async fn of_many_who_redeem_one_join_token_at_once_one_is_enrolled(ba
     assert_eq!(used, [(enrolled[0], NOW)]);
     let nodes: Vec<_> = store.nodes(None, 100).await.unwrap().into_iter().map(|node| node.id).collect();
     assert_eq!(nodes, enrolled);
+}
+
+pub(crate) async fn attestation_key_of_another_node_is_refused_and_nothing_changes(back_end: &impl BackEnd) {
+    let store = back_end.store();
+    let (first, second) = (Machine::new(1), Machine::new(2));
+    let (token, digest) = join_token("one");
+    store.create_join_token(&token, digest).await.unwrap();
+    store.put_inventory(&inventory_entry(second.id(), labels(&[]))).await.unwrap();
+    let refused = |outcome| assert!(matches!(outcome, EnrollmentOutcome::AttestationKeyInUse), "{outcome:?}");
+    let node = first.enrolled(&*store, 101).await;
+    refused(second.enroll(&*store, 101, None).await);
+    refused(Machine::new(3).enroll(&*store, 101, Some(digest)).await);
+    let retired = decision(Some(first.id()), DecisionKind::Operate, "retired");
+    assert!(matches!(store.retire_node(first.id(), retired).await.unwrap(), NodeChange::Changed(_)));
+    refused(second.enroll(&*store, 101, None).await);
+    assert_eq!(first.node(&*store).await.attestation_key, node.attestation_key);
+    assert!(store.node(second.id()).await.unwrap().is_none());
+    assert_eq!(store.join_tokens().await.unwrap(), [token]);
+    assert_eq!(codes(&*store, None).await, ["retired", "enrolled"]);
+
+    // A node that is admitted keeps the key that it has.
+    let node = second.enrolled(&*store, 102).await;
+    refused(second.enroll(&*store, 101, None).await);
+    assert_same(&second.node(&*store).await, &node);
+}
+
+pub(crate) async fn attestation_key_that_was_superseded_is_free(back_end: &impl BackEnd) {
+    let store = back_end.store();
+    let (first, second) = (Machine::new(1), Machine::new(2));
+    first.enrolled(&*store, 101).await;
+    first.enrolled(&*store, 102).await;
+    assert_eq!(second.enrolled(&*store, 101).await.attestation_key, attestation_key(101));
+}
+
+pub(crate) async fn of_many_nodes_with_one_attestation_key_at_once_one_is_enrolled(back_end: &impl BackEnd) {
+    let outcomes = at_once(16, |index| {
+        let store = back_end.store();
+        let machine = Machine::new(u8::try_from(index).unwrap() + 1);
+        async move { machine.enroll(&*store, 101, None).await }
+    })
+    .await;
+    let enrolled = |outcome: &&_| matches!(outcome, EnrollmentOutcome::Enrolled { .. });
+    assert_eq!(outcomes.iter().filter(enrolled).count(), 1, "{outcomes:?}");
+    assert_eq!(back_end.store().nodes(None, 100).await.unwrap().len(), 1);
 }
 
 pub(crate) async fn labels_of_a_pending_node_are_joined_with_those_of_its_admission(back_end: &impl BackEnd) {

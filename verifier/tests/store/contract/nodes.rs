@@ -32,7 +32,7 @@ pub(crate) async fn nodes_come_in_pages_by_rising_id(back_end: &impl BackEnd) {
     let mut expected = Vec::new();
     for seed in 1..=7 {
         let machine = Machine::new(seed);
-        machine.enrolled(&*store, 101).await;
+        machine.enrolled(&*store, 100 + seed).await;
         expected.push(machine.id());
     }
     expected.sort();
@@ -153,8 +153,8 @@ fn assert_same_life(one: &LiveNode, other: &LiveNode) {
 pub(crate) async fn live_view_of_one_node_is_that_of_all(back_end: &impl BackEnd) {
     let store = back_end.store();
     let machines: Vec<_> = (1..=4).map(Machine::new).collect();
-    for machine in &machines {
-        machine.enrolled(&*store, 101).await;
+    for (machine, ak) in machines.iter().zip(101..) {
+        machine.enrolled(&*store, ak).await;
     }
     approve(&*store, &machines[1]).await;
     label(&*store, &machines[1], &[("env", Some("prod"))]).await;

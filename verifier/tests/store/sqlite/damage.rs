@@ -330,3 +330,14 @@ async fn schema_refuses_nodes_that_no_verb_writes() {
         }
     }
 }
+
+/// The verb asks first; this is what holds if it should ever forget.
+#[tokio::test]
+async fn schema_refuses_one_attestation_key_for_two_nodes() {
+    let sqlite = populated().await;
+    let mut connection = super::raw(&super::file(sqlite.folder.path())).await;
+    let copy = "INSERT INTO node (id, standing, admitted_by, labels, ak_public, revision, enrolled_at) \
+                SELECT zeroblob(32), standing, admitted_by, labels, ak_public, revision, enrolled_at FROM node";
+    let refused = sqlx::query(copy).execute(&mut connection).await;
+    assert!(refused.unwrap_err().to_string().contains("UNIQUE constraint failed: node.ak_public"));
+}
