@@ -1,7 +1,7 @@
 //! `run`: the daemon. It wires; everything else is elsewhere.
 //!
 //! A start, in this order: logs · the state directory and its lock · the CA · the manufacturers' roots · the database ·
-//! the fleet into memory · the listener · the administrative socket · `listen.addr` · readiness. A stop, the other way
+//! the fleet into memory · the listener · `listen.addr` · the administrative socket · readiness. A stop, the other way
 //! round, lets what is under way end.
 
 use std::io;
@@ -135,12 +135,12 @@ async fn serve_with(
     )
     .await?;
     let listen = server.local_addr();
-    let admin = AdminSocket::start(Arc::clone(&verifier), state, lock, listen)?;
-    let stop_jobs = CancellationToken::new();
-    let jobs = tokio::spawn(jobs::run(Arc::clone(&verifier), config.retention.decisions, stop_jobs.clone()));
     let path = state.listen_address();
     write_atomically(&path, format!("{listen}\n").as_bytes())
         .map_err(|source| RunError::Write { path: path.clone(), source })?;
+    let admin = AdminSocket::start(Arc::clone(&verifier), state, lock, listen)?;
+    let stop_jobs = CancellationToken::new();
+    let jobs = tokio::spawn(jobs::run(Arc::clone(&verifier), config.retention.decisions, stop_jobs.clone()));
     tracing::info!(
         %listen,
         trust_domain = %verifier.trust_domain(),

@@ -50,6 +50,9 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 /// Bytes in flight on an HTTP/2 connection.
 const CONNECTION_WINDOW: u32 = 256 * 1024;
 
+/// How long a client with no request under way may take for its part of an orderly end.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// Serves a connection until it ends.
 pub(super) async fn serve(
     shared: Arc<Shared>,
@@ -95,9 +98,10 @@ pub(super) async fn serve(
         () = activity.idle_for(shared.limits.idle_timeout) => {}
     }
     connection.as_mut().graceful_shutdown();
-    match timeout(shared.limits.drain_timeout, connection).await {
-        Ok(outcome) => ended(address, outcome),
-        Err(_) => tracing::debug!(%address, "connection cut off"),
+    tokio::select! {
+        outcome = connection => ended(address, outcome),
+        () = tokio::time::sleep(shared.limits.drain_timeout) => tracing::debug!(%address, "connection cut off"),
+        () = activity.idle_for(GOODBYE) => {}
     }
 }
 

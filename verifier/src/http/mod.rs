@@ -89,9 +89,14 @@ impl Edge {
     fn router(&self) -> Router {
         let mut router = Router::new();
         for Endpoint { method: _, path, rate, handler } in ENDPOINTS {
-            let handler = handler()
-                .layer(from_fn_with_state(self.stories.clone(), story::carry_through))
-                .layer(from_fn_with_state((self.clone(), rate), story::throttle));
+            let bounded = from_fn_with_state(self.stories.clone(), story::carry_through);
+            let counted = from_fn_with_state((self.clone(), rate), story::throttle);
+            let handler = match rate {
+                RateClass::Free => handler(),
+                RateClass::Enrollment | RateClass::Attestation | RateClass::Query => {
+                    handler().layer(bounded).layer(counted)
+                }
+            };
             router = router.route(path, handler);
         }
         router

@@ -13,7 +13,7 @@ use super::problem::EdgeRefusal;
 /// Which of the rates a request counts towards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RateClass {
-    /// None: answering costs less than counting.
+    /// None, and it needs no place among those under way either: answering costs less than counting.
     Free,
     /// Enrolment.
     Enrollment,

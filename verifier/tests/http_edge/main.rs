@@ -1,0 +1,21 @@
+//! The edge under attack: a whole server in this process, on a SQLite store of its own, and clients that do not behave.
+//!
+//! - [`stage`]: verifier, server, clock; [`pki`]: certificates of our CA and of others; [`client`]: HTTP over TLS by hand
+//! - [`requests`]: bodies, routes, methods, rates, refusals
+//! - [`connections`]: TLS versions, resumption, client certificates, slow and silent clients, limits
+//! - [`admission`]: who may call which route, judged live
+//! - [`administration`]: the Unix socket and the command line
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what fails in a test fails the test"
+)]
+
+mod administration;
+mod admission;
+mod client;
+mod connections;
+mod pki;
+mod requests;
+mod stage;
