@@ -96,12 +96,12 @@ enum CliError {
 /// The exit codes of [`EXIT_CODES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Exit {
-    Done = 0,
-    Failed = 1,
-    Usage = 2,
-    Unreachable = 3,
-    Refused = 4,
-    NotReady = 5,
+    Done,
+    Failed,
+    Usage,
+    Unreachable,
+    Refused,
+    NotReady,
 }
 
 impl From<Exit> for ExitCode {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rootbound_common::clock::{Clock, SystemClock};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, StateDirectory, StateError, StateLock, write_atomically};
@@ -109,11 +109,11 @@ fn raise_descriptor_limit() {
 }
 
 async fn serve(config: Config) -> Result<(), RunError> {
-    let mut stop = StopSignal::new()?;
+    let mut signals = Signals::new()?;
     let state = StateDirectory::open(&config.state.directory)?;
     let lock = state.lock()?;
     let store = Arc::new(SqliteStore::open(&state.database()).await?);
-    let outcome = serve_with(&config, &state, &lock, store.clone(), &mut stop).await;
+    let outcome = serve_with(&config, &state, &lock, store.clone(), &mut signals).await;
     store.close().await;
     tracing::info!("stopped");
     outcome
@@ -124,7 +124,7 @@ async fn serve_with(
     state: &StateDirectory,
     lock: &StateLock,
     store: Arc<dyn store::Store>,
-    stop: &mut StopSignal,
+    signals: &mut Signals,
 ) -> Result<(), RunError> {
     let verifier = Arc::new(verifier(config, state, store).await?);
     let server = Server::start(
@@ -150,7 +150,7 @@ async fn serve_with(
     );
     notify(&[NotifyState::Ready]);
 
-    stop.wait().await;
+    signals.wait_for_stop(&server).await;
     tracing::info!("stopping");
     notify(&[NotifyState::Stopping]);
     let _ = std::fs::remove_file(&path);
@@ -209,21 +209,27 @@ fn notify(state: &[NotifyState<'_>]) {
     }
 }
 
-/// SIGTERM and SIGINT; while they are awaited, the service manager's watchdog is told that the runtime turns.
-struct StopSignal {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+/// SIGTERM and SIGINT stop; SIGHUP reads the operator's serving certificate again. While they are awaited, the service
+/// manager's watchdog is told that the runtime turns.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
 }
 
-impl StopSignal {
+impl Signals {
     fn new() -> Result<Self, RunError> {
         let listen = |kind| {
             signal(kind).map_err(|source| RunError::System { what: "cannot listen for signals", source })
         };
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
     }
 
-    async fn wait(&mut self) {
+    async fn wait_for_stop(&mut self, server: &Server) {
         // Twice per period, as sd_watchdog_enabled(3) advises; without a watchdog, once a day says nothing to nobody.
         let period = sd_notify::watchdog_enabled();
         let mut alive =
@@ -232,6 +238,10 @@ impl StopSignal {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
+                _ = self.hang_up.recv() => match server.reload() {
+                    Ok(()) => tracing::info!("serving certificate read again"),
+                    Err(error) => tracing::error!(%error, "the serving certificate stays as it is"),
+                },
                 _ = alive.tick() => {
                     if period.is_some() {
                         notify(&[NotifyState::Watchdog]);

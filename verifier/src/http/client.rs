@@ -7,6 +7,7 @@ use http::request::Parts;
 use rootbound_common::id::{NodeId, TrustDomain};
 
 use super::Edge;
+use super::connection::ClientAddress;
 use super::problem::{EdgeRefusal, Refusal};
 use crate::credential::presented::{PresentedError, PresentedSvid};
 use crate::posture::{AdmissionError, AdmittedNode};
@@ -95,7 +96,8 @@ impl FromRequestParts<Edge> for Admitted {
         match verifier.fleet().admit(svid, verifier.trust_domain(), verifier.now()) {
             Ok(node) => Ok(Self(node)),
             Err(error) => {
-                tracing::info!(code = error.code(), "caller refused");
+                let client = parts.extensions.get().map(|ClientAddress(address)| *address);
+                tracing::info!(?client, code = error.code(), "caller refused");
                 Err(error.into())
             }
         }

@@ -40,6 +40,9 @@ pub struct Limits {
     /// How long requests under way may take when the verifier stops.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
+    /// Connections per client address: a fleet of 1000 nodes behind one NAT needs one a minute and node, and a handshake
+    /// costs a signature and two verifications, so that one address takes under one percent of a core.
+    pub connections: Rate,
     /// Enrolments and activations per client address: two messages per machine, once in its life. Each costs an RSA or
     /// ECC operation and a row.
     pub enrollments: Rate,
@@ -83,6 +86,7 @@ impl Default for Limits {
             request_timeout: Duration::from_secs(30),
             connection_age: Duration::from_secs(600),
             drain_timeout: Duration::from_secs(20),
+            connections: Rate::new(1200, 600),
             enrollments: Rate::new(10, 20),
             attestations: Rate::new(300, 50),
             queries: Rate::new(600, 100),

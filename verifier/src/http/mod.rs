@@ -93,7 +93,7 @@ impl Edge {
             let counted = from_fn_with_state((self.clone(), rate), story::throttle);
             let handler = match rate {
                 RateClass::Free => handler(),
-                RateClass::Enrollment | RateClass::Attestation | RateClass::Query => {
+                RateClass::Connection | RateClass::Enrollment | RateClass::Attestation | RateClass::Query => {
                     handler().layer(bounded).layer(counted)
                 }
             };

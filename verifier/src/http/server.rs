@@ -17,8 +17,8 @@ use super::connection::{self, Shared};
 use super::limits::{LimitOutOfBounds, Limits};
 use super::slots::Slots;
 use super::story::Stories;
-use super::throttle::Throttle;
-use super::tls::{self, TlsIdentity, TlsIdentityError};
+use super::throttle::{RateClass, Throttle};
+use super::tls::{self, Serving, TlsIdentity, TlsIdentityError};
 use crate::flows::Verifier;
 
 /// Why the server does not start.
@@ -47,6 +47,7 @@ pub struct Server {
     address: SocketAddr,
     stop: CancellationToken,
     accepting: JoinHandle<()>,
+    serving: Arc<Serving>,
     connections: TaskTracker,
     stories: Stories,
     drain: Duration,
@@ -61,7 +62,8 @@ impl Server {
         limits: Limits,
     ) -> Result<Self, StartError> {
         limits.check()?;
-        let config = tls::server_config(&verifier, identity)?;
+        let serving = Arc::new(Serving::new(&verifier, identity)?);
+        let config = tls::server_config(&verifier, Arc::clone(&serving))?;
         let at = |error| StartError::Listen { address: listen, error };
         let listener = TcpListener::bind(listen).await.map_err(at)?;
         let address = listener.local_addr().map_err(at)?;
@@ -81,13 +83,19 @@ impl Server {
             connections.clone(),
         ));
         let (stories, drain) = (edge.stories, edge.limits.drain_timeout);
-        Ok(Self { address, stop, accepting, connections, stories, drain })
+        Ok(Self { address, stop, accepting, serving, connections, stories, drain })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Reads the operator's certificate again; connections from now on see it. One of the verifier's own CA needs no
+    /// reminder.
+    pub fn reload(&self) -> Result<(), TlsIdentityError> {
+        self.serving.reload()
     }
 
     /// Accepts nothing more, and returns when what is under way has ended, or has had its time.
@@ -133,8 +141,12 @@ async fn accept(
             accepted = listener.accept() => accepted,
         };
         let Some((stream, address)) = usable(accepted).await else { continue };
+        // Closed at once: whoever is ours comes back, and a queue would only feed who holds the slots.
+        if throttle.count(RateClass::Connection, address.ip()).is_err() {
+            tracing::debug!(%address, "too many connections a minute");
+            continue;
+        }
         let Some(slot) = slots.take(address.ip()) else {
-            // Closed at once: whoever is ours comes back, and a queue would only feed who holds the slots.
             if !full.swap(true, Ordering::Relaxed) {
                 tracing::warn!(%address, "no slot for a connection: [limits] max_connections, max_connections_per_address");
             }

@@ -15,6 +15,8 @@ use super::problem::EdgeRefusal;
 pub(super) enum RateClass {
     /// None, and it needs no place among those under way either: answering costs less than counting.
     Free,
+    /// Connections, before the handshake.
+    Connection,
     /// Enrolment.
     Enrollment,
     /// Challenges and evidence.
@@ -26,6 +28,7 @@ pub(super) enum RateClass {
 /// Counts requests.
 pub(super) struct Throttle {
     clock: DefaultClock,
+    connections: DefaultKeyedRateLimiter<ClientKey>,
     enrollments: DefaultKeyedRateLimiter<ClientKey>,
     attestations: DefaultKeyedRateLimiter<ClientKey>,
     queries: DefaultKeyedRateLimiter<ClientKey>,
@@ -41,6 +44,7 @@ impl Throttle {
             |rate: Rate| RateLimiter::keyed(Quota::per_minute(rate.per_minute).allow_burst(rate.burst));
         Self {
             clock: DefaultClock::default(),
+            connections: limiter(limits.connections),
             enrollments: limiter(limits.enrollments),
             attestations: limiter(limits.attestations),
             queries: limiter(limits.queries),
@@ -51,6 +55,7 @@ impl Throttle {
     pub(super) fn count(&self, class: RateClass, address: IpAddr) -> Result<(), EdgeRefusal> {
         let limiter = match class {
             RateClass::Free => return Ok(()),
+            RateClass::Connection => &self.connections,
             RateClass::Enrollment => &self.enrollments,
             RateClass::Attestation => &self.attestations,
             RateClass::Query => &self.queries,
@@ -64,7 +69,7 @@ impl Throttle {
 
     /// Forgets clients that have not been here for as long as it takes to be as good as new.
     pub(super) fn forget(&self) {
-        for limiter in [&self.enrollments, &self.attestations, &self.queries] {
+        for limiter in [&self.connections, &self.enrollments, &self.attestations, &self.queries] {
             limiter.retain_recent();
             limiter.shrink_to_fit();
         }

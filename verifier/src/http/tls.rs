@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -110,7 +110,7 @@ impl Default for ServingNames {
 /// The TLS configuration of the listener.
 pub(super) fn server_config(
     verifier: &Arc<Verifier>,
-    identity: &TlsIdentity,
+    serving: Arc<Serving>,
 ) -> Result<ServerConfig, TlsIdentityError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let anchor = |error: &dyn std::fmt::Display| TlsIdentityError::ClientAnchor(error.to_string());
@@ -122,16 +122,12 @@ pub(super) fn server_config(
         .allow_unauthenticated()
         .build()
         .map_err(|error| anchor(&error))?;
-    let resolver: Arc<dyn ResolvesServerCert> = match identity {
-        TlsIdentity::Minted(names) => Arc::new(Minted::new(verifier, names, provider.clone())?),
-        TlsIdentity::Files { certificate, key } => Arc::new(Fixed(read(certificate, key, &provider)?)),
-    };
     let time = Arc::new(VerifierTime(Arc::clone(verifier)));
     let mut config = ServerConfig::builder_with_details(provider, time)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsIdentityError::Key)?
         .with_client_cert_verifier(clients)
-        .with_cert_resolver(resolver);
+        .with_cert_resolver(serving);
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
@@ -153,21 +149,64 @@ impl TimeProvider for VerifierTime {
     }
 }
 
-/// The operator's certificate.
-#[derive(Debug)]
-struct Fixed(Arc<CertifiedKey>);
+/// The certificate that is served now, and where the next comes from.
+pub(super) struct Serving {
+    current: ArcSwap<CertifiedKey>,
+    source: Source,
+    provider: Arc<CryptoProvider>,
+}
 
-impl ResolvesServerCert for Fixed {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0))
+enum Source {
+    Files { certificate: PathBuf, key: PathBuf },
+    Minted(Mint),
+}
+
+impl Serving {
+    pub(super) fn new(verifier: &Arc<Verifier>, identity: &TlsIdentity) -> Result<Self, TlsIdentityError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let (first, source) = match identity {
+            TlsIdentity::Files { certificate, key } => {
+                let (certificate, key) = (certificate.clone(), key.clone());
+                (read(&certificate, &key, &provider)?, Source::Files { certificate, key })
+            }
+            TlsIdentity::Minted(names) => {
+                let (first, due) = mint(verifier, names, &provider)?;
+                let (verifier, names, due) = (Arc::clone(verifier), names.clone(), Mutex::new(due));
+                (first, Source::Minted(Mint { verifier, names, due }))
+            }
+        };
+        Ok(Self { current: ArcSwap::from_pointee(first), source, provider })
+    }
+
+    /// Reads the operator's files again; where that fails, the current certificate serves on.
+    pub(super) fn reload(&self) -> Result<(), TlsIdentityError> {
+        match &self.source {
+            Source::Files { certificate, key } => {
+                self.current.store(Arc::new(read(certificate, key, &self.provider)?));
+                Ok(())
+            }
+            Source::Minted(_) => Ok(()),
+        }
     }
 }
 
-fn read(
-    certificate: &Path,
-    key: &Path,
-    provider: &CryptoProvider,
-) -> Result<Arc<CertifiedKey>, TlsIdentityError> {
+impl ResolvesServerCert for Serving {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        match &self.source {
+            Source::Files { .. } => {}
+            Source::Minted(mint) => mint.renew_if_due(&self.current, &self.provider),
+        }
+        Some(self.current.load_full())
+    }
+}
+
+impl std::fmt::Debug for Serving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Serving").finish_non_exhaustive()
+    }
+}
+
+fn read(certificate: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, TlsIdentityError> {
     let unreadable = |path: &Path| {
         let path = path.to_owned();
         move |error| TlsIdentityError::Unreadable { path, error }
@@ -179,16 +218,14 @@ fn read(
         return Err(TlsIdentityError::NoCertificate { path: certificate.to_owned() });
     }
     let key = PrivateKeyDer::from_pem_file(key).map_err(unreadable(key))?;
-    CertifiedKey::from_der(chain, key, provider).map(Arc::new).map_err(TlsIdentityError::Key)
+    CertifiedKey::from_der(chain, key, provider).map_err(TlsIdentityError::Key)
 }
 
 /// Certificates of our own CA. The handshake that finds one half through its life mints the next; a mint that fails is
 /// tried again a minute later, and the current one serves as long as it lasts.
-struct Minted {
+struct Mint {
     verifier: Arc<Verifier>,
     names: ServingNames,
-    provider: Arc<CryptoProvider>,
-    current: ArcSwap<CertifiedKey>,
     due: Mutex<Timestamp>,
 }
 
@@ -196,37 +233,21 @@ struct Minted {
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 const RETRY: Duration = Duration::from_secs(60);
 
-impl Minted {
-    fn new(
-        verifier: &Arc<Verifier>,
-        names: &ServingNames,
-        provider: Arc<CryptoProvider>,
-    ) -> Result<Self, TlsIdentityError> {
-        let (first, due) = mint(verifier, names, &provider)?;
-        Ok(Self {
-            verifier: Arc::clone(verifier),
-            names: names.clone(),
-            provider,
-            current: ArcSwap::from_pointee(first),
-            due: Mutex::new(due),
-        })
-    }
-
-    fn renew_if_due(&self) {
+impl Mint {
+    fn renew_if_due(&self, current: &ArcSwap<CertifiedKey>, provider: &CryptoProvider) {
         let now = self.verifier.now();
         // Held while minting, which takes less than a handshake: others go on with the current certificate.
-        let Ok(mut due) = self.due.try_lock().or_else(|error| match error {
-            std::sync::TryLockError::Poisoned(poisoned) => Ok(PoisonError::into_inner(poisoned)),
-            std::sync::TryLockError::WouldBlock => Err(()),
-        }) else {
-            return;
+        let mut due = match self.due.try_lock() {
+            Ok(due) => due,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
         };
         if now < *due {
             return;
         }
-        match mint(&self.verifier, &self.names, &self.provider) {
+        match mint(&self.verifier, &self.names, provider) {
             Ok((next, next_due)) => {
-                self.current.store(Arc::new(next));
+                current.store(Arc::new(next));
                 *due = next_due;
                 tracing::info!("serving certificate renewed");
             }
@@ -250,19 +271,6 @@ fn mint(
     let due = now.plus((serving.not_after.since(now) / 2).max(RETRY));
     let certified = CertifiedKey::from_der(serving.chain, serving.key.into(), provider);
     Ok((certified.map_err(TlsIdentityError::Key)?, due))
-}
-
-impl ResolvesServerCert for Minted {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.renew_if_due();
-        Some(self.current.load_full())
-    }
-}
-
-impl std::fmt::Debug for Minted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Minted").field("names", &self.names).finish_non_exhaustive()
-    }
 }
 
 #[cfg(test)]

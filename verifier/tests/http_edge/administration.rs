@@ -2,17 +2,19 @@
 
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command as Process, Stdio};
+use std::process::{Child, Command as Process};
 
 use rootbound_verifier::cli::{self, ClientError};
 use rootbound_verifier::config::StateDirectory;
 use rootbound_verifier::http::admin::message::{Command, Reply};
 use rootbound_verifier::http::admin::{AdminSocket, PATH};
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use super::client::{in_time, until_closed, write};
+use super::client::{PATIENCE, until_closed, write};
 use super::stage::{Stage, node};
 
 struct Desk {
@@ -164,34 +166,39 @@ impl Program {
         self.call(&arguments)
     }
 
-    /// Starts the daemon, and waits until it answers.
-    async fn run(&mut self) {
-        let daemon = self.process(&["run"]).stderr(Stdio::null()).spawn().unwrap();
+    /// Starts the daemon as a service manager does, and waits until it says that it is ready.
+    fn run(&mut self) {
+        let path = self.path("notify");
+        let _ = std::fs::remove_file(&path);
+        let notify = UnixDatagram::bind(&path).unwrap();
+        notify.set_read_timeout(Some(PATIENCE)).unwrap();
+        let log = std::fs::File::create(self.path("log")).unwrap();
+        let daemon = self.process(&["run"]).env("NOTIFY_SOCKET", &path).stderr(log).spawn().unwrap();
         self.daemon = Some(daemon);
-        in_time("the daemon's start", async {
-            while self.call(&["healthcheck"]).code != 0 {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        let mut said = [0; 100];
+        let length = notify.recv(&mut said).unwrap();
+        assert_eq!(said[..length].trim_ascii(), b"READY=1");
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = rustix::process::Pid::from_child(self.daemon.as_ref().unwrap());
+        rustix::process::kill_process(id, signal).unwrap();
     }
 
     fn stop(&mut self) -> Option<i32> {
-        let mut daemon = self.daemon.take().unwrap();
-        let id = rustix::process::Pid::from_child(&daemon);
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
-        daemon.wait().unwrap().code()
+        self.signal(Signal::TERM);
+        self.daemon.take().unwrap().wait().unwrap().code()
     }
 }
 
-#[tokio::test]
-async fn an_operators_day() {
+#[test]
+fn an_operators_day() {
     let mut program = Program::new();
     assert_eq!(program.call(&["run"]).code, 2, "without a configuration");
     assert_eq!(program.call(&["node", "list"]).code, 2);
     assert_eq!(program.init(&[]).code, 0);
     assert_eq!(program.call(&["healthcheck"]).code, 3, "nobody runs");
-    program.run().await;
+    program.run();
 
     let health = program.done(&["healthcheck", "--output", "json"]).json();
     let listen: SocketAddr = health["listen"].as_str().unwrap().parse().unwrap();
@@ -280,9 +287,30 @@ async fn an_operators_day() {
     assert_eq!(program.call(&["healthcheck"]).code, 3);
 
     // What was written is there after the next start.
-    program.run().await;
+    program.run();
     assert_eq!(program.done(&["profile", "list", "--output", "json"]).json().as_array().unwrap().len(), 2);
     assert_eq!(program.stop(), Some(0));
+}
+
+#[test]
+fn logs_can_be_json_and_a_hang_up_does_not_end_the_daemon() {
+    let mut program = Program::new();
+    assert_eq!(program.init(&[]).code, 0);
+    let config = std::fs::read_to_string(program.path("verifier.toml")).unwrap();
+    let config = config.replace("format = \"text\"", "format = \"json\"");
+    std::fs::write(program.path("verifier.toml"), config).unwrap();
+    program.run();
+    program.signal(Signal::HUP);
+    program.done(&["healthcheck"]);
+    assert_eq!(program.stop(), Some(0));
+    let log = std::fs::read_to_string(program.path("log")).unwrap();
+    let messages: Vec<_> = log
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["message"].as_str().unwrap().to_owned())
+        .collect();
+    for message in ["ready", "stopping", "stopped"] {
+        assert!(messages.iter().any(|said| said == message), "{message}: {messages:?}");
+    }
 }
 
 #[test]

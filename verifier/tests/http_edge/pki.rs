@@ -1,8 +1,10 @@
 //! Certificates for tests, signed by our CA or by another.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use const_oid::db::rfc5280::{ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH};
 use der::asn1::{Ia5String, OctetString};
 use der::{DateTime, Decode, Encode};
 use p256::SecretKey;
@@ -65,12 +67,30 @@ impl Ca {
         self.certificate.clone()
     }
 
+    /// Writes a server's certificate for `localhost` and its key.
+    pub(crate) fn write_server(&self, not_before: Timestamp, certificate: &Path, key: &Path) {
+        let leaf = self.sign_names(vec![dns("localhost")], not_before);
+        let block = |label: &str, der: &[u8]| {
+            let text = data_encoding::BASE64.encode(der);
+            format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+        };
+        std::fs::write(certificate, block("CERTIFICATE", &leaf.chain[0])).unwrap();
+        std::fs::write(key, block("PRIVATE KEY", leaf.key.secret_pkcs8_der())).unwrap();
+    }
+
     /// A client certificate with this URI, for ten minutes.
     pub(crate) fn sign(&self, uri: &str, not_before: Timestamp) -> Leaf {
+        self.sign_names(
+            vec![GeneralName::UniformResourceIdentifier(Ia5String::new(uri).unwrap())],
+            not_before,
+        )
+    }
+
+    fn sign_names(&self, names: Vec<GeneralName>, not_before: Timestamp) -> Leaf {
         let secret = SecretKey::generate_from_rng(&mut random::system());
         let serial = SerialNumber::generate(&mut random::system());
         let issuer = Certificate::from_der(&self.certificate).unwrap();
-        let profile = Profile { issuer: issuer.tbs_certificate().subject().clone(), uri: uri.to_owned() };
+        let profile = Profile { issuer: issuer.tbs_certificate().subject().clone(), names };
         let validity = Validity::new(time(not_before), time(not_before.plus(Duration::from_secs(600))));
         let number = x509_cert::serial_number::SerialNumber::new(serial.as_bytes()).unwrap();
         let public = SubjectPublicKeyInfoOwned::from_key(&secret.public_key()).unwrap();
@@ -81,6 +101,10 @@ impl Ca {
     }
 }
 
+fn dns(name: &str) -> GeneralName {
+    GeneralName::DnsName(Ia5String::new(name).unwrap())
+}
+
 fn time(at: Timestamp) -> Time {
     let since = Duration::from_secs(u64::try_from(at.as_seconds()).unwrap());
     Time::GeneralTime(DateTime::from_unix_duration(since).unwrap().into())
@@ -88,7 +112,7 @@ fn time(at: Timestamp) -> Time {
 
 struct Profile {
     issuer: Name,
-    uri: String,
+    names: Vec<GeneralName>,
 }
 
 impl BuilderProfile for Profile {
@@ -107,17 +131,16 @@ impl BuilderProfile for Profile {
         _content: &TbsCertificate,
     ) -> x509_cert::builder::Result<Vec<Extension>> {
         let subject = self.get_subject();
-        let uri = GeneralName::UniformResourceIdentifier(Ia5String::new(&self.uri)?);
         let identifier = OctetString::new(&issuer_key.subject_public_key.raw_bytes()[..20])?;
         let authority =
             AuthorityKeyIdentifier { key_identifier: Some(identifier), ..AuthorityKeyIdentifier::default() };
-        let client = const_oid::db::rfc5280::ID_KP_CLIENT_AUTH;
+        let usages = vec![ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH];
         let mut before = Vec::new();
         for extension in [
             BasicConstraints { ca: false, path_len_constraint: None }.to_extension(&subject, &before)?,
             KeyUsage(KeyUsages::DigitalSignature.into()).to_extension(&subject, &before)?,
-            ExtendedKeyUsage(vec![client]).to_extension(&subject, &before)?,
-            SubjectAltName(vec![uri]).to_extension(&subject, &before)?,
+            ExtendedKeyUsage(usages).to_extension(&subject, &before)?,
+            SubjectAltName(self.names.clone()).to_extension(&subject, &before)?,
             authority.to_extension(&subject, &before)?,
         ] {
             before.push(extension);

@@ -224,7 +224,10 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 #[tokio::test]
 async fn a_caller_hears_in_time_that_there_is_no_answer() {
     let stage = Stage::with(Limits { request_timeout: Duration::from_millis(50), ..limits() }).await;
-    let mut slow = begin(&stage, "/v1/evidence", 10).await;
+    let mut slow = tls(&stage).await;
+    let head = "POST /v1/evidence HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+                content-length: 10\r\n\r\n{";
+    write(&mut slow, head.as_bytes()).await;
     let mut heard = [0; 12];
     in_time("an answer", slow.read_exact(&mut heard)).await.unwrap();
     assert_eq!(&heard, b"HTTP/1.1 503");

@@ -1,7 +1,7 @@
 //! A verifier on a stage: its store, its clock and its server.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -19,6 +19,10 @@ use super::pki::Ca;
 
 /// 2026-01-01T00:00:00Z.
 const BEGIN: i64 = 1_767_225_600_000;
+
+pub(crate) fn begin_of_time() -> Timestamp {
+    Timestamp::from_millis(BEGIN)
+}
 
 /// A clock that goes when the test says.
 #[derive(Debug)]
@@ -53,7 +57,13 @@ pub(crate) fn domain() -> TrustDomain {
 /// Rates that no test reaches by accident; everything else as by default.
 pub(crate) fn limits() -> Limits {
     let unlimited = Rate::new(1_000_000, 1_000_000);
-    Limits { enrollments: unlimited, attestations: unlimited, queries: unlimited, ..Limits::default() }
+    Limits {
+        connections: unlimited,
+        enrollments: unlimited,
+        attestations: unlimited,
+        queries: unlimited,
+        ..Limits::default()
+    }
 }
 
 impl Stage {
@@ -62,6 +72,12 @@ impl Stage {
     }
 
     pub(crate) async fn with(limits: Limits) -> Self {
+        let names = ServingNames::parse(["localhost", "127.0.0.1"]).unwrap();
+        Self::serving(limits, |_, _| TlsIdentity::Minted(names)).await
+    }
+
+    /// With an identity that is made of our CA, and perhaps of files in the stage's folder.
+    pub(crate) async fn serving(limits: Limits, identity: impl FnOnce(&Ca, &Path) -> TlsIdentity) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(TestClock(AtomicI64::new(BEGIN)));
         let store = Arc::new(SqliteStore::open(&folder.path().join("verifier.db")).await.unwrap());
@@ -79,7 +95,7 @@ impl Stage {
             limits: flows::Limits::default(),
         });
         let verifier = Arc::new(verifier.await.unwrap());
-        let identity = TlsIdentity::Minted(ServingNames::parse(["localhost", "127.0.0.1"]).unwrap());
+        let identity = identity(&ca, folder.path());
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let server = Server::start(verifier.clone(), anywhere, &identity, limits).await.unwrap();
         Self { verifier, server, clock, ca, store, folder }

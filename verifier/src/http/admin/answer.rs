@@ -141,7 +141,7 @@ impl Session<'_> {
         let enough = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut nodes = Vec::new();
         loop {
-            let page = self.verifier.store().nodes(after, limit).await?;
+            let page = self.verifier.store().nodes(after, Command::MAX_PAGE).await?;
             if page.is_empty() {
                 return Ok(Reply::Nodes(NodePage { nodes, next: None }));
             }
