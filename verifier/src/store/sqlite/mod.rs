@@ -95,3 +95,28 @@ impl From<sqlx::Error> for StoreError {
         Self::Database(Box::new(error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn pragma(connection: &mut SqliteConnection, name: &'static str) -> String {
+        sqlx::query_scalar(name).fetch_one(connection).await.unwrap()
+    }
+
+    /// `synchronous` 2 is FULL: in WAL mode, only from there on is the log flushed at each commit.
+    #[tokio::test]
+    async fn every_commit_is_flushed_and_readers_only_read() {
+        const PRAGMAS: &str = "SELECT (SELECT journal_mode FROM pragma_journal_mode) || ' ' \
+            || (SELECT synchronous FROM pragma_synchronous) || ' ' \
+            || (SELECT foreign_keys FROM pragma_foreign_keys) || ' ' \
+            || (SELECT query_only FROM pragma_query_only)";
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("verifier.db")).await.unwrap();
+        let writer = store.write(|connection| Box::pin(async move { Ok(pragma(connection, PRAGMAS).await) }));
+        assert_eq!(writer.await.unwrap(), "wal 2 1 0");
+        let mut reader = store.reader().await.unwrap();
+        assert_eq!(pragma(&mut reader, PRAGMAS).await, "wal 2 1 1");
+        assert!(sqlx::query("DELETE FROM decision").execute(&mut *reader).await.is_err());
+    }
+}

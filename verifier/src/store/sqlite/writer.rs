@@ -97,11 +97,7 @@ async fn commit_together(
     connection: &mut SqliteConnection,
     group: &mut [Box<dyn Job>],
 ) -> Result<(), sqlx::Error> {
-    execute(connection, "BEGIN IMMEDIATE").await?;
-    let outcome = match run_members(connection, group).await {
-        Ok(()) => execute(connection, "COMMIT").await,
-        Err(error) => Err(error),
-    };
+    let outcome = transact(connection, group).await;
     if outcome.is_err() {
         // Fails where SQLite rolled back by itself (disk full, input/output error): then there is nothing left to do.
         drop(execute(connection, "ROLLBACK").await);
@@ -109,18 +105,19 @@ async fn commit_together(
     outcome
 }
 
-async fn run_members(
-    connection: &mut SqliteConnection,
-    group: &mut [Box<dyn Job>],
-) -> Result<(), sqlx::Error> {
+/// Each step ends what the member before it did, and opens the next; one that was taken back leaves its savepoint open.
+async fn transact(connection: &mut SqliteConnection, group: &mut [Box<dyn Job>]) -> Result<(), sqlx::Error> {
+    let mut step = "BEGIN IMMEDIATE; SAVEPOINT member";
+    let mut last = "COMMIT";
     for member in group {
-        execute(connection, "SAVEPOINT member").await?;
-        if !member.run(connection).await {
-            execute(connection, "ROLLBACK TO member").await?;
-        }
-        execute(connection, "RELEASE member").await?;
+        execute(connection, step).await?;
+        (step, last) = if member.run(connection).await {
+            ("RELEASE member; SAVEPOINT member", "COMMIT")
+        } else {
+            ("ROLLBACK TO member", "ROLLBACK TO member; COMMIT")
+        };
     }
-    Ok(())
+    execute(connection, last).await
 }
 
 async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> Result<(), sqlx::Error> {
@@ -181,4 +178,138 @@ impl std::error::Error for GroupFailed {}
 
 fn closed() -> StoreError {
     StoreError::Database("the store is closed".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sqlx::ConnectOptions as _;
+    use sqlx::sqlite::SqliteConnectOptions;
+    use tempfile::TempDir;
+
+    async fn writer() -> (TempDir, Writer) {
+        let folder = tempfile::tempdir().unwrap();
+        let options = SqliteConnectOptions::new().filename(folder.path().join("db")).create_if_missing(true);
+        let mut connection = options.connect().await.unwrap();
+        execute(&mut connection, "CREATE TABLE word (word TEXT PRIMARY KEY) STRICT").await.unwrap();
+        (folder, Writer::start(connection))
+    }
+
+    async fn words(writer: &Writer) -> Vec<String> {
+        let all = writer.write(|connection| {
+            Box::pin(async move {
+                let words =
+                    sqlx::query_scalar("SELECT word FROM word ORDER BY word").fetch_all(connection).await?;
+                Ok(words)
+            })
+        });
+        all.await.unwrap()
+    }
+
+    /// Runs each statement as a member of one group, in turn; a member that is named in `failing` then returns an error.
+    async fn in_one_group(writer: &Writer, statements: &[&'static str], failing: &[usize]) -> Vec<bool> {
+        let (busy, is_busy) = oneshot::channel();
+        let (go, may_go) = oneshot::channel::<()>();
+        let first = writer.write(move |_| {
+            Box::pin(async move {
+                busy.send(()).unwrap();
+                may_go.await.unwrap();
+                Ok(())
+            })
+        });
+        let rest = async {
+            is_busy.await.unwrap();
+            let mut answers = Vec::new();
+            for (index, statement) in statements.iter().enumerate() {
+                let (caller, answer) = oneshot::channel();
+                let (statement, fails) = (*statement, failing.contains(&index));
+                let member = member(caller, move |connection| {
+                    Box::pin(async move {
+                        execute(connection, statement).await?;
+                        if fails { Err(StoreError::Database("own reason".into())) } else { Ok(()) }
+                    })
+                });
+                writer.jobs.send(member).await.unwrap_or_else(|_| panic!("the writer is gone"));
+                answers.push(answer);
+            }
+            go.send(()).unwrap();
+            let mut done = Vec::new();
+            for answer in answers {
+                done.push(answer.await.unwrap().is_ok());
+            }
+            done
+        };
+        tokio::join!(first, rest).1
+    }
+
+    fn member<F>(caller: oneshot::Sender<Result<(), StoreError>>, work: F) -> Box<dyn Job>
+    where
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, ()> + Send + 'static,
+    {
+        Box::new(Member { work: Some(work), outcome: None, caller })
+    }
+
+    const INSERTS: [&str; 4] = [
+        "INSERT INTO word VALUES ('a')",
+        "INSERT INTO word VALUES ('b')",
+        "INSERT INTO word VALUES ('c')",
+        "INSERT INTO word VALUES ('d')",
+    ];
+
+    #[tokio::test]
+    async fn member_that_fails_takes_back_only_itself() {
+        for (failing, kept) in [
+            (&[][..], &["a", "b", "c", "d"][..]),
+            (&[0], &["b", "c", "d"]),
+            (&[1, 2], &["a", "d"]),
+            (&[3], &["a", "b", "c"]),
+            (&[0, 1, 2, 3], &[]),
+        ] {
+            let (_folder, writer) = writer().await;
+            let done = in_one_group(&writer, &INSERTS, failing).await;
+            let expected: Vec<_> = (0..4).map(|index| !failing.contains(&index)).collect();
+            assert_eq!(done, expected);
+            assert_eq!(words(&writer).await, kept);
+        }
+    }
+
+    #[tokio::test]
+    async fn member_whose_statement_fails_takes_back_only_itself() {
+        let (_folder, writer) = writer().await;
+        let statements = [INSERTS[0], "INSERT INTO word VALUES ('b'), ('a')", INSERTS[2]];
+        assert_eq!(in_one_group(&writer, &statements, &[]).await, [true, false, true]);
+        assert_eq!(words(&writer).await, ["a", "c"]);
+    }
+
+    /// What SQLite does by itself when the disk is full.
+    #[tokio::test]
+    async fn group_whose_transaction_is_gone_is_acknowledged_to_nobody() {
+        for gone in 0..3 {
+            let (_folder, writer) = writer().await;
+            let mut statements = [INSERTS[0], INSERTS[1], INSERTS[2]];
+            statements[gone] = "ROLLBACK";
+            assert_eq!(in_one_group(&writer, &statements, &[gone]).await, [false; 3]);
+            assert!(words(&writer).await.is_empty());
+            assert_eq!(in_one_group(&writer, &INSERTS, &[]).await, [true; 4]);
+            assert_eq!(words(&writer).await.len(), 4);
+        }
+    }
+
+    #[tokio::test]
+    async fn write_of_a_caller_that_went_away_is_done_all_the_same() {
+        let (_folder, writer) = writer().await;
+        let write = writer.write(|connection| {
+            Box::pin(async move {
+                tokio::task::yield_now().await;
+                Ok(execute(connection, INSERTS[0]).await?)
+            })
+        });
+        let mut write = Box::pin(write);
+        assert!(
+            std::future::poll_fn(|context| std::task::Poll::Ready(write.as_mut().poll(context).is_pending()))
+                .await
+        );
+        drop(write);
+        assert_eq!(words(&writer).await, ["a"]);
+    }
 }
