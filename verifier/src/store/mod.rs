@@ -127,9 +127,11 @@ pub trait EnrollmentStore: Send + Sync {
     async fn take_enrollment(&self, id: &[u8; 32]) -> Result<Option<PendingEnrollment>, StoreError>;
 
     /// Records the node, in one transaction: refuses a retired one, and an AK that is enrolled for another node,
-    /// whatever the standing of that; keeps an admitted one admitted; admits a new or pending one by its inventory entry or its join token, which is redeemed (exactly one of two concurrent
-    /// enrolments wins) and whose labels it gets; else leaves it pending. Another AK than before supersedes it: the
-    /// posture and the credentials are gone, the clock stays, its `qualified_signer` does not. Counts the revision up.
+    /// whatever the standing of that; keeps an admitted one admitted, and looks at no token of its; admits a new or
+    /// pending one by its inventory entry or else its join token, which is redeemed (exactly one of two concurrent
+    /// enrolments wins), and adds the labels of that to its own; else leaves it pending. Another AK than before
+    /// supersedes it: the posture and the live credentials are gone, the clock stays, its `qualified_signer` does not.
+    /// Counts the revision up.
     async fn complete_enrollment(
         &self,
         completed: CompletedEnrollment,
@@ -246,7 +248,7 @@ pub trait EvidenceStore: Send + Sync {
         decision: DecisionRecord,
     ) -> Result<Recorded, StoreError>;
 
-    /// The certificates of a node, the latest first.
+    /// The certificates of a node, those under superseded AKs too, in the order of recording, the latest first.
     async fn certificates(&self, node: NodeId, limit: u32) -> Result<Vec<CertificateRecord>, StoreError>;
 
     /// Forgets certificates that expired before `before`; returns how many.
@@ -343,7 +345,8 @@ pub struct JoinTokenRecord {
 /// Join tokens.
 #[async_trait]
 pub trait JoinTokenStore: Send + Sync {
-    /// Writes a new token; the store keeps only the digest (SHA-256) of what its bearer shows.
+    /// Writes a new token, unused and not revoked whatever the record says; the store keeps only the digest (SHA-256)
+    /// of what its bearer shows.
     async fn create_join_token(&self, record: &JoinTokenRecord, digest: [u8; 32]) -> Result<(), StoreError>;
 
     /// Every token, the latest first.

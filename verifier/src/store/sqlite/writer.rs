@@ -296,6 +296,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn of_a_group_on_a_full_disk_what_is_acknowledged_is_there() {
+        let (_folder, writer) = writer().await;
+        let large = "INSERT INTO word VALUES ('b' || hex(zeroblob(1000000)))";
+        assert_eq!(in_one_group(&writer, &["PRAGMA max_page_count = 20"], &[]).await, [true]);
+        let done = in_one_group(&writer, &[INSERTS[0], large, INSERTS[2]], &[]).await;
+        assert!(!done[1]);
+        let words = words(&writer).await;
+        assert_eq!([words.contains(&"a".to_owned()), words.contains(&"c".to_owned())], [done[0], done[2]]);
+        assert_eq!(in_one_group(&writer, &["PRAGMA max_page_count = 2000", large], &[]).await, [true, true]);
+    }
+
+    #[tokio::test]
     async fn write_of_a_caller_that_went_away_is_done_all_the_same() {
         let (_folder, writer) = writer().await;
         let write = writer.write(|connection| {
