@@ -4,7 +4,11 @@
 //! attester on a [`Swtpm`]; [`Simulated`] is a node made of software keys that says whatever a test wants said. Time is
 //! the system's plus what a test has added to it ([`World::advance`]).
 
-use std::path::Path;
+mod simulated;
+mod start;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -15,29 +19,21 @@ use rootbound_attester::deliver::{DeliverConfig, Delivery};
 use rootbound_attester::enroll::EnrollmentConfig;
 use rootbound_attester::keep::{Keep, StateConfig};
 use rootbound_attester::tpm::Tpm;
-use rootbound_common::binding::{Purpose, extra_data};
-use rootbound_common::blob::Blob;
 use rootbound_common::clock::{Clock, SystemClock, Timestamp};
 use rootbound_common::id::NodeId;
-use rootbound_common::nonce::Nonce;
-use rootbound_common::random;
-use rootbound_common::wire::v1::{
-    ActivateRequest, ActivateResponse, Challenge, ChallengeRequest, EnrollRequest, EvidenceRequest,
-    EvidenceResponse, JoinToken, PostureStatus, WhoamiResponse,
-};
-use rootbound_verifier::credential::authority::Authority;
-use rootbound_verifier::enrollment::{EndorsementRoots, RevocationPolicy};
+use rootbound_common::wire::v1::{JoinToken, PostureStatus, WhoamiResponse};
+use rootbound_verifier::flows::Verifier;
 use rootbound_verifier::flows::operate::Operator;
-use rootbound_verifier::flows::{Limits, Parts, Verifier};
-use rootbound_verifier::http::{Limits as HttpLimits, Rate, Server, ServingNames, TlsIdentity};
+use rootbound_verifier::http::Server;
 use rootbound_verifier::node::{Labels, Name};
-use rootbound_verifier::reference::ProfileBody;
-use rootbound_verifier::store::SqliteStore;
 use tempfile::TempDir;
 
-use crate::certificate_request::RequestParts;
-use crate::software_tpm::{Signed, SoftwareKey, SoftwareTpm, Statement, Template};
+use crate::software_tpm::SoftwareTpm;
 use crate::{Manufacturer, Swtpm};
+
+pub use simulated::{Simulated, nonce};
+pub use start::WorldBuilder;
+use start::{ROOTS, Settings};
 
 /// The system's time, plus what a test has added.
 #[derive(Debug, Default)]
@@ -61,37 +57,22 @@ pub struct World {
     server: Option<Server>,
     dir: TempDir,
     authority: (String, String),
+    settings: Settings,
 }
 
 /// The fleet of every test.
 pub const TRUST_DOMAIN: &str = "test.example";
 
 impl World {
-    /// A verifier that trusts these TPM manufacturers, with the profile `default` of a fresh installation.
-    ///
-    /// A manufacturer has its CA once it has made a TPM.
+    /// How to make one.
+    #[must_use]
+    pub fn builder() -> WorldBuilder {
+        WorldBuilder::default()
+    }
+
+    /// A verifier that trusts these TPM manufacturers. A manufacturer has its CA once it has made a TPM.
     pub async fn new(manufacturers: &[&Manufacturer]) -> Self {
-        let dir = TempDir::new().expect("a temporary folder");
-        let roots = dir.path().join("ek-roots");
-        std::fs::create_dir(&roots).expect("a folder");
-        for (position, manufacturer) in manufacturers.iter().enumerate() {
-            let certificates = [manufacturer.root_certificate(), manufacturer.issuer_certificate()];
-            std::fs::write(roots.join(format!("{position}.pem")), certificates.concat()).expect("a CA");
-        }
-        let clock = Arc::new(WorldClock::default());
-        let day = Duration::from_secs(24 * 3600);
-        let domain = TRUST_DOMAIN.parse().expect("a trust domain");
-        let authority = Authority::generate(domain, clock.now().minus(day), day * 365, &mut random::system())
-            .expect("a CA");
-        let key = authority.private_key_pem().expect("a key").to_string();
-        let authority = (authority.chain_pem(), key);
-        std::fs::write(dir.path().join("bundle.pem"), &authority.0).expect("a bundle");
-        let verifier = start_verifier(dir.path(), &clock, &authority).await;
-        let name = Name::default_set();
-        let body = ProfileBody::initial(name.clone());
-        verifier.put_profile(name, body, &operator()).await.expect("the initial profile");
-        let server = Some(start_server(&verifier).await);
-        Self { verifier, clock, server, dir, authority }
+        Self::builder().manufacturers(manufacturers).start().await
     }
 
     /// Stops the verifier and starts it anew on the same files, as after an update.
@@ -99,8 +80,18 @@ impl World {
         if let Some(server) = self.server.take() {
             server.shutdown().await;
         }
-        self.verifier = start_verifier(self.dir.path(), &self.clock, &self.authority).await;
-        self.server = Some(start_server(&self.verifier).await);
+        self.verifier = self.settings.start_verifier(self.dir.path(), &self.clock, &self.authority).await;
+        self.server = Some(self.settings.start_server(&self.verifier).await);
+    }
+
+    /// The folder of EK roots, which the verifier reads when it starts.
+    pub fn roots(&self) -> PathBuf {
+        self.dir.path().join(ROOTS)
+    }
+
+    /// Where the verifier listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.as_ref().expect("a running server").local_addr()
     }
 
     /// Adds to the verifier's time. TPMs and the system do not notice.
@@ -116,7 +107,7 @@ impl World {
 
     /// A client without a certificate of its own.
     pub fn client(&self) -> Client {
-        let address = self.server.as_ref().expect("a running server").local_addr();
+        let address = self.address();
         let config = VerifierConfig {
             url: format!("https://{address}").try_into().expect("a URL"),
             ca_file: self.dir.path().join("bundle.pem"),
@@ -212,34 +203,6 @@ pub fn operator() -> Operator {
     Operator { author: "a test".to_owned(), reason: "because".to_owned() }
 }
 
-async fn start_verifier(dir: &Path, clock: &Arc<WorldClock>, authority: &(String, String)) -> Arc<Verifier> {
-    let store = SqliteStore::open(&dir.join("verifier.db")).await.expect("a database");
-    let trust_domain: rootbound_common::id::TrustDomain = TRUST_DOMAIN.parse().expect("a trust domain");
-    let authority =
-        Authority::load(&authority.0, &authority.1, trust_domain.clone(), clock.now()).expect("a CA");
-    let parts = Parts {
-        store: Arc::new(store),
-        clock: Arc::clone(clock) as Arc<dyn Clock>,
-        trust_domain,
-        roots: EndorsementRoots::load(&dir.join("ek-roots")).expect("roots"),
-        // The CA of swtpm_localca publishes no CRL.
-        revocation: RevocationPolicy::IfAvailable,
-        authority,
-        limits: Limits::default(),
-    };
-    Arc::new(Verifier::start(parts).await.expect("a verifier"))
-}
-
-async fn start_server(verifier: &Arc<Verifier>) -> Server {
-    let names = ServingNames::parse(["127.0.0.1", "localhost"]).expect("names");
-    // Tests come from one address, and at once.
-    let plenty = Rate::new(1_000_000, 1_000_000);
-    let limits =
-        HttpLimits { enrollments: plenty, attestations: plenty, queries: plenty, ..HttpLimits::default() };
-    let listen = "127.0.0.1:0".parse().expect("an address");
-    Server::start(Arc::clone(verifier), listen, &TlsIdentity::Minted(names), limits).await.expect("a server")
-}
-
 /// An attester and its TPM.
 pub struct Machine {
     /// The TPM, to boot, extend and cut off.
@@ -314,88 +277,6 @@ fn start_attester(world: &World, swtpm: &Swtpm, dir: &Path, token: Option<&JoinT
 fn idle(world: &World, swtpm: &Swtpm) -> Attester {
     let dir = TempDir::new().expect("a temporary folder");
     start_attester(world, swtpm, dir.path(), None).0
-}
-
-/// A node whose TPM is made of software keys: labelled as such wherever figures are given.
-pub struct Simulated {
-    /// Its id.
-    pub node: NodeId,
-    /// Its keys, PCRs and clock.
-    pub tpm: SoftwareTpm,
-    /// Its connection.
-    pub client: Client,
-}
-
-impl Simulated {
-    /// Enrols with the AK that it has now.
-    pub async fn enroll(&self) -> Result<ActivateResponse, RequestError> {
-        let begun = self.client.enroll(&self.enroll_request()).await?;
-        let name = self.tpm.attestation_key.public().name();
-        let (blob, secret) = (begun.credential_blob.as_bytes(), begun.encrypted_secret.as_bytes());
-        let opened =
-            self.tpm.endorsement_key.activate_credential(&name, blob, secret).expect("our own EK and AK");
-        let secret = Blob::new(opened).expect("a short secret");
-        self.client.activate(&ActivateRequest { enrollment: begun.enrollment, secret }).await
-    }
-
-    /// What it sends to enrol.
-    pub fn enroll_request(&self) -> EnrollRequest {
-        EnrollRequest {
-            ek_public: Blob::new(self.tpm.endorsement_key.public_area()).expect("an EK"),
-            ek_certificates: Vec::new(),
-            ak_public: Blob::new(self.tpm.attestation_key.public_area()).expect("an AK"),
-            join_token: None,
-        }
-    }
-
-    /// Asks for a challenge.
-    pub async fn challenge(&self) -> Result<Challenge, RequestError> {
-        self.client.challenge(&ChallengeRequest { node: self.node }).await
-    }
-
-    /// An honest answer, without a request for a credential.
-    pub fn answer(&self, challenge: &Challenge) -> EvidenceRequest {
-        self.evidence(challenge, self.quote(challenge, None).sign(&self.tpm.attestation_key), None)
-    }
-
-    /// An honest answer with a request for a credential, and the key that it is for.
-    pub fn answer_with_request(&self, challenge: &Challenge) -> (EvidenceRequest, SoftwareKey) {
-        let policy = self.tpm.policy(&challenge.credential_policy.selection());
-        let key = SoftwareKey::p256(Template::credential(policy.as_bytes()));
-        let extra = extra_data(Purpose::Certify, &nonce(challenge), &[]);
-        let certify = self.tpm.certify(&key, extra.as_bytes()).sign(&self.tpm.attestation_key);
-        let csr = RequestParts::honest(&key, &certify).sign(&key);
-        let signed = self.quote(challenge, Some(&csr)).sign(&self.tpm.attestation_key);
-        (self.evidence(challenge, signed, Some(csr)), key)
-    }
-
-    /// The quote that an honest TPM makes for a challenge; to be changed, then signed.
-    pub fn quote(&self, challenge: &Challenge, csr: Option<&[u8]>) -> Statement {
-        let parts = EvidenceRequest::bound_parts(csr);
-        let extra = extra_data(Purpose::Quote, &nonce(challenge), &parts);
-        self.tpm.quote(&challenge.selection, extra.as_bytes())
-    }
-
-    /// A message of these parts, with the values of the PCRs that the challenge asks for.
-    pub fn evidence(&self, challenge: &Challenge, quote: Signed, csr: Option<Vec<u8>>) -> EvidenceRequest {
-        EvidenceRequest {
-            challenge: challenge.token.clone(),
-            quote: Blob::new(quote.attest).expect("a short statement"),
-            signature: Blob::new(quote.signature).expect("a short signature"),
-            pcrs: self.tpm.values(&challenge.selection),
-            certificate_request: csr.map(|csr| Blob::new(csr).expect("a short request")),
-        }
-    }
-
-    /// Sends evidence.
-    pub async fn submit(&self, evidence: EvidenceRequest) -> Result<EvidenceResponse, RequestError> {
-        self.client.evidence(&evidence).await
-    }
-}
-
-/// The nonce of a challenge.
-pub fn nonce(challenge: &Challenge) -> Nonce {
-    Nonce::from_bytes(challenge.nonce.as_bytes().try_into().expect("32 bytes"))
 }
 
 /// The stable code of a refusal by the verifier.
