@@ -32,10 +32,10 @@ pub(super) enum RunError {
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
     /// The state directory.
-    #[error("[state] directory: {0}; `rootbound-verifier init` makes one")]
+    #[error("[state] directory: {0}")]
     State(#[from] StateError),
     /// The CA.
-    #[error("the CA: {0}; `rootbound-verifier init` makes one")]
+    #[error("the CA: {0}")]
     Authority(#[from] FileError),
     /// The manufacturers' roots.
     #[error("[trust] ek_roots: {0}")]

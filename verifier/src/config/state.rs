@@ -11,7 +11,7 @@ use rustix::fs::FlockOperation;
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// It is not there, or cannot be used.
-    #[error("state directory {}: {source}", path.display())]
+    #[error("state directory {}: {source} (`rootbound-verifier init` makes one)", path.display())]
     Io {
         /// The folder, or a file in it.
         path: PathBuf,
