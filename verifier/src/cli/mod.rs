@@ -1,8 +1,8 @@
 //! The command line of `rootbound-verifier`.
 //!
 //! - `run`: the daemon; `init`: what it needs before its first start
-//! - everything else ([`verbs`]) is said to the running daemon over its administrative socket ([`client`]), and its answer
-//!   is shown as text ([`render`]) or JSON
+//! - everything else (`verbs`) is said to the running daemon over its administrative socket (`client`), and its answer
+//!   is shown as text (`render`) or JSON
 
 mod client;
 mod files;
