@@ -67,8 +67,7 @@ impl RequestParts {
     #[must_use]
     pub fn sign(&self, key: &SoftwareKey) -> Vec<u8> {
         let info = self.info();
-        let (r, s) = key.sign_ecdsa(&info);
-        self.assemble(&tlv(0x30, &[integer(&r), integer(&s)].concat()))
+        self.assemble(&ecdsa_signature(&key.sign_ecdsa(&info)))
     }
 
     /// The CertificationRequest with any bytes for a signature.
@@ -84,6 +83,12 @@ impl RequestParts {
 pub fn attestation(attest: &[u8], signature: &[u8], public_area: &[u8]) -> Vec<u8> {
     let statement = CertifyStatement { attest, signature, public_area: Some(public_area) };
     attribute(ID_AA_ATTESTATION, &[&statement.to_bundle().expect("a bundle")])
+}
+
+/// ECDSA-Sig-Value (RFC 3279, 2.2.3) of r and s.
+#[must_use]
+pub fn ecdsa_signature((r, s): &(Vec<u8>, Vec<u8>)) -> Vec<u8> {
+    tlv(0x30, &[integer(r), integer(s)].concat())
 }
 
 fn integer(number: &[u8]) -> Vec<u8> {

@@ -4,7 +4,11 @@
 //! - [`swtpm`]: TPMs that run: manufactured, booted, cut off and rolled back at will
 //! - [`challenges`]: challenges by the hundred, minted and spent
 //! - [`corpus`]: evidence of real machines, where the environment names a folder of it
+//! - [`https`]: requests that no client of ours would send
 //! - [`keys`]: short forms of what many tests ask of a TPM
+//! - [`manual`]: a node with a real TPM, and with the client's part of the protocol in a test's hands
+//! - [`scene`]: an affirming node to be attacked, and one that must not notice
+//! - [`watch`]: what an attack leaves behind at the verifier
 //! - [`world`]: a verifier, its clock and its machines, all in one process
 //! - [`software_tpm`]: TPM statements fabricated by keys in software, for load and for what no TPM would say
 #![forbid(unsafe_code)]
@@ -13,10 +17,14 @@ pub mod certificate_request;
 pub mod challenges;
 pub mod corpus;
 pub mod exchange;
+pub mod https;
 pub mod keys;
+pub mod manual;
 pub mod openssl;
+pub mod scene;
 pub mod software_tpm;
 pub mod swtpm;
+pub mod watch;
 pub mod world;
 
 pub use swtpm::{Action, Interposer, Manufacturer, Snapshot, Swtpm, SwtpmBuilder};

@@ -52,6 +52,8 @@ pub struct Swtpm {
     dir: TempDir,
     manufacturer: Manufacturer,
     banks: Vec<HashAlgorithm>,
+    /// Those that boots and kernels extend.
+    measured_banks: Vec<HashAlgorithm>,
     boot_seed: AtomicU64,
 }
 
@@ -59,6 +61,7 @@ pub struct Swtpm {
 pub struct SwtpmBuilder {
     manufacturer: Option<Manufacturer>,
     banks: Vec<HashAlgorithm>,
+    idle_banks: Vec<HashAlgorithm>,
     boot_seed: u64,
     p256_ek: bool,
 }
@@ -80,6 +83,13 @@ impl SwtpmBuilder {
     #[must_use]
     pub fn banks(mut self, banks: &[HashAlgorithm]) -> Self {
         self.banks = banks.to_vec();
+        self
+    }
+
+    /// Leaves these active banks idle: its firmware and kernel measure into the others only (CVE-2021-42299).
+    #[must_use]
+    pub fn idle(mut self, banks: &[HashAlgorithm]) -> Self {
+        self.idle_banks = banks.to_vec();
         self
     }
 
@@ -111,6 +121,12 @@ impl SwtpmBuilder {
             ports: PortPair::reserve(),
             dir,
             manufacturer,
+            measured_banks: self
+                .banks
+                .iter()
+                .copied()
+                .filter(|bank| !self.idle_banks.contains(bank))
+                .collect(),
             banks: self.banks,
             boot_seed: AtomicU64::new(self.boot_seed),
         };
@@ -138,7 +154,13 @@ impl Swtpm {
     /// A TPM with options.
     #[must_use]
     pub fn builder() -> SwtpmBuilder {
-        SwtpmBuilder { manufacturer: None, banks: vec![HashAlgorithm::Sha256], boot_seed: 0, p256_ek: false }
+        SwtpmBuilder {
+            manufacturer: None,
+            banks: vec![HashAlgorithm::Sha256],
+            idle_banks: Vec::new(),
+            boot_seed: 0,
+            p256_ek: false,
+        }
     }
 
     /// What the attester's configuration says about this TPM: owned, so that leftovers are swept.
@@ -189,21 +211,21 @@ impl Swtpm {
         &self.banks
     }
 
-    /// Extends a PCR in each active bank with the digest of `data`, as firmware or a kernel does.
+    /// Extends a PCR in each active bank that is not left idle with the digest of `data`, as firmware or a kernel does.
     ///
     /// # Panics
     /// Where the TPM is off or refuses.
     pub fn extend(&self, pcr: u8, data: &[u8]) {
-        let digests: Vec<_> = self.banks.iter().map(|bank| hash(*bank, &[data])).collect();
+        let digests: Vec<_> = self.measured_banks.iter().map(|bank| hash(*bank, &[data])).collect();
         self.command(&wire::pcr_extend(pcr, &digests)).expect_success("TPM2_PCR_Extend");
     }
 
-    /// Measures a boot: extends each of [`MEASURED_PCRS`] in each active bank, so that no bank is idle. The same
-    /// seed gives the same values.
+    /// Measures a boot: extends each of [`MEASURED_PCRS`] in each active bank that is not left idle. The same seed gives
+    /// the same values.
     pub fn measured_boot(&self, seed: u64) {
         self.boot_seed.store(seed, Ordering::Relaxed);
         for pcr in MEASURED_PCRS {
-            self.extend(pcr, format!("boot {seed}: measured into PCR {pcr}").as_bytes());
+            self.extend(pcr, measured(seed, pcr).as_bytes());
         }
     }
 
@@ -218,6 +240,14 @@ impl Swtpm {
         wire::initialize(self.ports.control());
         self.command(&wire::startup(SU_CLEAR)).expect_success("TPM2_Startup(CLEAR)");
         self.measured_boot(seed);
+    }
+
+    /// The TPM alone is reset, by its pin or over a bad resume, while the platform runs on: PCRs are at their start
+    /// values, resetCount is one higher, and nobody measures.
+    pub fn reset_alone(&mut self) {
+        self.command(&wire::shutdown(SU_CLEAR)).expect_success("TPM2_Shutdown(CLEAR)");
+        wire::initialize(self.ports.control());
+        self.command(&wire::startup(SU_CLEAR)).expect_success("TPM2_Startup(CLEAR)");
     }
 
     /// Suspend to RAM and resume: PCRs stay, restartCount goes up by one.
@@ -283,6 +313,28 @@ impl Swtpm {
         fs::create_dir(self.state_dir()).expect("a folder for the state");
         copy_files(snapshot.dir.path(), &self.state_dir());
         self.power_on();
+    }
+
+    /// Another TPM with the state of a snapshot of this one, as the clone of a virtual machine has it: booted, and
+    /// running beside the original.
+    ///
+    /// # Panics
+    /// Where the state cannot be copied.
+    #[must_use]
+    pub fn clone_of(&self, snapshot: &Snapshot) -> Self {
+        let mut clone = Self {
+            process: None,
+            ports: PortPair::reserve(),
+            dir: tempfile::Builder::new().prefix("swtpm-").tempdir().expect("a folder for the TPM"),
+            manufacturer: self.manufacturer.clone(),
+            banks: self.banks.clone(),
+            measured_banks: self.measured_banks.clone(),
+            boot_seed: AtomicU64::new(self.boot_seed.load(Ordering::Relaxed)),
+        };
+        fs::create_dir(clone.state_dir()).expect("a folder for the state");
+        copy_files(snapshot.dir.path(), &clone.state_dir());
+        clone.power_on();
+        clone
     }
 
     /// Sends one command, header included, and reads its answer.
@@ -390,6 +442,11 @@ impl Swtpm {
             pause = (pause * 2).min(Duration::from_millis(50));
         }
     }
+}
+
+/// What the boot of a seed measures into a PCR.
+pub(crate) fn measured(seed: u64, pcr: u8) -> String {
+    format!("boot {seed}: measured into PCR {pcr}")
 }
 
 impl Drop for Swtpm {

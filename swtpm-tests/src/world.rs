@@ -26,6 +26,7 @@ use rootbound_verifier::flows::Verifier;
 use rootbound_verifier::flows::operate::Operator;
 use rootbound_verifier::http::Server;
 use rootbound_verifier::node::{Labels, Name};
+use rootbound_verifier::reference::ProfileBody;
 use tempfile::TempDir;
 
 use crate::software_tpm::SoftwareTpm;
@@ -70,7 +71,8 @@ impl World {
         WorldBuilder::default()
     }
 
-    /// A verifier that trusts these TPM manufacturers. A manufacturer has its CA once it has made a TPM.
+    /// A verifier that trusts these TPM manufacturers. A manufacturer has its CA once it has made a TPM. Without any, only
+    /// EKs that an operator lists can enrol.
     pub async fn new(manufacturers: &[&Manufacturer]) -> Self {
         Self::builder().manufacturers(manufacturers).start().await
     }
@@ -151,6 +153,15 @@ impl World {
     /// Makes what a node showed last the reference set `default`.
     pub async fn capture(&self, node: NodeId) {
         self.verifier.capture(node, Name::default_set(), &operator()).await.expect("evidence to capture");
+    }
+
+    /// Writes the next version of the profile `default`, with some changes.
+    pub async fn change_profile(&self, change: impl FnOnce(&mut ProfileBody)) {
+        let profiles = self.verifier.store().profiles().await.expect("the store");
+        let latest = profiles.iter().rfind(|profile| profile.id().name == Name::default_set());
+        let mut body = latest.expect("the profile of a fresh installation").body().clone();
+        change(&mut body);
+        self.verifier.put_profile(Name::default_set(), body, &operator()).await.expect("a profile");
     }
 
     /// How a node stands now.

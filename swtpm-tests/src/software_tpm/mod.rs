@@ -28,6 +28,8 @@ pub use statement::{Kind, Signed, Statement};
 use rootbound_common::crypto::{Digest, hash};
 use rootbound_common::tpm::{ClockState, HashAlgorithm, Name, PcrIndex, PcrSelection, PcrValues, policy_pcr};
 
+use crate::swtpm::{MEASURED_PCRS, measured};
+
 /// TPM_RH_ENDORSEMENT: the Qualified Name of the endorsement hierarchy.
 pub const ENDORSEMENT_HIERARCHY: [u8; 4] = [0x40, 0x00, 0x00, 0x0b];
 
@@ -63,6 +65,23 @@ impl SoftwareTpm {
     #[must_use]
     pub fn with_rsa() -> Self {
         Self::with_keys(EndorsementKey::rsa2048(), SoftwareKey::rsa2048(Template::attestation_rsa()))
+    }
+
+    /// A TPM with P-256 keys, after the boot of seed 0 that a [`Swtpm`](crate::Swtpm) measures: both show the same
+    /// values.
+    ///
+    /// # Panics
+    /// Never: the measured PCRs are PCRs.
+    #[must_use]
+    pub fn booted(banks: &[HashAlgorithm]) -> Self {
+        let mut tpm = Self::new();
+        for pcr in MEASURED_PCRS {
+            let index = PcrIndex::new(pcr).expect("a PCR number");
+            for bank in banks {
+                tpm.extend(index, hash(*bank, &[measured(0, pcr).as_bytes()]));
+            }
+        }
+        tpm
     }
 
     /// A TPM with these keys.

@@ -1,0 +1,199 @@
+//! A node whose TPM is real and whose every word a test chooses: the client's part of the protocol, by hand.
+
+use rootbound_attester::client::{Client, RequestError};
+use rootbound_attester::enroll::{EkChoice, Endorsement};
+use rootbound_attester::tpm::{AkBlob, Quote, Statement, Tpm};
+use rootbound_common::binding::{Purpose, extra_data};
+use rootbound_common::blob::Blob;
+use rootbound_common::id::NodeId;
+use rootbound_common::tpm::{PcrSelection, PcrValues};
+use rootbound_common::wire::v1::{
+    ActivateRequest, ActivateResponse, Challenge, ChallengeRequest, EnrollRequest, EvidenceRequest,
+    EvidenceResponse, PostureStatus,
+};
+use rootbound_verifier::node::Labels;
+
+use crate::Swtpm;
+use crate::world::{World, nonce, operator};
+
+/// A node with a real TPM and a real AK.
+pub struct Manual {
+    /// Its id.
+    pub node: NodeId,
+    /// Its TPM, as the attester drives it.
+    pub tpm: Tpm,
+    /// Its AK; to be replaced by another before [`Manual::enroll`].
+    pub ak: AkBlob,
+    /// Its connection.
+    pub client: Client,
+    endorsement: Endorsement,
+}
+
+impl Manual {
+    /// A machine with a new AK that nobody knows; its EK is listed, so that it is admitted once it enrols.
+    ///
+    /// # Panics
+    /// Where the TPM does not go along.
+    pub async fn new(world: &World, tpm: Tpm) -> Self {
+        let endorsement = Endorsement::read(&tpm, EkChoice::Auto).await.expect("an EK");
+        let ak = tpm.create_ak(None).await.expect("an AK");
+        let node = endorsement.node();
+        let listed = world.verifier.add_inventory(node, false, Labels::default(), &operator()).await;
+        listed.expect("the inventory");
+        Self { node, tpm, ak, client: world.client(), endorsement }
+    }
+
+    /// An enrolled machine; no evidence yet.
+    ///
+    /// # Panics
+    /// Where the TPM does not go along, or the verifier does not.
+    pub async fn admitted(world: &World, swtpm: &Swtpm) -> Self {
+        let manual = Self::new(world, Tpm::spawn(swtpm.tcti()).expect("a thread")).await;
+        manual.enroll().await.expect("a listed EK enrols");
+        manual
+    }
+
+    /// The same, affirming by the values that it showed.
+    ///
+    /// # Panics
+    /// Where the TPM does not go along, or the verifier does not.
+    pub async fn affirming(world: &World, swtpm: &Swtpm) -> Self {
+        let manual = Self::admitted(world, swtpm).await;
+        manual.attest().await.expect("evidence");
+        world.capture(manual.node).await;
+        assert_eq!(world.status(manual.node), PostureStatus::Affirming);
+        manual
+    }
+
+    /// Enrols with the AK that it has now.
+    pub async fn enroll(&self) -> Result<ActivateResponse, RequestError> {
+        let ek = self.endorsement.key();
+        let begun = self.client.enroll(&self.enroll_request()).await?;
+        let (blob, secret) = (begun.credential_blob.as_bytes(), begun.encrypted_secret.as_bytes());
+        let opened = self.tpm.activate(ek.kind, &self.ak, blob, secret).await.expect("our own EK and AK");
+        let secret = Blob::new(opened.to_vec()).expect("a short secret");
+        self.client.activate(&ActivateRequest { enrollment: begun.enrollment, secret }).await
+    }
+
+    /// What it sends to enrol.
+    ///
+    /// # Panics
+    /// Never: a TPM's structures are short.
+    #[must_use]
+    pub fn enroll_request(&self) -> EnrollRequest {
+        let ek = self.endorsement.key();
+        let certificates = ek.certificate.iter().chain(&ek.intermediates);
+        EnrollRequest {
+            ek_public: Blob::new(ek.public.as_bytes().to_vec()).expect("an EK"),
+            ek_certificates: certificates
+                .map(|certificate| Blob::new(certificate.clone()).expect("a certificate"))
+                .collect(),
+            ak_public: Blob::new(self.ak.public().as_bytes().to_vec()).expect("an AK"),
+            join_token: None,
+        }
+    }
+
+    /// Asks for a challenge.
+    ///
+    /// # Panics
+    /// Where there is none for it.
+    pub async fn challenge(&self) -> Challenge {
+        self.client.challenge(&ChallengeRequest { node: self.node }).await.expect("a challenge")
+    }
+
+    /// What an honest quote for a challenge, without a request for a credential, has as extraData.
+    #[must_use]
+    pub fn extra_data(challenge: &Challenge) -> Vec<u8> {
+        let parts = EvidenceRequest::bound_parts(None);
+        extra_data(Purpose::Quote, &nonce(challenge), &parts).as_bytes().to_vec()
+    }
+
+    /// What the TPM states of these PCRs for a challenge.
+    ///
+    /// # Panics
+    /// Where the TPM does not go along.
+    pub async fn quote(&self, challenge: &Challenge, selection: &PcrSelection) -> Quote {
+        let extra = Self::extra_data(challenge);
+        self.tpm.quote(&self.ak, selection, &extra).await.expect("a quote")
+    }
+
+    /// Sends an honest answer to a fresh challenge.
+    pub async fn attest(&self) -> Result<EvidenceResponse, RequestError> {
+        let challenge = self.challenge().await;
+        let quote = self.quote(&challenge, &challenge.selection).await;
+        self.submit(&challenge, quote.statement, quote.values).await
+    }
+
+    /// Sends a statement as the answer to a challenge.
+    pub async fn submit(
+        &self,
+        challenge: &Challenge,
+        statement: Statement,
+        pcrs: PcrValues,
+    ) -> Result<EvidenceResponse, RequestError> {
+        self.client.evidence(&evidence(challenge, statement, pcrs)).await
+    }
+
+    /// Puts the AK at the disposal of tpm2-tools, as `ak.ctx` in the folder of its TPM.
+    ///
+    /// # Panics
+    /// Where the TPM does not go along.
+    pub fn lend_ak(&self, swtpm: &Swtpm) {
+        std::fs::write(swtpm.dir().join("ak.pub"), self.ak.sized_public()).expect("a file");
+        std::fs::write(swtpm.dir().join("ak.priv"), self.ak.sized_private()).expect("a file");
+        create_parent(swtpm, "e");
+        tool(swtpm, "tpm2_load -C parent.ctx -u ak.pub -r ak.priv -c ak.ctx");
+    }
+}
+
+/// Makes `parent.ctx`: the storage root of a hierarchy (`e` or `o`), by the attester's template.
+pub fn create_parent(swtpm: &Swtpm, hierarchy: &str) {
+    const ATTRIBUTES: &str = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt";
+    let make = format!(
+        "tpm2_createprimary -C {hierarchy} -G ecc256:null:aes128cfb -g sha256 -a {ATTRIBUTES} -c parent.ctx"
+    );
+    tool(swtpm, &make);
+}
+
+/// Runs a command of tpm2-tools, words apart by one space, in the folder of a TPM; what it loaded is flushed.
+///
+/// # Panics
+/// Where it fails.
+pub fn tool(swtpm: &Swtpm, command: &str) {
+    let mut words = command.split(' ');
+    let program = words.next().expect("a program");
+    let arguments: Vec<_> = ["-Q"].into_iter().chain(words).collect();
+    swtpm.tool_ok(program, &arguments);
+    swtpm.tool_ok("tpm2_flushcontext", &["-t"]);
+}
+
+/// Lower-case hex, as tpm2-tools take it.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Reads `attest` and `signature`, which a tool has written into the folder of a TPM.
+///
+/// # Panics
+/// Where they are missing.
+#[must_use]
+pub fn tools_statement(swtpm: &Swtpm) -> Statement {
+    let read = |name| std::fs::read(swtpm.dir().join(name)).expect("what the tool wrote");
+    Statement { attest: read("attest"), signature: read("signature") }
+}
+
+/// A message without a request for a credential.
+///
+/// # Panics
+/// Where the statement is longer than the wire takes.
+#[must_use]
+pub fn evidence(challenge: &Challenge, statement: Statement, pcrs: PcrValues) -> EvidenceRequest {
+    EvidenceRequest {
+        challenge: challenge.token.clone(),
+        quote: Blob::new(statement.attest).expect("a short statement"),
+        signature: Blob::new(statement.signature).expect("a short signature"),
+        pcrs,
+        certificate_request: None,
+    }
+}
