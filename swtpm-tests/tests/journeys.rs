@@ -9,6 +9,7 @@ use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::PostureStatus;
 use rootbound_swtpm_tests::world::{World, operator, refused};
 use rootbound_swtpm_tests::{Manufacturer, Swtpm};
+use rootbound_verifier::enrollment::EndorsementRoots;
 use rootbound_verifier::node::{AdmittedBy, Labels, Name, Standing};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -219,4 +220,22 @@ async fn counters_are_the_tpms_own_whatever_the_attestation_key() {
     assert_eq!(before.clock.reset_count, after.clock.reset_count);
     assert_eq!(before.firmware_version, after.firmware_version);
     assert!(after.clock.clock >= before.clock.clock);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn manufacturers_are_trusted_from_when_their_roots_are_read_again() {
+    let swtpm = Swtpm::manufacture();
+    let world = World::new(&[]).await;
+    let (root, issuer) = swtpm.ca_certificates();
+    let mut machine = world.machine(swtpm);
+    let refused = machine.attester.attest().await.unwrap_err();
+    assert!(format!("{refused:?}").contains("endorsement_unknown_issuer"), "{refused:?}");
+
+    let folder = world.path().join("ek-roots");
+    std::fs::write(folder.join("ca.pem"), root + &issuer).unwrap();
+    world.verifier.trust(EndorsementRoots::load(&folder).unwrap());
+    machine.attester.attest().await.expect_err("not admitted yet");
+    let node = machine.node().await;
+    let record = world.verifier.store().node(node).await.unwrap().expect("enrolled");
+    assert_eq!(record.standing, Standing::Pending);
 }

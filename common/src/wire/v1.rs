@@ -247,7 +247,7 @@ pub struct DeviationReport {
     /// The observed value, in hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<String>,
-    /// The values that would have been accepted, in hex.
+    /// Values that would have been accepted, in hex; the first few of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accepted: Vec<String>,
 }

@@ -66,6 +66,10 @@ pub enum Deviation {
 }
 
 impl Deviation {
+    /// Accepted values in a report: it is kept for each node, in memory too, and people read no more. The detail says how
+    /// many there are.
+    const MAX_REPORTED: usize = 8;
+
     /// Stable, for machines.
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -97,7 +101,7 @@ impl Deviation {
             bank,
             pcr,
             observed: observed.map(ToString::to_string),
-            accepted: accepted.iter().map(ToString::to_string).collect(),
+            accepted: accepted.iter().take(Self::MAX_REPORTED).map(ToString::to_string).collect(),
         }
     }
 }
@@ -338,6 +342,15 @@ mod tests {
         assert_eq!(report.accepted, [was.to_string()]);
         assert_eq!(report.code, "pcr_mismatch");
         assert!(report.detail.contains("sha256 PCR 4"), "{}", report.detail);
+    }
+
+    #[test]
+    fn a_report_is_bounded() {
+        let accepted: Vec<_> = (0..256).map(|n: u32| hash(BANK, &[&n.to_be_bytes()])).collect();
+        let deviation = Deviation::PcrMismatch { bank: BANK, pcr: pcr(4), observed: value("is"), accepted };
+        let report = deviation.report();
+        assert_eq!(report.accepted.len(), 8);
+        assert!(report.detail.contains("none of the 256 accepted values"), "{}", report.detail);
     }
 
     #[test]

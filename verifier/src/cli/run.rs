@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rootbound_common::clock::{Clock, SystemClock};
+use rootbound_common::clock::{Clock, SystemClock, Timestamp};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -150,7 +150,7 @@ async fn serve_with(
     );
     notify(&[NotifyState::Ready]);
 
-    signals.wait_for_stop(&server).await;
+    signals.wait_for_stop(|| reload(config, &verifier, &server)).await;
     tracing::info!("stopping");
     notify(&[NotifyState::Stopping]);
     let _ = std::fs::remove_file(&path);
@@ -171,25 +171,7 @@ async fn verifier(
     let clock = SystemClock;
     let domain = config.trust.domain.clone();
     let authority = files::load(&state.ca_certificate(), &state.ca_key(), domain.clone(), clock.now())?;
-    let roots = match &config.trust.ek_roots {
-        Some(folder) => {
-            let roots = EndorsementRoots::load(folder)?;
-            let (anchors, crls) = (roots.anchor_count(), roots.crl_count());
-            tracing::info!(
-                anchors,
-                intermediates = roots.intermediate_count(),
-                crls,
-                "manufacturers' CAs read"
-            );
-            roots
-        }
-        None => {
-            tracing::warn!(
-                "[trust] ek_roots is not set: only machines enrol whose EK the inventory lists with a waiver"
-            );
-            EndorsementRoots::none()
-        }
-    };
+    let roots = endorsement_roots(config, clock.now())?;
     let parts = Parts {
         store,
         clock: Arc::new(clock),
@@ -202,6 +184,35 @@ async fn verifier(
     Ok(Verifier::start(parts).await?)
 }
 
+/// Reads the folder of trusted manufacturers, and says what an operator wants to know before a machine does.
+fn endorsement_roots(config: &Config, now: Timestamp) -> Result<EndorsementRoots, RootsError> {
+    let Some(folder) = &config.trust.ek_roots else {
+        tracing::warn!(
+            "[trust] ek_roots is not set: only machines enrol whose EK the inventory lists with a waiver"
+        );
+        return Ok(EndorsementRoots::none());
+    };
+    let roots = EndorsementRoots::load(folder)?;
+    let (anchors, crls) = (roots.anchor_count(), roots.crl_count());
+    tracing::info!(anchors, intermediates = roots.intermediate_count(), crls, "manufacturers' CAs read");
+    for (name, reason) in roots.dead_ends(now) {
+        tracing::warn!(name, %reason, "an intermediate in [trust] ek_roots vouches for nothing");
+    }
+    Ok(roots)
+}
+
+/// SIGHUP: the files that others replace while we run.
+fn reload(config: &Config, verifier: &Verifier, server: &Server) {
+    match server.reload() {
+        Ok(()) => tracing::info!("serving certificate read again"),
+        Err(error) => tracing::error!(%error, "the serving certificate stays as it is"),
+    }
+    match endorsement_roots(config, verifier.now()) {
+        Ok(roots) => verifier.trust(roots),
+        Err(error) => tracing::error!(%error, "the manufacturers' CAs and CRLs stay as they are"),
+    }
+}
+
 /// Tells the service manager, where there is one.
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
@@ -209,7 +220,7 @@ fn notify(state: &[NotifyState<'_>]) {
     }
 }
 
-/// SIGTERM and SIGINT stop; SIGHUP reads the operator's serving certificate again. While they are awaited, the service
+/// SIGTERM and SIGINT stop; SIGHUP reads files that others replace again. While they are awaited, the service
 /// manager's watchdog is told that the runtime turns.
 struct Signals {
     terminate: Signal,
@@ -229,7 +240,7 @@ impl Signals {
         })
     }
 
-    async fn wait_for_stop(&mut self, server: &Server) {
+    async fn wait_for_stop(&mut self, reload: impl Fn()) {
         // Twice per period, as sd_watchdog_enabled(3) advises; without a watchdog, once a day says nothing to nobody.
         let period = sd_notify::watchdog_enabled();
         let mut alive =
@@ -238,10 +249,7 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hang_up.recv() => match server.reload() {
-                    Ok(()) => tracing::info!("serving certificate read again"),
-                    Err(error) => tracing::error!(%error, "the serving certificate stays as it is"),
-                },
+                _ = self.hang_up.recv() => reload(),
                 _ = alive.tick() => {
                     if period.is_some() {
                         notify(&[NotifyState::Watchdog]);

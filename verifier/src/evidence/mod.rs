@@ -1,7 +1,7 @@
 //! Evidence: from bytes that anybody can send to facts that one TPM vouches for.
 //!
-//! - [`quote`]: [`authenticate`], the checklist of `docs/PROTOCOL.md`, and what it returns
-//! - [`continuity`]: one TPM's clock goes forward; a clone's or a rolled-back one's does not
+//! - `quote`: [`authenticate`], the checklist of `docs/PROTOCOL.md`, and what it returns
+//! - `continuity`: one TPM's clock goes forward; a clone's or a rolled-back one's does not
 
 mod continuity;
 mod quote;

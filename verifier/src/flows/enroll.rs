@@ -139,7 +139,7 @@ impl Verifier {
             return Ok(key.endorse_by_waiver(waiver).map_err(EnrollRefusal::from)?);
         }
         let certificates = request.ek_certificates.iter().map(Blob::as_bytes).collect::<Vec<_>>();
-        let endorsed = key.endorse_by_chain(&certificates, &self.roots, self.revocation, self.now());
+        let endorsed = key.endorse_by_chain(&certificates, &self.roots.load(), self.revocation, self.now());
         Ok(endorsed.map_err(EnrollRefusal::from)?)
     }
 

@@ -50,7 +50,7 @@ pub struct Verifier {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     trust_domain: TrustDomain,
-    roots: EndorsementRoots,
+    roots: ArcSwap<EndorsementRoots>,
     revocation: RevocationPolicy,
     authority: Authority,
     challenge_key: ChallengeKey,
@@ -100,7 +100,7 @@ impl Verifier {
             store: parts.store,
             clock: parts.clock,
             trust_domain: parts.trust_domain,
-            roots: parts.roots,
+            roots: ArcSwap::from_pointee(parts.roots),
             revocation: parts.revocation,
             authority: parts.authority,
             challenge_key,
@@ -120,6 +120,11 @@ impl Verifier {
     #[must_use]
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
+    }
+
+    /// Replaces the trusted TPM manufacturers and their CRLs. Nodes that are enrolled stay so.
+    pub fn trust(&self, roots: EndorsementRoots) {
+        self.roots.store(Arc::new(roots));
     }
 
     /// The CA.

@@ -169,7 +169,8 @@ pub trait NodeStore: Send + Sync {
     /// A node as decisions see it.
     async fn live_node(&self, id: NodeId, now: Timestamp) -> Result<Option<LiveNode>, StoreError>;
 
-    /// Admits a pending node, or takes a retired one back: its clock is then forgotten, since an operator vouches.
+    /// Admits a pending node, or takes a retired one back: its clock is then forgotten, since an operator vouches, and so
+    /// is its evidence, which says nothing about the time since.
     async fn approve_node(&self, id: NodeId, decision: DecisionRecord) -> Result<NodeChange, StoreError>;
 
     /// Retires a node: it may neither attest nor enrol again, until it is approved anew.

@@ -168,6 +168,7 @@ impl SqliteStore {
         self.write(move |connection| {
             Box::pin(async move {
                 let Some(mut node) = find(connection, id).await? else { return Ok(NodeChange::Unknown) };
+                let before = node.standing;
                 match apply(&mut node) {
                     Err(TooManyLabels) => return Ok(NodeChange::TooManyLabels),
                     Ok(Change::None) => return Ok(NodeChange::Already(Box::new(node))),
@@ -175,6 +176,13 @@ impl SqliteStore {
                 }
                 node.revision = node.revision.saturating_add(1);
                 save(connection, &node).await?;
+                if before == Standing::Retired {
+                    // What it showed before it was retired says nothing about the time since.
+                    sqlx::query("DELETE FROM evidence WHERE node = ?1")
+                        .bind(id.as_bytes().as_slice())
+                        .execute(&mut *connection)
+                        .await?;
+                }
                 decision::insert(connection, &decision).await?;
                 Ok(NodeChange::Changed(Box::new(node)))
             })

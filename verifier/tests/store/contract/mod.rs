@@ -69,7 +69,7 @@ macro_rules! suite {
             nodes {
                 nodes_come_in_pages_by_rising_id,
                 pending_node_is_approved_once,
-                retired_node_that_is_approved_starts_with_a_new_clock,
+                retired_node_that_is_approved_starts_anew,
                 node_is_retired_once,
                 labels_are_set_and_taken_away,
                 labels_are_bounded_by_what_comes_out,

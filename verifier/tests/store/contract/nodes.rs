@@ -63,7 +63,7 @@ pub(crate) async fn pending_node_is_approved_once(back_end: &impl BackEnd) {
     assert_eq!(codes(&*store, None).await, ["approved", "enrolled"]);
 }
 
-pub(crate) async fn retired_node_that_is_approved_starts_with_a_new_clock(back_end: &impl BackEnd) {
+pub(crate) async fn retired_node_that_is_approved_starts_anew(back_end: &impl BackEnd) {
     let store = back_end.store();
     let machine = Machine::new(1);
     machine.enrolled(&*store, 101).await;
@@ -75,6 +75,9 @@ pub(crate) async fn retired_node_that_is_approved_starts_with_a_new_clock(back_e
     assert_eq!(node.last_seen, Some(last_seen()));
     let NodeChange::Changed(node) = approve(&*store, &machine).await else { panic!("not approved") };
     assert_eq!(node.last_seen, None);
+    assert_eq!(store.last_quote(machine.id()).await.unwrap(), None);
+    let live = store.live_node(machine.id(), later(0)).await.unwrap().unwrap();
+    assert_eq!(live.posture, None);
     assert_eq!((node.standing, node.revision), (Standing::Admitted { by: AdmittedBy::Approval }, 5));
     assert_same(&machine.node(&*store).await, &node);
 }
