@@ -93,20 +93,28 @@ pub enum EnrollError {
 impl Verifier {
     /// Takes an EK and an AK, and answers with what only a TPM with both can open.
     pub async fn enroll(&self, request: EnrollRequest) -> Result<EnrollResponse, EnrollError> {
-        let outcome = self.begin_enrollment(request).await;
+        let mut claimed = None;
+        let outcome = self.begin_enrollment(request, &mut claimed).await;
         if let Err(EnrollError::Refused(refusal)) = &outcome {
-            self.record_refusal(DecisionKind::Enroll, None, refusal.code(), refusal.to_string()).await?;
+            self.record_refusal(DecisionKind::Enroll, claimed, refusal.code(), refusal.to_string()).await?;
         }
         outcome
     }
 
-    async fn begin_enrollment(&self, request: EnrollRequest) -> Result<EnrollResponse, EnrollError> {
+    /// `claimed` is whose EK was shown, for the record: nothing is proved of it yet.
+    async fn begin_enrollment(
+        &self,
+        request: EnrollRequest,
+        claimed: &mut Option<NodeId>,
+    ) -> Result<EnrollResponse, EnrollError> {
         let now = self.now();
+        let key = UnendorsedKey::parse(request.ek_public.as_bytes()).map_err(EnrollRefusal::from)?;
+        let node = key.node_id();
+        *claimed = Some(node);
         let join_token_digest = request.join_token.as_ref().map(join_token_digest).transpose()?;
         let attestation_key =
             AttestationKey::parse(request.ak_public.as_bytes()).map_err(EnrollRefusal::from)?;
-        let endorsed_key = self.endorse(&request).await?;
-        let node = endorsed_key.node_id();
+        let endorsed_key = self.endorse(key, &request).await?;
         if let Some(known) = self.store.node(node).await?
             && known.standing == Standing::Retired
         {
@@ -132,8 +140,7 @@ impl Verifier {
 
     /// Who vouches for the EK: its manufacturer's chain, or, where the inventory lists this very EK and waives the
     /// chain, the operator.
-    async fn endorse(&self, request: &EnrollRequest) -> Result<EndorsedKey, EnrollError> {
-        let key = UnendorsedKey::parse(request.ek_public.as_bytes()).map_err(EnrollRefusal::from)?;
+    async fn endorse(&self, key: UnendorsedKey, request: &EnrollRequest) -> Result<EndorsedKey, EnrollError> {
         let listed = self.store.inventory_entry(key.node_id()).await?;
         if let Some(waiver) = listed.as_ref().and_then(InventoryEntry::waiver) {
             return Ok(key.endorse_by_waiver(waiver).map_err(EnrollRefusal::from)?);

@@ -380,7 +380,7 @@ pub struct DecisionRecord {
     pub id: String,
     /// When.
     pub at: Timestamp,
-    /// The node, where one is known.
+    /// The node, where one is known. Of an enrolment that was refused: whose EK was shown, by whomever.
     pub node: Option<NodeId>,
     /// What it was about.
     pub kind: DecisionKind,
