@@ -35,6 +35,8 @@ pub struct Https {
 pub struct Reply {
     /// HTTP status.
     pub status: u16,
+    /// The status line and the header fields.
+    pub head: String,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -50,6 +52,15 @@ impl Reply {
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)));
         assert_eq!(problem.status, self.status);
         problem.code
+    }
+
+    /// A header field.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then_some(value.trim())
+        })
     }
 }
 
@@ -148,7 +159,7 @@ fn parse(answer: &[u8]) -> Option<Reply> {
         name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
     })?;
     let body = answer.get(head_end..head_end.checked_add(length)?)?.to_vec();
-    Some(Reply { status, body })
+    Some(Reply { status, head: head.to_owned(), body })
 }
 
 /// A software key that signs handshakes.

@@ -8,6 +8,7 @@
 //! - [`keys`]: short forms of what many tests ask of a TPM
 //! - [`manual`]: a node with a real TPM, and with the client's part of the protocol in a test's hands
 //! - [`scene`]: an affirming node to be attacked, and one that must not notice
+//! - [`vendor`]: EK certificates and CRLs, good and bad
 //! - [`watch`]: what an attack leaves behind at the verifier
 //! - [`world`]: a verifier, its clock and its machines, all in one process
 //! - [`software_tpm`]: TPM statements fabricated by keys in software, for load and for what no TPM would say
@@ -24,6 +25,7 @@ pub mod openssl;
 pub mod scene;
 pub mod software_tpm;
 pub mod swtpm;
+pub mod vendor;
 pub mod watch;
 pub mod world;
 

@@ -2,14 +2,14 @@
 
 use rootbound_attester::client::{Client, RequestError};
 use rootbound_attester::enroll::{EkChoice, Endorsement};
-use rootbound_attester::tpm::{AkBlob, Quote, Statement, Tpm};
+use rootbound_attester::tpm::{AkBlob, EndorsementKey, Quote, Statement, Tpm, TpmError};
 use rootbound_common::binding::{Purpose, extra_data};
 use rootbound_common::blob::Blob;
 use rootbound_common::id::NodeId;
 use rootbound_common::tpm::{PcrSelection, PcrValues};
 use rootbound_common::wire::v1::{
-    ActivateRequest, ActivateResponse, Challenge, ChallengeRequest, EnrollRequest, EvidenceRequest,
-    EvidenceResponse, PostureStatus,
+    ActivateRequest, ActivateResponse, CertificateBlob, Challenge, ChallengeRequest, EnrollRequest,
+    EnrollResponse, EvidenceRequest, EvidenceResponse, PostureStatus,
 };
 use rootbound_verifier::node::Labels;
 
@@ -30,17 +30,25 @@ pub struct Manual {
 }
 
 impl Manual {
-    /// A machine with a new AK that nobody knows; its EK is listed, so that it is admitted once it enrols.
+    /// A machine with a new AK that nobody knows or expects.
+    ///
+    /// # Panics
+    /// Where the TPM does not go along.
+    pub async fn stranger(world: &World, tpm: Tpm, ek: EkChoice) -> Self {
+        let endorsement = Endorsement::read(&tpm, ek).await.expect("an EK");
+        let ak = tpm.create_ak(None).await.expect("an AK");
+        Self { node: endorsement.node(), tpm, ak, client: world.client(), endorsement }
+    }
+
+    /// The same, whose EK is listed, so that it is admitted once it enrols.
     ///
     /// # Panics
     /// Where the TPM does not go along.
     pub async fn new(world: &World, tpm: Tpm) -> Self {
-        let endorsement = Endorsement::read(&tpm, EkChoice::Auto).await.expect("an EK");
-        let ak = tpm.create_ak(None).await.expect("an AK");
-        let node = endorsement.node();
-        let listed = world.verifier.add_inventory(node, false, Labels::default(), &operator()).await;
+        let manual = Self::stranger(world, tpm, EkChoice::Auto).await;
+        let listed = world.verifier.add_inventory(manual.node, false, Labels::default(), &operator()).await;
         listed.expect("the inventory");
-        Self { node, tpm, ak, client: world.client(), endorsement }
+        manual
     }
 
     /// An enrolled machine; no evidence yet.
@@ -65,14 +73,32 @@ impl Manual {
         manual
     }
 
+    /// Its EK, with the certificates that the TPM holds.
+    #[must_use]
+    pub fn ek(&self) -> &EndorsementKey {
+        self.endorsement.key()
+    }
+
     /// Enrols with the AK that it has now.
     pub async fn enroll(&self) -> Result<ActivateResponse, RequestError> {
-        let ek = self.endorsement.key();
         let begun = self.client.enroll(&self.enroll_request()).await?;
+        let secret = self.open(&self.ak, &begun).await.expect("our own EK and AK");
+        self.activate(&begun, &secret).await
+    }
+
+    /// Has the TPM open what the verifier made, with a key of its own.
+    pub async fn open(&self, ak: &AkBlob, begun: &EnrollResponse) -> Result<Vec<u8>, TpmError> {
         let (blob, secret) = (begun.credential_blob.as_bytes(), begun.encrypted_secret.as_bytes());
-        let opened = self.tpm.activate(ek.kind, &self.ak, blob, secret).await.expect("our own EK and AK");
-        let secret = Blob::new(opened.to_vec()).expect("a short secret");
-        self.client.activate(&ActivateRequest { enrollment: begun.enrollment, secret }).await
+        Ok(self.tpm.activate(self.ek().kind, ak, blob, secret).await?.to_vec())
+    }
+
+    /// Answers an enrolment.
+    pub async fn activate(
+        &self,
+        begun: &EnrollResponse,
+        secret: &[u8],
+    ) -> Result<ActivateResponse, RequestError> {
+        self.client.activate(&activation(begun, secret)).await
     }
 
     /// What it sends to enrol.
@@ -81,13 +107,10 @@ impl Manual {
     /// Never: a TPM's structures are short.
     #[must_use]
     pub fn enroll_request(&self) -> EnrollRequest {
-        let ek = self.endorsement.key();
-        let certificates = ek.certificate.iter().chain(&ek.intermediates);
+        let ek = self.ek();
         EnrollRequest {
             ek_public: Blob::new(ek.public.as_bytes().to_vec()).expect("an EK"),
-            ek_certificates: certificates
-                .map(|certificate| Blob::new(certificate.clone()).expect("a certificate"))
-                .collect(),
+            ek_certificates: certificates(ek.certificate.iter().chain(&ek.intermediates)),
             ak_public: Blob::new(self.ak.public().as_bytes().to_vec()).expect("an AK"),
             join_token: None,
         }
@@ -181,6 +204,25 @@ pub fn hex(bytes: &[u8]) -> String {
 pub fn tools_statement(swtpm: &Swtpm) -> Statement {
     let read = |name| std::fs::read(swtpm.dir().join(name)).expect("what the tool wrote");
     Statement { attest: read("attest"), signature: read("signature") }
+}
+
+/// Certificates as they go with an enrolment.
+///
+/// # Panics
+/// Where one is longer than the wire takes.
+#[must_use]
+pub fn certificates<'c>(ders: impl IntoIterator<Item = &'c Vec<u8>>) -> Vec<CertificateBlob> {
+    ders.into_iter().map(|der| Blob::new(der.clone()).expect("a certificate")).collect()
+}
+
+/// The answer to an enrolment.
+///
+/// # Panics
+/// Where the secret is longer than the wire takes.
+#[must_use]
+pub fn activation(begun: &EnrollResponse, secret: &[u8]) -> ActivateRequest {
+    let secret = Blob::new(secret.to_vec()).expect("a short secret");
+    ActivateRequest { enrollment: begun.enrollment.clone(), secret }
 }
 
 /// A message without a request for a credential.

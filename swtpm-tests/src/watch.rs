@@ -6,8 +6,9 @@ use rootbound_attester::client::RequestError;
 use rootbound_common::id::NodeId;
 use rootbound_common::tpm::HashAlgorithm;
 use rootbound_common::wire::v1::{CredentialOutcome, EvidenceResponse, PostureStatus};
+use rootbound_verifier::enrollment::EndorsedKey;
 use rootbound_verifier::evidence::StoredQuote;
-use rootbound_verifier::node::{LastSeen, Standing};
+use rootbound_verifier::node::{Labels, LastSeen, Standing};
 use rootbound_verifier::posture::{LiveCredential, Posture};
 use rootbound_verifier::store::{DecisionKind, DecisionRecord};
 
@@ -30,6 +31,8 @@ struct Trust {
     credentials: Vec<LiveCredential>,
     revision: u64,
     standing: Standing,
+    labels: Labels,
+    endorsed_key: EndorsedKey,
     attestation_key: String,
     last_seen: Option<LastSeen>,
     quote: Option<StoredQuote>,
@@ -48,6 +51,8 @@ impl Trust {
             credentials: live.credentials.clone(),
             revision: record.revision,
             standing: record.standing,
+            labels: record.labels,
+            endorsed_key: record.endorsed_key,
             attestation_key: record.attestation_key.name().to_string(),
             last_seen: record.last_seen,
             quote: store.last_quote(node).await.expect("the store"),
@@ -113,6 +118,47 @@ impl<'w> Watch<'w> {
         self.untouched(case).await;
     }
 
+    /// Somebody's attempt was refused with this code; that one decision, and no other, is on record since, whoever's it
+    /// is; and this node is as before. Gives the decision.
+    ///
+    /// # Panics
+    /// Where any of that is not so.
+    pub async fn refuses(
+        &mut self,
+        case: impl Display,
+        expected: &str,
+        attempt: impl Future<Output = String>,
+    ) -> DecisionRecord {
+        let before = decisions(self.world, None, 1).await.pop();
+        assert_eq!(attempt.await, expected, "{case}");
+        let mut two = decisions(self.world, None, 2).await.into_iter();
+        let refusal = two.next().expect("a decision");
+        assert_eq!((refusal.granted, refusal.code.as_str()), (false, expected), "{case}: the record");
+        assert_eq!(two.next(), before, "{case}: one decision, no more");
+        if refusal.node == Some(self.node) {
+            self.latest = Some(refusal.clone());
+        }
+        self.untouched(case).await;
+        refusal
+    }
+
+    /// Somebody's attempt was turned away with this code, before there was anything to decide: it left nothing behind,
+    /// and this node is as before.
+    ///
+    /// # Panics
+    /// Where any of that is not so.
+    pub async fn turns_away(
+        &self,
+        case: impl Display,
+        expected: &str,
+        attempt: impl Future<Output = String>,
+    ) {
+        let before = decisions(self.world, None, 1).await;
+        assert_eq!(attempt.await, expected, "{case}");
+        assert_eq!(decisions(self.world, None, 1).await, before, "{case}: no decision");
+        self.untouched(case).await;
+    }
+
     /// Nothing was recorded about this node, and nothing changed.
     ///
     /// # Panics
@@ -139,6 +185,17 @@ pub struct Bystander {
 }
 
 impl Bystander {
+    /// Its id.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.node.node
+    }
+
+    /// Watches it from now on.
+    pub async fn watch<'w>(&self, world: &'w World) -> Watch<'w> {
+        Watch::on(world, self.node.node).await
+    }
+
     /// A node that shows what the boot of seed 0 measures; that is what the fleet's reference values are from now on.
     ///
     /// # Panics

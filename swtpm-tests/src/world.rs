@@ -16,7 +16,7 @@ use std::time::Duration;
 use rootbound_attester::attest::{AttestError, Attester, Parts as AttesterParts};
 use rootbound_attester::client::{Client, ClientIdentity, RequestError, VerifierConfig};
 use rootbound_attester::deliver::{DeliverConfig, Delivery};
-use rootbound_attester::enroll::EnrollmentConfig;
+use rootbound_attester::enroll::{EnrollError, EnrollmentConfig};
 use rootbound_attester::keep::{Keep, StateConfig};
 use rootbound_attester::tpm::Tpm;
 use rootbound_common::clock::{Clock, SystemClock, Timestamp};
@@ -89,6 +89,11 @@ impl World {
     /// The folder of EK roots, which the verifier reads when it starts.
     pub fn roots(&self) -> PathBuf {
         self.dir.path().join(ROOTS)
+    }
+
+    /// Reads the folder of EK roots again, as a signal makes the daemon do.
+    pub fn reread_roots(&self) {
+        self.verifier.trust(start::read_roots(self.dir.path()));
     }
 
     /// Where the verifier listens.
@@ -259,11 +264,34 @@ impl Machine {
         self.attester.attest().await
     }
 
+    /// It attests and acts as it always did.
+    ///
+    /// # Panics
+    /// Where it does not.
+    pub async fn is_well(&mut self, world: &World) {
+        self.attest_anew().await.expect("evidence");
+        let who = self.whoami(world).await.expect("a credential that counts");
+        assert_eq!((who.node, who.posture.status), (self.node().await, PostureStatus::Affirming));
+    }
+
     /// Asks the verifier who it is, over mTLS by the key in the TPM.
     pub async fn whoami(&self, world: &World) -> Result<WhoamiResponse, RequestError> {
         let credential = self.attester.credential().expect("a credential");
         let identity = ClientIdentity::new(self.tpm.clone(), credential).expect("an identity");
         world.client().whoami(identity).await
+    }
+}
+
+/// The stable code that an attester was refused with.
+///
+/// # Panics
+/// Where it was not refused, or failed by itself.
+pub fn attester_refused<T: std::fmt::Debug>(outcome: Result<T, AttestError>) -> String {
+    match outcome {
+        Err(AttestError::Request(error) | AttestError::Enroll(EnrollError::Request(error))) => {
+            refused::<T>(Err(error))
+        }
+        other => panic!("not a refusal: {other:?}"),
     }
 }
 

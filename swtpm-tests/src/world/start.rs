@@ -130,16 +130,11 @@ impl Settings {
         let trust_domain: TrustDomain = TRUST_DOMAIN.parse().expect("a trust domain");
         let (chain, key) = authority;
         let authority = Authority::load(chain, key, trust_domain.clone(), clock.now()).expect("a CA");
-        let roots = match EndorsementRoots::load(&dir.join(ROOTS)) {
-            // A world of machines that operators list.
-            Err(RootsError::NoAnchor { .. }) => EndorsementRoots::none(),
-            roots => roots.expect("roots"),
-        };
         let parts = Parts {
             store: Arc::new(store),
             clock: Arc::clone(clock) as Arc<dyn Clock>,
             trust_domain,
-            roots,
+            roots: read_roots(dir),
             revocation: self.revocation,
             authority,
             limits: self.limits,
@@ -154,5 +149,14 @@ impl Settings {
         Server::start(Arc::clone(verifier), listen, &TlsIdentity::Minted(names), limits)
             .await
             .expect("a server")
+    }
+}
+
+/// The EK roots in the folder of a world.
+pub(super) fn read_roots(dir: &Path) -> EndorsementRoots {
+    match EndorsementRoots::load(&dir.join(ROOTS)) {
+        // A world of machines that operators list.
+        Err(RootsError::NoAnchor { .. }) => EndorsementRoots::none(),
+        roots => roots.expect("roots"),
     }
 }
