@@ -4,6 +4,7 @@
 //! - [`swtpm`]: TPMs that run: manufactured, booted, cut off and rolled back at will
 //! - [`challenges`]: challenges by the hundred, minted and spent
 //! - [`corpus`]: evidence of real machines, where the environment names a folder of it
+//! - [`database`]: faults and forgeries in the verifier's database
 //! - [`https`]: requests that no client of ours would send
 //! - [`keys`]: short forms of what many tests ask of a TPM
 //! - [`manual`]: a node with a real TPM, and with the client's part of the protocol in a test's hands
@@ -17,6 +18,7 @@
 pub mod certificate_request;
 pub mod challenges;
 pub mod corpus;
+pub mod database;
 pub mod exchange;
 pub mod https;
 pub mod keys;

@@ -10,6 +10,7 @@
 //! | 31 trailing bytes, short reads, lengths | `a_statement_that_ends_early_or_late_is_refused` |
 //! | 32 numbers of a signature | `signatures_with_impossible_numbers_are_refused` |
 //! | 40 qualified signer | `a_statement_wrong_in_one_field_is_refused` |
+//! | 47 sizes, nesting, compression | `what_is_too_large_or_too_deep_is_refused_before_it_costs`, `a_statement_that_ends_early_or_late_is_refused` |
 //!
 //! 24 to 29 and 46, on what is quoted, are in `attacks_pcrs.rs`.
 
@@ -18,6 +19,7 @@ use rootbound_common::crypto::Digest;
 use rootbound_common::tpm::{HashAlgorithm, Signature, SignatureScheme, SignatureValue, put_sized};
 use rootbound_common::wire::v1::PostureStatus;
 use rootbound_swtpm_tests::Swtpm;
+use rootbound_swtpm_tests::https::Https;
 use rootbound_swtpm_tests::manual::{Manual, hex, tool, tools_statement};
 use rootbound_swtpm_tests::scene::Scene;
 use rootbound_swtpm_tests::software_tpm::{
@@ -25,6 +27,7 @@ use rootbound_swtpm_tests::software_tpm::{
 };
 use rootbound_swtpm_tests::watch::{Bystander, Watch};
 use rootbound_swtpm_tests::world::{Simulated, World, refused};
+use serde_json::Value;
 
 const SHA256: HashAlgorithm = HashAlgorithm::Sha256;
 const SHA384: HashAlgorithm = HashAlgorithm::Sha384;
@@ -322,4 +325,79 @@ async fn a_tpm_does_not_lie_and_what_else_it_signs_is_no_quote() {
     drop(watch);
     assert_eq!(node.attest().await.unwrap().posture.status, PostureStatus::Affirming);
     bystander.is_well(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_or_too_deep_is_refused_before_it_costs() {
+    const JSON: &str = "Content-Type: application/json";
+    let scene = Scene::set().await;
+    let watch = scene.watch().await;
+    let https = Https::to(&scene.node.client);
+    let small = br#"{"challenge":"#;
+    for (case, fields, body, status, code) in [
+        ("1 GiB", &[JSON, "Content-Length: 1073741824"][..], &small[..], 413, "body_too_large"),
+        ("2^32 and some", &[JSON, "Content-Length: 4294967309"], small, 413, "body_too_large"),
+        ("64 KiB and a byte", &[JSON, "Content-Length: 65537"], small, 413, "body_too_large"),
+        (
+            "a compressed body",
+            &[JSON, "Content-Encoding: gzip", "Content-Length: 13"],
+            small,
+            415,
+            "content_encoding",
+        ),
+        (
+            "compressed twice",
+            &[JSON, "Content-Encoding: gzip, br", "Content-Length: 13"],
+            small,
+            415,
+            "content_encoding",
+        ),
+        ("no JSON", &["Content-Type: application/cbor", "Content-Length: 13"], small, 415, "content_type"),
+    ] {
+        let reply = https.send("POST", "/v1/evidence", fields, body).await;
+        assert_eq!((reply.status, reply.code().as_str()), (status, code), "{case}");
+        watch.untouched(case).await;
+    }
+    // Lengths that wrap at 64 bits, or that disagree, are no HTTP.
+    for fields in [
+        &[JSON, "Content-Length: 18446744073709551629"][..],
+        &[JSON, "Content-Length: -1"],
+        &[JSON, "Content-Length: 13", "Content-Length: 14"],
+    ] {
+        let reply = https.send("POST", "/v1/evidence", fields, small).await;
+        assert_eq!(reply.status, 400, "{fields:?}");
+        watch.untouched("no HTTP").await;
+    }
+    let chunk = [b"10000\r\n", &vec![b' '; 0x10000][..], b"\r\n"].concat();
+    let endless = [chunk.repeat(4), b"0\r\n\r\n".to_vec()].concat();
+    let reply = https.send("POST", "/v1/evidence", &[JSON, "Transfer-Encoding: chunked"], &endless).await;
+    assert_eq!((reply.status, reply.code().as_str()), (413, "body_too_large"), "chunks without end");
+
+    let deep = |before: &str, open: &str| before.to_owned() + &open.repeat(60_000 / open.len());
+    let long = |field: &str, bytes: usize| format!(r#"{{"{field}":"{}"}}"#, "A".repeat(bytes * 4 / 3 + 2));
+    for body in [
+        deep("", "["),
+        deep("", r#"{"":"#),
+        deep(r#"{"challenge":"#, "["),
+        deep(r#"{"pcrs":"#, r#"{"sha256":"#),
+        deep(r#"{"pcrs":{"sha256":{"0":"#, "["),
+        deep(r#"{"certificate_request":"#, "["),
+        long("challenge", 513),
+        long("quote", 2305),
+        long("signature", 519),
+        long("certificate_request", 8193),
+        format!(r#"{{"quote":1e{}}}"#, "9".repeat(60_000)),
+        " ".repeat(65_536),
+        format!("{{{}", r#""quote":"AAAA","#.repeat(4000)),
+        String::new(),
+        "\u{feff}{}".to_owned(),
+        Value::Null.to_string(),
+    ] {
+        let reply = https.post_bytes("/v1/evidence", body.as_bytes()).await;
+        let case = body.chars().take(40).collect::<String>();
+        assert_eq!((reply.status, reply.code().as_str()), (400, "body_malformed"), "{case}");
+        watch.untouched(case).await;
+    }
+    drop(watch);
+    scene.end().await;
 }

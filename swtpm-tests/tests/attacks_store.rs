@@ -1,0 +1,90 @@
+//! Attacks on what the verifier remembers, and faults of the place where it does: nothing is issued on what cannot be
+//! recorded, and no earlier trust is left over.
+//!
+//! | attack | tests |
+//! |---|---|
+//! | 48 an error amid verification | `a_store_that_fails_amid_verification_issues_nothing`, `drift_that_cannot_be_recorded_still_ends_trust` |
+//! | 94 stored state | `a_stored_quote_that_was_changed_is_noticed`, `one_bad_row_does_not_keep_the_others_trusted` |
+
+use rootbound_attester::client::RequestError;
+use rootbound_common::crypto::hash;
+use rootbound_common::tpm::{HashAlgorithm, PcrIndex};
+use rootbound_common::wire::v1::PostureStatus;
+use rootbound_swtpm_tests::database::Fault;
+use rootbound_swtpm_tests::https::Https;
+use rootbound_swtpm_tests::scene::Scene;
+use rootbound_swtpm_tests::watch::issued;
+use rootbound_swtpm_tests::world::refused;
+
+const SHA256: HashAlgorithm = HashAlgorithm::Sha256;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fails_amid_verification_issues_nothing() {
+    let scene = Scene::set().await;
+    let (world, node) = (&scene.world, &scene.node);
+    let mut watch = scene.watch().await;
+    let id: String = node.node.to_string();
+    for (event, table, condition) in [
+        ("UPDATE", "node", format!("NEW.id = x'{id}'")),
+        ("UPDATE", "evidence", format!("NEW.node = x'{id}'")),
+        ("INSERT", "certificate", format!("NEW.node = x'{id}'")),
+        ("INSERT", "decision", format!("NEW.node = x'{id}'")),
+        ("INSERT", "spent_challenge", "true".to_owned()),
+    ] {
+        let challenge = node.challenge().await.unwrap();
+        let (evidence, _) = node.answer_with_request(&challenge);
+        let fault = Fault::on(world, event, table, &condition).await;
+        let case = format!("{event} of {table} fails");
+        let failed = node.submit(evidence.clone()).await;
+        assert!(
+            matches!(&failed, Err(RequestError::Refused(refusal)) if refusal.status == 503),
+            "{failed:?}"
+        );
+        assert_eq!(refused(failed), "store_unavailable", "{case}");
+        watch.untouched(&case).await;
+        if table != "spent_challenge" {
+            scene.bystander.is_well(world).await;
+        }
+        match table {
+            // The challenge is spent, whatever came of it.
+            "node" | "evidence" | "certificate" => {
+                watch.refused(&case, node.submit(evidence).await, "challenge_spent").await;
+            }
+            // A refusal that cannot be recorded is none: whoever asks learns nothing from it.
+            _ => {
+                assert_eq!(refused(node.submit(evidence).await), "store_unavailable", "{case}");
+                watch.untouched(&case).await;
+            }
+        }
+        fault.repair().await;
+    }
+    drop(watch);
+    let challenge = node.challenge().await.unwrap();
+    let (evidence, _) = node.answer_with_request(&challenge);
+    assert!(!issued(node.submit(evidence).await.expect("it has recovered")).is_empty());
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drift_that_cannot_be_recorded_still_ends_trust() {
+    let mut scene = Scene::set().await;
+    let world = &scene.world;
+    let challenge = scene.node.challenge().await.unwrap();
+    let (evidence, key) = scene.node.answer_with_request(&challenge);
+    let chain = issued(scene.node.submit(evidence).await.unwrap());
+    let identity = Https::to(&scene.node.client).as_simulated(&chain, key);
+    assert_eq!(identity.get("/v1/whoami").await.status, 200);
+
+    scene.node.tpm.extend(PcrIndex::new(4).unwrap(), hash(SHA256, &[b"another boot loader"]));
+    let challenge = scene.node.challenge().await.unwrap();
+    let fault = Fault::on(world, "UPDATE", "evidence", "true").await;
+    assert_eq!(refused(scene.node.submit(scene.node.answer(&challenge)).await), "store_unavailable");
+    assert_eq!(world.status(scene.node.node), PostureStatus::Contraindicated);
+    assert_eq!(identity.get("/v1/whoami").await.code(), "posture_contraindicated");
+    fault.repair().await;
+    let challenge = scene.node.challenge().await.unwrap();
+    let answer = scene.node.submit(scene.node.answer(&challenge)).await.unwrap();
+    assert_eq!(answer.posture.status, PostureStatus::Contraindicated);
+    assert_eq!(world.last_decision(scene.node.node).await, (false, "contraindicated".to_owned()));
+    scene.bystander.is_well(world).await;
+}
