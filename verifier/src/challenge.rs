@@ -64,15 +64,30 @@ pub enum ChallengeError {
     /// Minted later than now: the clocks of two replicas differ, or the clock was set back.
     #[error("challenge is from the future: minted {ahead:?} after the verifier's time")]
     FromTheFuture {
+        /// Who was to answer.
+        node: NodeId,
         /// By how much.
         ahead: Duration,
     },
     /// Too late.
     #[error("challenge expired {ago:?} ago")]
     Expired {
+        /// Who was to answer.
+        node: NodeId,
         /// Since when.
         ago: Duration,
     },
+}
+
+impl ChallengeError {
+    /// Who was to answer, where the token says so under our MAC.
+    #[must_use]
+    pub const fn node(&self) -> Option<NodeId> {
+        match self {
+            Self::NotOurs | Self::Form(_) => None,
+            Self::FromTheFuture { node, .. } | Self::Expired { node, .. } => Some(*node),
+        }
+    }
 }
 
 const DOMAIN: &[u8] = b"rootbound/v1/challenge\0";
@@ -118,11 +133,12 @@ impl UnspentChallenge {
             return Err(ChallengeError::NotOurs);
         }
         let challenge = Self::parse(content)?;
+        let node = challenge.terms.node;
         if challenge.terms.issued_at > now.plus(SKEW) {
-            return Err(ChallengeError::FromTheFuture { ahead: challenge.terms.issued_at.since(now) });
+            return Err(ChallengeError::FromTheFuture { node, ahead: challenge.terms.issued_at.since(now) });
         }
         if challenge.terms.expires_at <= now {
-            return Err(ChallengeError::Expired { ago: now.since(challenge.terms.expires_at) });
+            return Err(ChallengeError::Expired { node, ago: now.since(challenge.terms.expires_at) });
         }
         Ok(challenge)
     }
@@ -270,8 +286,11 @@ mod tests {
         };
         assert!(at(-5).is_ok());
         assert!(at(29).is_ok());
-        assert!(matches!(at(-6), Err(ChallengeError::FromTheFuture { .. })));
-        assert!(matches!(at(30), Err(ChallengeError::Expired { .. })));
+        let node = Some(terms().node);
+        let refused = |seconds| at(seconds).unwrap_err();
+        assert!(matches!(refused(-6), ChallengeError::FromTheFuture { .. }));
+        assert!(matches!(refused(30), ChallengeError::Expired { .. }));
+        assert_eq!((refused(-6).node(), refused(30).node()), (node, node));
     }
 
     #[test]

@@ -129,9 +129,9 @@ impl Verifier {
         known: &mut Option<NodeId>,
     ) -> Result<EvidenceResponse, AttestError> {
         let now = self.now();
-        let challenge = UnspentChallenge::open(&self.challenge_key, request.challenge.as_bytes(), now)
-            .map_err(AttestRefusal::from)?;
-        *known = Some(challenge.node());
+        let opened = UnspentChallenge::open(&self.challenge_key, request.challenge.as_bytes(), now);
+        *known = opened.as_ref().map_or_else(ChallengeError::node, |challenge| Some(challenge.node()));
+        let challenge = opened.map_err(AttestRefusal::from)?;
         if caller.is_some_and(|caller| caller != challenge.node()) {
             return Err(AttestRefusal::OtherCaller.into());
         }
