@@ -152,7 +152,12 @@ impl Verifier {
         let appraisal = appraise(evidence.observed(), &node.labels, &book);
         let answer = self.answer(csr, &node, &evidence, &appraisal, now);
         let posture = Posture::of(&appraisal);
-        let revision = self.record(&node, &evidence, &posture, &answer, now).await?;
+        let recorded = self.record(&node, &evidence, &posture, &answer, now).await;
+        if matches!(recorded, Err(AttestError::Store(_))) && posture.verdict == Verdict::Contraindicated {
+            // Trust does not outlive evidence against it, whether or not that can be written down.
+            self.fleet.appraised(node.id, node.revision, posture.clone(), None, now);
+        }
+        let revision = recorded?;
         self.show(&node, revision, posture.clone(), &answer, now);
         if !Arc::ptr_eq(&book, &self.book.load()) {
             // What was decided stands on values that an operator has just replaced: nothing is handed out on them.
