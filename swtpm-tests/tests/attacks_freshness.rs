@@ -221,21 +221,17 @@ async fn a_quote_that_was_held_back_is_too_old() {
         let age = world.verifier.now().since(answer.posture.evidence_at.unwrap());
         assert!(age < Duration::from_secs(15), "{elapsed} ms by the TPM are {age:?} old");
     }
-    // Powered off in between, when the clock stood still for an unknown time: dated by its challenge.
-    let fresh = node.challenge().await.unwrap();
-    let next = node.submit(node.answer(&fresh)).await.unwrap().next;
-    for suspend in [false, true] {
-        let mut watch = Watch::on(world, node.node).await;
+    // Off or asleep in between, while the clock stood still for an unknown time: dated by its challenge.
+    for suspended in [false, true] {
+        let fresh = node.challenge().await.unwrap();
+        let next = node.submit(node.answer(&fresh)).await.unwrap().next;
         node.tpm.clock.clock += 60_000;
-        if suspend {
-            node.tpm.clock.restart_count += 1
-        } else {
-            node.tpm.clock.reset_count += 1
-        }
-        world.advance(INTERVAL / 2 + Duration::from_secs(1));
+        node.tpm.clock.reset_count += u32::from(!suspended);
+        node.tpm.clock.restart_count += u32::from(suspended);
         let answer = node.answer(&next);
-        let code = if suspend { "challenge_spent" } else { "evidence_too_old" };
-        watch.refused("over a boot", node.submit(answer).await, code).await;
+        let mut watch = Watch::on(world, node.node).await;
+        world.advance(INTERVAL);
+        watch.refused("over a boot or a sleep", node.submit(answer).await, "evidence_too_old").await;
     }
     let fresh = node.challenge().await.unwrap();
     let next = node.submit(node.answer(&fresh)).await.unwrap().next;
