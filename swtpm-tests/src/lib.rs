@@ -4,10 +4,12 @@
 //! - [`swtpm`]: TPMs that run: manufactured, booted, cut off and rolled back at will
 //! - [`challenges`]: challenges by the hundred, minted and spent
 //! - [`corpus`]: evidence of real machines, where the environment names a folder of it
+//! - [`daemon`]: the programs themselves, to be started, killed and started again
 //! - [`database`]: faults and forgeries in the verifier's database
 //! - [`https`]: requests that no client of ours would send
 //! - [`keys`]: short forms of what many tests ask of a TPM
 //! - [`manual`]: a node with a real TPM, and with the client's part of the protocol in a test's hands
+//! - [`random`]: numbers that repeat themselves from a seed
 //! - [`scene`]: an affirming node to be attacked, and one that must not notice
 //! - [`vendor`]: EK certificates and CRLs, good and bad
 //! - [`watch`]: what an attack leaves behind at the verifier
@@ -18,12 +20,14 @@
 pub mod certificate_request;
 pub mod challenges;
 pub mod corpus;
+pub mod daemon;
 pub mod database;
 pub mod exchange;
 pub mod https;
 pub mod keys;
 pub mod manual;
 pub mod openssl;
+pub mod random;
 pub mod scene;
 pub mod software_tpm;
 pub mod swtpm;

@@ -112,12 +112,21 @@ impl World {
         self.dir.path()
     }
 
+    /// Where attesters find the verifier.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address())
+    }
+
+    /// Whom attesters trust.
+    pub fn bundle(&self) -> PathBuf {
+        self.dir.path().join("bundle.pem")
+    }
+
     /// A client without a certificate of its own.
     pub fn client(&self) -> Client {
-        let address = self.address();
         let config = VerifierConfig {
-            url: format!("https://{address}").try_into().expect("a URL"),
-            ca_file: self.dir.path().join("bundle.pem"),
+            url: self.url().try_into().expect("a URL"),
+            ca_file: self.bundle(),
             request_timeout: Default::default(),
         };
         Client::new(config).expect("a client")

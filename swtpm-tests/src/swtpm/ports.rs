@@ -11,14 +11,14 @@ const PAIRS: u16 = 6_000;
 /// Two neighbouring ports: libtss2's TCTI takes the control port to be the one after the command port.
 ///
 /// A locked file says that the pair is taken, also while its TPM is powered off. The lock ends with the process.
-pub(super) struct PortPair {
+pub(crate) struct PortPair {
     data: u16,
     _lock: File,
 }
 
 impl PortPair {
     /// Reserves a pair that nobody listens on.
-    pub(super) fn reserve() -> Self {
+    pub(crate) fn reserve() -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let folder = std::env::temp_dir().join("swtpm-test-ports");
         fs::create_dir_all(&folder).expect("a folder for port locks");
@@ -36,11 +36,11 @@ impl PortPair {
         panic!("no free pair of ports between {FIRST} and {}", FIRST + 2 * PAIRS);
     }
 
-    pub(super) fn data(&self) -> u16 {
+    pub(crate) fn data(&self) -> u16 {
         self.data
     }
 
-    pub(super) fn control(&self) -> u16 {
+    pub(crate) fn control(&self) -> u16 {
         self.data + 1
     }
 }

@@ -9,7 +9,6 @@
 
 mod mutate;
 mod pool;
-mod random;
 mod run;
 mod target;
 
@@ -19,9 +18,9 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::random::Random;
 use crate::run::{Failure, Run};
 use crate::target::TargetName;
+use rootbound_swtpm_tests::random::Random;
 
 /// Feeds hostile bytes to the parsers, until stopped or for some seconds.
 #[derive(Parser)]

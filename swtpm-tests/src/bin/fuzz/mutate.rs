@@ -5,7 +5,7 @@ mod json;
 pub(crate) use json::mutate as mutate_json;
 
 use crate::pool::Pool;
-use crate::random::Random;
+use rootbound_swtpm_tests::random::Random;
 
 const BYTES: [u8; 9] = [0x00, 0x01, 0x03, 0x04, 0x10, 0x7f, 0x80, 0xfe, 0xff];
 

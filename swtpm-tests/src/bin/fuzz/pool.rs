@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::random::Random;
+use rootbound_swtpm_tests::random::Random;
 
 /// More outcomes than any target has; what is over replaces an older input.
 const MOST: usize = 4096;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rootbound_common::crypto::sha256;
 
 use crate::pool::Pool;
-use crate::random::Random;
 use crate::target::{Target, TargetName};
+use rootbound_swtpm_tests::random::Random;
 
 /// No input of a few KB takes this long, on the slowest machine and without optimisation.
 const HANGS: Duration = Duration::from_secs(10);

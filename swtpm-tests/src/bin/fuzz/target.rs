@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::mutate::mutate;
 use crate::pool::Pool;
-use crate::random::Random;
+use rootbound_swtpm_tests::random::Random;
 
 /// What became of an input.
 pub(crate) struct Outcome {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::step;
 use crate::pool::Pool;
-use crate::random::Random;
+use rootbound_swtpm_tests::random::Random;
 
 /// An input out of the pool, mutated as JSON where it is JSON, else as bytes.
 pub(crate) fn mutate(pool: &Pool, limit: usize, random: &mut Random) -> Vec<u8> {

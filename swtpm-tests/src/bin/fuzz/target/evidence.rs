@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use super::{Outcome, Target};
 use crate::mutate::mutate_json;
 use crate::pool::Pool;
-use crate::random::Random;
+use rootbound_swtpm_tests::random::Random;
 
 /// Each input is read as JSON of every request, and as a PKCS#10 request.
 pub(super) struct EvidenceTarget {

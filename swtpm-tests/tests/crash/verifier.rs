@@ -1,0 +1,155 @@
+//! A verifier that is killed at any moment.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rootbound_attester::enroll::{EkChoice, Endorsement};
+use rootbound_attester::tpm::Tpm;
+use rootbound_common::clock::{Clock, SystemClock};
+use rootbound_common::id::NodeId;
+use rootbound_common::wire::v1::PostureStatus;
+use rootbound_swtpm_tests::Swtpm;
+use rootbound_swtpm_tests::daemon::{AttesterSite, Daemon, Delivered, LIMIT, VerifierSite, until};
+use rootbound_swtpm_tests::random::Random;
+use rootbound_verifier::http::admin::message::{Command, NodeDetail, Reply, Words};
+use rootbound_verifier::node::Name;
+use rootbound_verifier::reference::{AcceptedPcrs, ProfileBody};
+use tokio::sync::watch;
+use tokio::task::{JoinSet, LocalSet};
+
+use crate::node::{Node, booted, serial_of};
+use crate::site::Site;
+use crate::{ATTESTER, VERIFIER, seeded};
+
+const KILLS: usize = 14;
+const DRIVERS: usize = 5;
+
+/// Admissions, decisions, versions and records that somebody was told of stay; nothing is accepted twice; counters do not
+/// go back; and when nobody kills it any more, every machine is affirming by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verifier_that_is_killed_at_any_moment_keeps_its_word() {
+    LocalSet::new().run_until(story()).await;
+}
+
+async fn story() {
+    let mut random = seeded();
+    let swtpm = Swtpm::manufacture();
+    let site = Arc::new(Site::new(VerifierSite::init(VERIFIER, &[swtpm.manufacturer()])));
+    let mut verifier = site.verifier.run().await;
+    site.starts.send_modify(|starts| *starts += 1);
+    let machine = prepare(&site, &swtpm).await;
+    let attester = AttesterSite::new(ATTESTER, &swtpm.tcti(), &site.verifier.url(), &site.verifier.bundle());
+    let attester_runs = attester.spawn();
+
+    let (stop, stopped) = watch::channel(false);
+    let mut drivers = JoinSet::new();
+    for _ in 0..DRIVERS {
+        drivers.spawn_local(drive(Arc::clone(&site), Random::new(random.number()), stopped.clone()));
+    }
+    let mut kills = 0;
+    while kills < KILLS {
+        after_some_requests(&site, &mut random).await;
+        verifier = kill_and_start(&site, verifier, &mut random, &mut kills).await;
+    }
+    let last_start = SystemClock.now();
+    stop.send(true).expect("drivers");
+    drivers.join_all().await;
+
+    until("the real machine attests", async || {
+        show(&site, machine).await.accepted_at.is_some_and(|at| at > last_start)
+    })
+    .await;
+    let nodes: Vec<_> = site.ledger.lock().await.nodes.keys().copied().collect();
+    assert!(nodes.len() > DRIVERS, "machines joined all the time");
+    for node in nodes {
+        assert_eq!(show(&site, node).await.posture.status, PostureStatus::Affirming, "{node}");
+    }
+    attester_runs.stop().await;
+    let delivered = Delivered::read(&attester.deliveries()).expect("a credential");
+    site.ledger.lock().await.node(machine).serials.push(serial_of(&delivered.chain));
+    assert!(attester.run("whoami").status.success());
+    verifier.stop().await;
+    site.ledger.lock().await.audit(&site.verifier).await;
+}
+
+/// Lists the real machine; accepts what it and the simulated ones have booted; asks for evidence each second.
+async fn prepare(site: &Site, swtpm: &Swtpm) -> NodeId {
+    let body = ProfileBody {
+        interval: Duration::from_secs(1),
+        stale_after: 100,
+        ..ProfileBody::initial(Name::default_set())
+    };
+    let tpm = Tpm::spawn(swtpm.tcti()).unwrap();
+    let node = Endorsement::read(&tpm, EkChoice::Auto).await.unwrap().node();
+    let real = tpm.read_pcrs(&body.pcrs).await.unwrap();
+    let simulated = booted().values(&body.pcrs);
+    let values = real.iter().chain(simulated.iter()).map(|(_, pcr, value)| (pcr, *value));
+    let accepted = AcceptedPcrs::new(values).unwrap();
+    let (name, reason) = (Name::default_set(), Words::default());
+    for verb in [
+        Command::ProfileSet { name: name.clone(), body, reason: reason.clone() },
+        Command::ReferenceSet { name, accepted, reason: reason.clone() },
+        Command::InventoryAdd { node, waive_endorsement: false, labels: Default::default(), reason },
+    ] {
+        site.operate(verb).await.unwrap();
+    }
+    let mut ledger = site.ledger.lock().await;
+    ledger.node(node).listed = true;
+    // Nobody counts what this one answers.
+    ledger.node(node).answered = usize::MAX;
+    node
+}
+
+/// Some machines, more as time goes by, one of them doing something at any time.
+async fn drive(site: Arc<Site>, mut random: Random, stopped: watch::Receiver<bool>) {
+    let mut nodes = vec![Node::join(&site, Random::new(random.number())).await];
+    while !*stopped.borrow() {
+        if random.one_in(20) {
+            nodes.push(Node::join(&site, Random::new(random.number())).await);
+        }
+        let which = random.below(nodes.len());
+        nodes[which].act().await;
+    }
+    for node in &mut nodes {
+        node.settle().await;
+    }
+}
+
+/// Somewhere in the work on a request.
+async fn after_some_requests(site: &Site, random: &mut Random) {
+    let mut requests = site.requests.subscribe();
+    let enough = *requests.borrow() + 1 + random.below(60);
+    let enough = tokio::time::timeout(LIMIT, requests.wait_for(|now| *now >= enough)).await;
+    enough.expect("drivers that send requests").expect("the sender is ours");
+    at_any_moment(random, 5_000).await;
+}
+
+/// Kills the verifier, holds its promises against what it left, and starts it again; now and then kills it once more
+/// while it starts.
+async fn kill_and_start(site: &Site, verifier: Daemon, random: &mut Random, kills: &mut usize) -> Daemon {
+    let mut verifier = verifier;
+    loop {
+        verifier.kill();
+        *kills += 1;
+        site.ledger.lock().await.audit(&site.verifier).await;
+        verifier = site.verifier.spawn();
+        if !random.one_in(4) {
+            VerifierSite::ready(&verifier).await;
+            site.starts.send_modify(|starts| *starts += 1);
+            return verifier;
+        }
+        at_any_moment(random, 150_000).await;
+    }
+}
+
+/// Within so many microseconds from now.
+async fn at_any_moment(random: &mut Random, limit: usize) {
+    let micros = u64::try_from(random.below(limit)).unwrap();
+    tokio::time::sleep(Duration::from_micros(micros)).await;
+}
+
+async fn show(site: &Site, node: NodeId) -> Box<NodeDetail> {
+    let shown = site.operate(Command::NodeShow { node }).await;
+    let Ok(Reply::Node(detail)) = shown else { panic!("{shown:?}") };
+    detail
+}
