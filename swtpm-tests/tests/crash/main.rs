@@ -8,6 +8,7 @@ mod ledger;
 mod machine;
 mod node;
 mod site;
+mod state;
 mod trap;
 mod verifier;
 
