@@ -21,12 +21,12 @@ use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::{Challenge, ChallengeRequest, CredentialOutcome, PostureStatus};
 use tokio::time::Instant;
 
-use crate::client::{Client, ClientIdentity, RequestError};
+use crate::client::{Client, ClientIdentity, RequestError, TlsError};
 use crate::deliver::Delivery;
 use crate::enroll::{Endorsement, EnrollmentConfig, enroll};
 use crate::keep::{Credential, Keep, KeepError, Outcome, SavedKey};
 use crate::renew::{Rounds, Setback};
-use crate::tpm::{AkBlob, Tpm};
+use crate::tpm::{AkBlob, Consequence, CredentialKeyBlob, Tpm};
 use evidence::PreparedKey;
 use journal::Journal;
 use trouble::Action;
@@ -151,8 +151,7 @@ impl Attester {
             Some(known) => known,
             None => self.enroll(&endorsement).await?,
         };
-        let credential = self.parts.keep.credential(node)?;
-        self.credential = credential.filter(|credential| credential.enrolled_at == known.enrolled_at);
+        self.credential = self.remembered_credential(&known).await?;
         self.unwritten = self.credential.is_some();
         self.known = Some(known.clone());
         Ok(known)
@@ -176,6 +175,26 @@ impl Attester {
             attestation_key,
             enrolled_at: enrolled.at,
         }))
+    }
+
+    /// The credential of an earlier process, where it was issued under this enrolment and can be used: its certificate is
+    /// for its key, and the TPM takes the key.
+    async fn remembered_credential(&self, known: &Known) -> Result<Option<Credential>, AttestError> {
+        let Parts { tpm, keep, .. } = &self.parts;
+        let credential = keep.credential(known.node)?;
+        let Some(credential) = credential.filter(|kept| kept.enrolled_at == known.enrolled_at) else {
+            return Ok(None);
+        };
+        let unusable = match check_credential(tpm, &credential) {
+            Err(error) => error.to_string(),
+            Ok(key) => match tpm.accept(&key).await {
+                Ok(()) => return Ok(Some(credential)),
+                Err(error) if error.consequence() == Consequence::KeyLost => error.to_string(),
+                Err(error) => return Err(error.into()),
+            },
+        };
+        keep.set_credential_aside(&unusable)?;
+        Ok(None)
     }
 
     async fn enroll(&mut self, endorsement: &Endorsement) -> Result<Known, AttestError> {
@@ -315,6 +334,12 @@ impl Rounds for Attester {
             remedies += 1;
         }
     }
+}
+
+/// The key of a credential whose certificate is for it.
+fn check_credential(tpm: &Tpm, credential: &Credential) -> Result<CredentialKeyBlob, TlsError> {
+    ClientIdentity::new(tpm.clone(), credential)?;
+    Ok(credential.key.to_credential_key()?)
 }
 
 /// Uses the credential once, as a workload would: whether it works is known before anybody depends on it.

@@ -257,6 +257,11 @@ impl Keep {
         self.set_aside::<Identity>(reason)
     }
 
+    /// Puts the credential aside, for the reason given: another has to be asked for.
+    pub fn set_credential_aside(&self, reason: &str) -> Result<(), KeepError> {
+        self.set_aside::<Credential>(reason)
+    }
+
     /// The credential of the machine with this EK. What cannot be read, or belongs to another TPM, is put aside.
     pub fn credential(&self, node: NodeId) -> Result<Option<Credential>, KeepError> {
         self.recall(|credential: &Credential| credential.node == node)

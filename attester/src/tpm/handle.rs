@@ -150,6 +150,12 @@ impl Tpm {
         self.ask(self.limits.slow, |reply| Request::CreateCredentialKey(policy, reply)).await
     }
 
+    /// Has the TPM load a key that was saved, to know whether it is its own: [`TpmError::ForeignKey`] says that it is not.
+    pub async fn accept(&self, key: &CredentialKeyBlob) -> Result<(), TpmError> {
+        let key = key.clone();
+        self.ask(self.limits.slow, |reply| Request::Accept(key, reply)).await
+    }
+
     /// Has the AK state that `key` lives in this TPM. Works whatever the PCRs are.
     pub async fn certify(
         &self,

@@ -63,6 +63,9 @@ impl Owner {
             Request::CreateCredentialKey(policy, reply) => {
                 self.answer(time, reply, |device, ring| ring.create_credential_key(device, &policy));
             }
+            Request::Accept(key, reply) => {
+                self.answer(time, reply, |device, ring| ring.load_blob(device, &key).map(drop));
+            }
             Request::Certify { ak, key, extra_data, reply } => self
                 .answer(time, reply, |device, ring| statement::certify(device, ring, &ak, &key, &extra_data)),
             Request::Sign { key, policy, digest, reply } => {

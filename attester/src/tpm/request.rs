@@ -39,6 +39,7 @@ pub(super) enum Request {
         reply: Reply<Quote>,
     },
     CreateCredentialKey([u8; 32], Reply<CredentialKeyBlob>),
+    Accept(CredentialKeyBlob, Reply<()>),
     Certify {
         ak: AkBlob,
         key: CredentialKeyBlob,
