@@ -4,6 +4,7 @@
 //! the choices, though not the scheduling.
 
 mod attester;
+mod disk;
 mod ledger;
 mod machine;
 mod node;
