@@ -12,6 +12,7 @@ pub mod evidence;
 mod journal;
 mod trouble;
 
+use std::mem::{replace, take};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +64,7 @@ pub struct Attester {
     credential: Option<Credential>,
     /// Whether the credential has still to be written to disk, or to the folder that workloads read.
     unwritten: bool,
+    told: Told,
     prepared: Option<PreparedKey>,
     journal: Journal,
 }
@@ -73,6 +75,13 @@ struct Known {
     node: NodeId,
     attestation_key: AkBlob,
     enrolled_at: Timestamp,
+}
+
+/// What was told of a credential that is still to be written.
+#[derive(Default)]
+struct Told {
+    not_saved: bool,
+    not_delivered: bool,
 }
 
 /// A challenge to be answered, now or later.
@@ -94,6 +103,7 @@ impl Attester {
             held: None,
             credential: None,
             unwritten: false,
+            told: Told::default(),
             prepared: None,
             journal,
         }
@@ -258,16 +268,25 @@ impl Attester {
         Ok(())
     }
 
-    /// Saves and delivers the credential, until both have worked once: a full disk is no reason not to attest.
+    /// Saves and delivers the credential, until both have worked once: a full disk is no reason not to attest. What
+    /// does not work is told once.
     fn write_credential(&mut self) {
         let Some(credential) = self.credential.as_ref().filter(|_| self.unwritten) else { return };
         let saved = self.parts.keep.save_credential(credential);
-        if let Err(error) = &saved {
-            tracing::error!(error = chain(error), "the credential is not saved");
+        match &saved {
+            Err(error) if !replace(&mut self.told.not_saved, true) => {
+                tracing::error!(error = chain(error), "the credential is not saved");
+            }
+            Ok(()) if take(&mut self.told.not_saved) => tracing::info!("the credential is saved"),
+            Ok(()) | Err(_) => {}
         }
         let delivered = self.parts.delivery.deliver(credential);
-        if let Err(error) = &delivered {
-            tracing::error!(error = chain(error), "the credential is not delivered");
+        match &delivered {
+            Err(error) if !replace(&mut self.told.not_delivered, true) => {
+                tracing::error!(error = chain(error), "the credential is not delivered");
+            }
+            Ok(()) if take(&mut self.told.not_delivered) => tracing::info!("the credential is delivered"),
+            Ok(()) | Err(_) => {}
         }
         self.unwritten = saved.is_err() || delivered.is_err();
     }
