@@ -1,8 +1,10 @@
 //! A node whose TPM is real and whose every word a test chooses: the client's part of the protocol, by hand.
 
+use rootbound_attester::certificate_request::UnsignedRequest;
 use rootbound_attester::client::{Client, RequestError};
 use rootbound_attester::enroll::{EkChoice, Endorsement};
-use rootbound_attester::tpm::{AkBlob, EndorsementKey, Quote, Statement, Tpm, TpmError};
+use rootbound_attester::tpm::{AkBlob, CredentialKeyBlob, EndorsementKey, Quote, Statement, Tpm, TpmError};
+use rootbound_common::attestation_attribute::CertifyStatement;
 use rootbound_common::binding::{Purpose, extra_data};
 use rootbound_common::blob::Blob;
 use rootbound_common::id::NodeId;
@@ -155,6 +157,58 @@ impl Manual {
         pcrs: PcrValues,
     ) -> Result<EvidenceResponse, RequestError> {
         self.client.evidence(&evidence(challenge, statement, pcrs)).await
+    }
+
+    /// A credential key as a challenge demands it.
+    ///
+    /// # Panics
+    /// Where the TPM does not go along.
+    pub async fn credential_key(&self, challenge: &Challenge) -> CredentialKeyBlob {
+        crate::keys::bound_key(&self.tpm, &challenge.credential_policy.selection()).await
+    }
+
+    /// What the TPM states of a key for a challenge.
+    ///
+    /// # Panics
+    /// Where the TPM does not go along.
+    pub async fn certify(&self, challenge: &Challenge, key: &CredentialKeyBlob) -> Statement {
+        let extra = CertifyStatement::extra_data(&nonce(challenge));
+        self.tpm.certify(&self.ak, key, extra.as_bytes()).await.expect("a statement")
+    }
+
+    /// A PKCS#10 request for a key with whatever statement.
+    ///
+    /// # Panics
+    /// Where the TPM does not go along.
+    pub async fn certificate_request(
+        &self,
+        challenge: &Challenge,
+        key: &CredentialKeyBlob,
+        statement: &Statement,
+    ) -> Vec<u8> {
+        let unsigned = UnsignedRequest::new(key.public(), &statement.attest, &statement.signature);
+        let unsigned = unsigned.expect("a request for a P-256 key");
+        let policy = challenge.credential_policy.selection();
+        let signature = self.tpm.sign(key, &policy, &unsigned.digest()).await.expect("its own policy");
+        let (r, s) = signature.split_at(32);
+        unsigned.assemble(r, s).expect("an ECDSA signature")
+    }
+
+    /// Sends an honest answer to a challenge with a request for a credential.
+    ///
+    /// # Panics
+    /// Where the TPM does not go along.
+    pub async fn request_credential(
+        &self,
+        challenge: &Challenge,
+        request: Vec<u8>,
+    ) -> Result<EvidenceResponse, RequestError> {
+        let parts = EvidenceRequest::bound_parts(Some(&request));
+        let extra = extra_data(Purpose::Quote, &nonce(challenge), &parts);
+        let quote = self.tpm.quote(&self.ak, &challenge.selection, extra.as_bytes()).await.expect("a quote");
+        let certificate_request = Some(Blob::new(request).expect("a short request"));
+        let evidence = evidence(challenge, quote.statement, quote.values);
+        self.client.evidence(&EvidenceRequest { certificate_request, ..evidence }).await
     }
 
     /// Puts the AK at the disposal of tpm2-tools, as `ak.ctx` in the folder of its TPM.

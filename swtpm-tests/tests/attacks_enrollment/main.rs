@@ -4,11 +4,18 @@
 //! | # | attack | tests |
 //! |---|---|---|
 //! | 1 | EK public differs from the EK certificate's key | `endorsement::certificate_of_another_tpm_endorses_nothing` |
+//! | 2 | AK without `restricted` | `attestation_key::{keys_that_could_sign_forgeries_are_refused, quote_that_no_tpm_made_is_signed_by_no_ak}` |
+//! | 3 | AK that is exportable, or was made elsewhere | `attestation_key::keys_that_could_sign_forgeries_are_refused` |
+//! | 4 | AK that decrypts, is too small, uses SHA-1 or any scheme | the same |
+//! | 5 | AK of the challenge differs from the one that is enrolled | `attestation_key::credential_for_one_ak_enrols_no_other` |
 //! | 6 | EK certificate self-signed, or from an unknown root | `endorsement::each_flaw_of_a_chain_is_refused_for_its_own_reason` |
 //! | 7 | expired, not yet valid, leaf as CA, EKU, path length, wrong signature, gap, loop | the same |
 //! | 8 | revoked leaf or intermediate, CRL missing, overdue or forged | `endorsement::revoked_and_unknown_to_be_revoked_are_refused` |
 //! | 9 | filler around a certificate, leaf at any position | `endorsement::each_flaw_of_a_chain_is_refused_for_its_own_reason` |
 //! | 10 | genuine EK of a machine that is not ours | `endorsement::genuine_tpm_that_nobody_expects_waits_and_gets_no_challenge` |
 //! | 11 | EK certificate that does not match the TPM | `endorsement::certificate_of_another_tpm_endorses_nothing` |
+//! | 17 | ECC points and RSA moduli that are no keys | `attestation_key::numbers_that_are_no_key_are_refused` |
+//! | 18 | TPM2_Certify statements | `attestation_key::{statement_about_something_else_certifies_no_key, malformed_statement_certifies_no_key_however_well_signed}` |
 
+mod attestation_key;
 mod endorsement;
