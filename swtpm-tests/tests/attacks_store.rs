@@ -4,17 +4,23 @@
 //! | attack | tests |
 //! |---|---|
 //! | 48 an error amid verification | `a_store_that_fails_amid_verification_issues_nothing`, `drift_that_cannot_be_recorded_still_ends_trust` |
-//! | 94 stored state | `a_stored_quote_that_was_changed_is_noticed`, `one_bad_row_does_not_keep_the_others_trusted` |
+//! | 94 stored state | `a_stored_quote_that_was_changed_is_noticed`, `one_bad_row_does_not_keep_the_others_trusted`, `evidence_of_a_node_whose_row_is_damaged_is_an_error_of_ours` |
+
+use std::time::Duration;
 
 use rootbound_attester::client::RequestError;
 use rootbound_common::crypto::hash;
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex};
 use rootbound_common::wire::v1::PostureStatus;
-use rootbound_swtpm_tests::database::Fault;
+use rootbound_swtpm_tests::database::{Fault, execute};
 use rootbound_swtpm_tests::https::Https;
 use rootbound_swtpm_tests::scene::Scene;
+use rootbound_swtpm_tests::software_tpm::SoftwareTpm;
 use rootbound_swtpm_tests::watch::issued;
-use rootbound_swtpm_tests::world::refused;
+use rootbound_swtpm_tests::world::{operator, refused};
+use rootbound_verifier::flows::operate::OperateError;
+use rootbound_verifier::node::Name;
+use rootbound_verifier::store::StoreError;
 
 const SHA256: HashAlgorithm = HashAlgorithm::Sha256;
 
@@ -87,4 +93,91 @@ async fn drift_that_cannot_be_recorded_still_ends_trust() {
     assert_eq!(answer.posture.status, PostureStatus::Contraindicated);
     assert_eq!(world.last_decision(scene.node.node).await, (false, "contraindicated".to_owned()));
     scene.bystander.is_well(world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_quote_that_was_changed_is_noticed() {
+    let scene = Scene::set().await;
+    let (world, node) = (&scene.world, &scene.node);
+    let id = node.node.to_string();
+    for (case, change) in [
+        ("values", r#"pcrs = replace(pcrs, '"4":"', '"4":"0123456789abcdef')"#),
+        (
+            "values of the right form",
+            r#"pcrs = json_set(pcrs, '$.sha256."4"', json_extract(pcrs, '$.sha256."7"'))"#,
+        ),
+        ("no values", "pcrs = '{}'"),
+        ("no JSON", "pcrs = 'x'"),
+        ("the quote", "quote = x'00' || substr(quote, 2)"),
+        ("the end of the quote", "quote = substr(quote, 1, length(quote) - 1)"),
+        ("a longer quote", "quote = quote || x'00'"),
+        ("no quote", "quote = x''"),
+        ("the signature", "signature = signature || x'00'"),
+        ("no signature", "signature = x''"),
+    ] {
+        let changed = execute(world, &format!("UPDATE evidence SET {change} WHERE node = x'{id}'")).await;
+        assert_eq!(changed, 1, "{case}");
+        let captured = world.verifier.capture(node.node, Name::default_set(), &operator()).await;
+        let error = captured.expect_err(case);
+        assert!(
+            matches!(
+                error,
+                OperateError::StoredEvidence { .. } | OperateError::Store(StoreError::Inconsistent { .. })
+            ),
+            "{case}: {error:?}"
+        );
+        // What was made of it before ends with the next appraisal, and a fresh quote puts it right.
+        world.verifier.reappraise_all().await.expect(case);
+        assert_eq!(world.status(node.node), PostureStatus::Contraindicated, "{case}");
+        assert_eq!(world.deviations(node.node), ["stored_evidence_invalid"], "{case}");
+        assert_eq!(
+            world.last_decision(node.node).await,
+            (false, "stored_evidence_invalid".to_owned()),
+            "{case}"
+        );
+        scene.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bad_row_does_not_keep_the_others_trusted() {
+    let mut scene = Scene::set().await;
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        others.push(scene.world.affirming_simulated(SoftwareTpm::booted(&[SHA256])).await.node);
+    }
+    // Appraised in the order of their ids.
+    let bad = *others.iter().min().unwrap();
+    let changed = format!("UPDATE evidence SET quote = x'' WHERE node = x'{bad}'");
+    assert_eq!(execute(&scene.world, &changed).await, 1);
+    scene.world.verifier.remove_reference_set(&Name::default_set(), &operator()).await.unwrap();
+    for node in &others {
+        assert_eq!(scene.world.status(*node), PostureStatus::Contraindicated, "{node}");
+    }
+    assert_eq!(scene.world.deviations(bad), ["stored_evidence_invalid"]);
+
+    // What memory had, a start has from the rows.
+    scene.world.restart().await;
+    for node in &others {
+        assert_eq!(scene.world.status(*node), PostureStatus::Contraindicated, "{node}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_of_a_node_whose_row_is_damaged_is_an_error_of_ours() {
+    let scene = Scene::set().await;
+    let (world, node) = (&scene.world, &scene.node);
+    let challenge = node.challenge().await.unwrap();
+    let (evidence, _) = node.answer_with_request(&challenge);
+    let id = node.node.to_string();
+    execute(world, &format!("UPDATE node SET ak_public = x'00' WHERE id = x'{id}'")).await;
+    let failed = node.submit(evidence).await;
+    assert!(matches!(&failed, Err(RequestError::Refused(refusal)) if refusal.status == 500), "{failed:?}");
+    assert_eq!(refused(failed), "internal");
+    assert_eq!(refused(node.challenge().await), "internal");
+    assert!(world.verifier.store().certificates(node.node, 1).await.unwrap().is_empty());
+    scene.bystander.is_well(world).await;
+    // Trust that was earned before is not renewed, and ends.
+    world.advance(Duration::from_secs(181));
+    assert_eq!(world.status(node.node), PostureStatus::Stale);
 }
