@@ -108,11 +108,11 @@ async fn a_stored_quote_that_was_changed_is_noticed() {
         ),
         ("no values", "pcrs = '{}'"),
         ("no JSON", "pcrs = 'x'"),
-        ("the quote", "quote = x'00' || substr(quote, 2)"),
+        ("the quote", "quote = CAST(x'00' || substr(quote, 2) AS BLOB)"),
         ("the end of the quote", "quote = substr(quote, 1, length(quote) - 1)"),
-        ("a longer quote", "quote = quote || x'00'"),
+        ("a longer quote", "quote = CAST(quote || x'00' AS BLOB)"),
         ("no quote", "quote = x''"),
-        ("the signature", "signature = signature || x'00'"),
+        ("the signature", "signature = CAST(signature || x'00' AS BLOB)"),
         ("no signature", "signature = x''"),
     ] {
         let changed = execute(world, &format!("UPDATE evidence SET {change} WHERE node = x'{id}'")).await;

@@ -15,6 +15,9 @@ use crate::credential::presented::PresentedSvid;
 use crate::credential::serial::SerialNumber;
 use crate::node::{Labels, Standing};
 
+/// The code where stored evidence does not verify any more.
+pub(crate) const STORED_EVIDENCE_INVALID: &str = "stored_evidence_invalid";
+
 /// The outcome of a node's last appraisal, as kept in memory and in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Posture {
@@ -44,6 +47,34 @@ impl Posture {
             references: appraisal.references().iter().map(ToString::to_string).collect(),
             deviations: appraisal.deviations().iter().map(crate::appraisal::Deviation::report).collect(),
         }
+    }
+
+    /// Where the stored evidence that a posture was founded on does not verify any more. The next quote puts it right.
+    #[must_use]
+    pub fn without_foundation(before: Option<&Self>) -> Self {
+        let deviation = DeviationReport {
+            code: STORED_EVIDENCE_INVALID.to_owned(),
+            detail: "the evidence in the store was changed or damaged: it does not verify any more"
+                .to_owned(),
+            bank: None,
+            pcr: None,
+            observed: None,
+            accepted: Vec::new(),
+        };
+        Self {
+            verdict: Verdict::Contraindicated,
+            evidence_at: before.map_or(Timestamp::from_millis(0), |before| before.evidence_at),
+            fresh_for: Duration::ZERO,
+            profile: None,
+            references: Vec::new(),
+            deviations: vec![deviation],
+        }
+    }
+
+    /// Whether it is one of [`Self::without_foundation`].
+    #[must_use]
+    pub fn is_without_foundation(&self) -> bool {
+        self.deviations.iter().any(|deviation| deviation.code == STORED_EVIDENCE_INVALID)
     }
 
     /// How the node stands at a time. A contraindication does not fade: stale is only what would be affirming.

@@ -11,9 +11,9 @@ use rootbound_common::wire::v1::JoinToken;
 use super::enroll::digest_of_token;
 use super::{Verifier, decision, rng};
 use crate::appraisal::{Verdict, appraise};
-use crate::evidence::restore;
+use crate::evidence::{Observed, restore};
 use crate::node::{Labels, Name, NodeRecord};
-use crate::posture::Posture;
+use crate::posture::{Posture, STORED_EVIDENCE_INVALID};
 use crate::reference::{
     AcceptedPcrs, Profile, ProfileBody, ProfileError, Provenance, ReferenceError, ReferenceSet,
 };
@@ -84,7 +84,7 @@ impl OperateError {
             Self::Already(_) => "nothing_to_do",
             Self::TooManyLabels => "too_many_labels",
             Self::NoEvidence(_) => "no_evidence",
-            Self::StoredEvidence { .. } => "stored_evidence_invalid",
+            Self::StoredEvidence { .. } => STORED_EVIDENCE_INVALID,
             Self::Reference(_) => "reference_refused",
             Self::Profile(_) => "profile_refused",
             Self::NoSuch { .. } => "not_found",
@@ -156,9 +156,8 @@ impl Verifier {
         operator: &Operator,
     ) -> Result<(ReferenceSet, Reappraised), OperateError> {
         let node = self.store.node(id).await?.ok_or(OperateError::UnknownNode(id))?;
-        let quote = self.store.last_quote(id).await?.ok_or(OperateError::NoEvidence(id))?;
-        let observed = restore(quote, id, &node.attestation_key)
-            .map_err(|error| OperateError::StoredEvidence { node: id, why: error.to_string() })?;
+        let stored = self.stored_evidence(&node).await?.ok_or(OperateError::NoEvidence(id))?;
+        let observed = stored.map_err(|why| OperateError::StoredEvidence { node: id, why })?;
         let accepted = AcceptedPcrs::captured(observed.pcrs())?;
         self.put_reference_set(name, accepted, operator).await
     }
@@ -214,18 +213,27 @@ impl Verifier {
         self.reappraise_all().await.map_err(OperateError::Store)
     }
 
-    /// Appraises the last evidence of every node by the reference values of now. Repeating it changes nothing.
+    /// Appraises the last evidence of every node by the reference values of now. Repeating it changes nothing. What
+    /// fails for one node is done for the others all the same.
     pub async fn reappraise_all(&self) -> Result<Reappraised, StoreError> {
         /// Nodes read at once: a page of about 2 MB.
         const PAGE: u32 = 500;
         let mut total = Reappraised::default();
-        let mut after = None;
+        let (mut after, mut failed) = (None, None);
         loop {
             let page = self.store.nodes(after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(total) };
+            let Some(last) = page.last() else { return failed.map_or(Ok(total), Err) };
             after = Some(last.id);
             for node in &page {
-                let Some((before, now)) = self.reappraise(node.id).await? else { continue };
+                let (before, now) = match self.reappraise(node.id).await {
+                    Ok(Some(verdicts)) => verdicts,
+                    Ok(None) => continue,
+                    Err(error) => {
+                        tracing::error!(node = %node.id, %error, "could not appraise a node again");
+                        failed.get_or_insert(error);
+                        continue;
+                    }
+                };
                 total.nodes += 1;
                 let turned = |verdict| now == verdict && before != Some(verdict);
                 total.now_affirming += u64::from(turned(Verdict::Affirming));
@@ -243,27 +251,50 @@ impl Verifier {
     ) -> Result<Option<(Option<Verdict>, Verdict)>, StoreError> {
         let now = self.now();
         let Some(node) = self.store.node(id).await? else { return Ok(None) };
-        let Some(quote) = self.store.last_quote(id).await? else { return Ok(None) };
-        let observed = restore(quote, id, &node.attestation_key).map_err(|error| {
-            StoreError::Inconsistent { what: "quote", id: id.to_string(), why: error.to_string() }
-        })?;
-        let posture = Posture::of(&appraise(&observed, &node.labels, &self.book.load()));
         let before = self.fleet.node(id).and_then(|live| live.posture.clone());
+        let posture = match self.stored_evidence(&node).await? {
+            None => return Ok(None),
+            Some(Ok(observed)) => Posture::of(&appraise(&observed, &node.labels, &self.book.load())),
+            Some(Err(why)) => {
+                tracing::error!(node = %id, why, "the stored evidence does not verify any more");
+                Posture::without_foundation(before.as_ref())
+            }
+        };
         let verdicts = Some((before.as_ref().map(|before| before.verdict), posture.verdict));
         if before.as_ref() == Some(&posture) {
             return Ok(verdicts);
         }
         let (granted, code) = match posture.verdict {
             Verdict::Affirming => (true, "affirming"),
+            Verdict::Contraindicated if posture.is_without_foundation() => (false, STORED_EVIDENCE_INVALID),
             Verdict::Contraindicated => (false, "contraindicated"),
         };
         let detail = posture.deviations.first().map(|first| first.detail.clone()).unwrap_or_default();
         let record = decision(now, Some(id), DecisionKind::Reappraise, granted, code, detail);
-        match self.store.record_reappraisal(id, node.revision, &posture, record).await? {
-            Recorded::Yes { revision } => self.fleet.appraised(id, revision, posture, None, now),
-            Recorded::NodeChanged => {}
+        let recorded = self.store.record_reappraisal(id, node.revision, &posture, record).await;
+        let revision = match recorded {
+            Ok(Recorded::Yes { revision }) => revision,
+            Ok(Recorded::NodeChanged) => return Ok(verdicts),
+            // As in `attest`: trust does not outlive what speaks against it.
+            Err(_) if posture.verdict == Verdict::Contraindicated => node.revision,
+            Err(error) => return Err(error),
+        };
+        self.fleet.appraised(id, revision, posture, None, now);
+        recorded.map(|_| verdicts)
+    }
+
+    /// What a node showed last, verified once more; or why it does not stand.
+    async fn stored_evidence(
+        &self,
+        node: &NodeRecord,
+    ) -> Result<Option<Result<Observed, String>>, StoreError> {
+        match self.store.last_quote(node.id).await {
+            Ok(quote) => Ok(quote.map(|quote| {
+                restore(quote, node.id, &node.attestation_key).map_err(|error| error.to_string())
+            })),
+            Err(StoreError::Inconsistent { why, .. }) => Ok(Some(Err(why))),
+            Err(error @ StoreError::Database(_)) => Err(error),
         }
-        Ok(verdicts)
     }
 
     /// Lists a machine as expected.
