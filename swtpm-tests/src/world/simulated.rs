@@ -6,11 +6,12 @@ use rootbound_common::blob::Blob;
 use rootbound_common::id::NodeId;
 use rootbound_common::nonce::Nonce;
 use rootbound_common::wire::v1::{
-    ActivateRequest, ActivateResponse, Challenge, ChallengeRequest, EnrollRequest, EvidenceRequest,
+    ActivateResponse, Challenge, ChallengeRequest, EnrollRequest, EnrollResponse, EvidenceRequest,
     EvidenceResponse,
 };
 
 use crate::certificate_request::RequestParts;
+use crate::manual::activation;
 use crate::software_tpm::{Signed, SoftwareKey, SoftwareTpm, Statement, Template};
 
 /// A node whose TPM is made of software keys: labelled as such wherever figures are given.
@@ -27,12 +28,17 @@ impl Simulated {
     /// Enrols with the AK that it has now.
     pub async fn enroll(&self) -> Result<ActivateResponse, RequestError> {
         let begun = self.client.enroll(&self.enroll_request()).await?;
+        self.client.activate(&activation(&begun, &self.open(&begun))).await
+    }
+
+    /// The secret in what the verifier made for its EK and its AK.
+    ///
+    /// # Panics
+    /// Where it was made for others.
+    pub fn open(&self, begun: &EnrollResponse) -> Vec<u8> {
         let name = self.tpm.attestation_key.public().name();
         let (blob, secret) = (begun.credential_blob.as_bytes(), begun.encrypted_secret.as_bytes());
-        let opened =
-            self.tpm.endorsement_key.activate_credential(&name, blob, secret).expect("our own EK and AK");
-        let secret = Blob::new(opened).expect("a short secret");
-        self.client.activate(&ActivateRequest { enrollment: begun.enrollment, secret }).await
+        self.tpm.endorsement_key.activate_credential(&name, blob, secret).expect("our own EK and AK")
     }
 
     /// What it sends to enrol.

@@ -402,7 +402,8 @@ async fn malformed_statement_certifies_no_key_however_well_signed() {
         let signature = liar.tpm.attestation_key.sign(&attest);
         Signed { attest, signature }
     };
-    let cases: [(&str, &str, fn(&mut Vec<u8>)); 7] = [
+    type Flaw = (&'static str, &'static str, fn(&mut Vec<u8>));
+    let cases: [Flaw; 7] = [
         ("wrong magic", "certify_magic", |attest| attest[0] = 0),
         ("type that is none", "certify_malformed", |attest| attest[5] = 0xff),
         ("type of a quote", "certify_malformed", |attest| attest[5] = 0x18),

@@ -14,8 +14,14 @@
 //! | 9 | filler around a certificate, leaf at any position | `endorsement::each_flaw_of_a_chain_is_refused_for_its_own_reason` |
 //! | 10 | genuine EK of a machine that is not ours | `endorsement::genuine_tpm_that_nobody_expects_waits_and_gets_no_challenge` |
 //! | 11 | EK certificate that does not match the TPM | `endorsement::certificate_of_another_tpm_endorses_nothing` |
+//! | 12 | AK record changed between check and use | `admission::evidence_of_an_ak_that_was_replaced_meanwhile_is_refused` |
+//! | 13 | a known id with another TPM, also at once | `admission::{id_of_a_node_is_of_no_use_to_another_tpm, of_two_reenrollments_at_once_one_ak_is_enrolled_and_works}` |
+//! | 14 | one TPM under a second id, clones, evasion of a ban | `admission::second_ek_of_a_tpm_inherits_nothing_and_brings_no_ak_along` |
+//! | 15 | wrong activation secret | `admission::wrong_secret_spends_the_attempt_and_tells_nothing` |
+//! | 16 | secret replayed, expired, of another enrolment; join token twice at once, bound, expired, revoked | `admission::{secret_is_good_once_in_time_and_for_its_own_enrollment, join_token_admits_the_one_that_it_is_for_once}` |
 //! | 17 | ECC points and RSA moduli that are no keys | `attestation_key::numbers_that_are_no_key_are_refused` |
 //! | 18 | TPM2_Certify statements | `attestation_key::{statement_about_something_else_certifies_no_key, malformed_statement_certifies_no_key_however_well_signed}` |
 
+mod admission;
 mod attestation_key;
 mod endorsement;
