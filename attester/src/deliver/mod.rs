@@ -17,7 +17,7 @@
 
 mod tss2_key;
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -47,8 +47,24 @@ pub enum DeliverError {
         /// Why.
         source: io::Error,
     },
-    /// Anybody could swap what is delivered.
-    #[error("the folder {} may be written to by others (mode {mode:04o}): workloads could be given another key", path.display())]
+    /// Something else has the name of the folder.
+    #[error("{} is not a folder", path.display())]
+    NotAFolder {
+        /// The name.
+        path: PathBuf,
+    },
+    /// Another user could swap what is delivered.
+    #[error("the folder {} belongs to user {owner}, but must belong to root or to user {user}, who runs the attester", path.display())]
+    Owner {
+        /// The folder.
+        path: PathBuf,
+        /// Who owns it.
+        owner: u32,
+        /// Who would write to it.
+        user: u32,
+    },
+    /// Other users could swap what is delivered.
+    #[error("the folder {} may be written to by others (mode {mode:04o}), so that workloads could be given another key: chmod g-w,o-w it", path.display())]
     Mode {
         /// The folder.
         path: PathBuf,
@@ -95,7 +111,8 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Makes the folder where there is none, and checks that not everybody may write to it.
+    /// Makes the folder where there is none, and checks that nobody else may write to it: who may could give workloads
+    /// a trust bundle and a key of their own.
     pub fn open(config: &DeliverConfig) -> Result<Self, DeliverError> {
         let directory = config.directory.clone();
         let failed = |source| DeliverError::Folder { path: config.directory.clone(), source };
@@ -105,13 +122,7 @@ impl Delivery {
             fs::set_permissions(&directory, Permissions::from_mode(0o755)).map_err(failed)?;
         }
         let metadata = fs::metadata(&directory).map_err(failed)?;
-        if !metadata.is_dir() {
-            return Err(failed(io::ErrorKind::NotADirectory.into()));
-        }
-        let mode = metadata.mode() & 0o7777;
-        if mode & 0o002 != 0 {
-            return Err(DeliverError::Mode { path: directory, mode });
-        }
+        check(&directory, &metadata, rustix::process::geteuid().as_raw())?;
         Ok(Self { directory })
     }
 
@@ -191,6 +202,22 @@ impl Delivery {
         let synced = File::open(folder).and_then(|folder| folder.sync_all());
         synced.map_err(|source| DeliverError::Write { path: self.directory.clone(), source })
     }
+}
+
+fn check(path: &Path, metadata: &Metadata, user: u32) -> Result<(), DeliverError> {
+    let path = || path.to_owned();
+    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    if !metadata.is_dir() {
+        return Err(DeliverError::NotAFolder { path: path() });
+    }
+    if owner != user && owner != 0 {
+        return Err(DeliverError::Owner { path: path(), owner, user });
+    }
+    // An access control list that lets another user write shows in the bits of the group, too.
+    if mode & 0o022 != 0 {
+        return Err(DeliverError::Mode { path: path(), mode });
+    }
+    Ok(())
 }
 
 fn write(path: &Path, file: &Delivered<'_>) -> io::Result<()> {
@@ -288,13 +315,37 @@ mod tests {
     }
 
     #[test]
-    fn folder_that_everybody_may_write_to_is_refused() {
+    fn folder_that_others_may_write_to_is_refused() {
         let root = tempfile::tempdir().unwrap();
         let config = DeliverConfig { directory: root.path().to_owned() };
-        for open in [0o777, 0o1777, 0o702] {
+        for open in [0o777, 0o1777, 0o702, 0o770, 0o775, 0o2775, 0o720] {
             fs::set_permissions(root.path(), Permissions::from_mode(open)).unwrap();
             let refused = Delivery::open(&config).unwrap_err();
-            assert!(matches!(refused, DeliverError::Mode { mode, .. } if mode == open));
+            assert!(
+                matches!(refused, DeliverError::Mode { mode, .. } if mode == open),
+                "{open:o}: {refused}"
+            );
+        }
+        for good in [0o700, 0o755, 0o2750, 0o2755] {
+            fs::set_permissions(root.path(), Permissions::from_mode(good)).unwrap();
+            Delivery::open(&config).unwrap();
+        }
+    }
+
+    #[test]
+    fn folder_of_another_user_than_root_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        // Tests that run as root may give the folder away; others have one that is not root's.
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(root.path(), Some(1234), None).unwrap();
+        }
+        let metadata = fs::metadata(root.path()).unwrap();
+        check(root.path(), &metadata, metadata.uid()).unwrap();
+        let refused = check(root.path(), &metadata, metadata.uid() + 1).unwrap_err();
+        assert!(matches!(refused, DeliverError::Owner { .. }), "{refused}");
+        let of_root = fs::metadata("/").unwrap();
+        if of_root.uid() == 0 && of_root.mode() & 0o022 == 0 {
+            check(Path::new("/"), &of_root, 1234).unwrap();
         }
     }
 
@@ -313,7 +364,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("file"), "").unwrap();
         let config = DeliverConfig { directory: root.path().join("file") };
-        assert!(matches!(Delivery::open(&config).unwrap_err(), DeliverError::Folder { .. }));
+        assert!(matches!(Delivery::open(&config).unwrap_err(), DeliverError::NotAFolder { .. }));
+        let below = DeliverConfig { directory: root.path().join("file/below") };
+        assert!(matches!(Delivery::open(&below).unwrap_err(), DeliverError::Folder { .. }));
         let delivery = delivery_in(root.path());
         fs::remove_dir(root.path().join("svid")).unwrap();
         let failed = delivery.deliver(&credential(1)).unwrap_err();
