@@ -1,6 +1,6 @@
 //! Who is at the other end of a connection: an address, and perhaps a certificate.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
@@ -28,8 +28,22 @@ impl ClientKey {
         }
     }
 
-    /// The client that everybody is, where there are too many to tell apart.
-    pub(super) const OVERFLOW: Self = Self(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    /// What counts as one network: an IPv4 /16, or an IPv6 /32, which is the least that a registry gives a provider.
+    pub(super) fn network_of(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V4(address) => {
+                let [a, b, ..] = address.octets();
+                Ipv4Addr::new(a, b, 0, 0).into()
+            }
+            IpAddr::V6(address) => {
+                let [a, b, ..] = address.segments();
+                Ipv6Addr::new(a, b, 0, 0, 0, 0, 0, 0).into()
+            }
+        })
+    }
+
+    /// The client that everybody is, where there are too many networks to tell apart.
+    pub(super) const EVERYBODY: Self = Self(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
 }
 
 /// What the TLS handshake said of the caller. TLS has verified that a certificate is signed by our CA and that the
@@ -115,5 +129,15 @@ mod tests {
         assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
         assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff:ffff:ffff:ffff"));
         assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
+    }
+
+    #[test]
+    fn one_network_is_an_ipv4_16_or_an_ipv6_32() {
+        let network = |text: &str| ClientKey::network_of(text.parse().unwrap());
+        assert_eq!(network("192.0.2.1"), network("192.0.255.2"));
+        assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.1"));
+        assert_ne!(network("192.0.2.1"), network("192.1.2.1"));
+        assert_eq!(network("2001:db8:1:2::1"), network("2001:db8:ffff::"));
+        assert_ne!(network("2001:db8::1"), network("2001:db9::1"));
     }
 }

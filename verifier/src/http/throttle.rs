@@ -1,10 +1,11 @@
 //! A rate per client address, in bounded memory.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter};
 
 use super::client::ClientKey;
 use super::limits::{Limits, Rate};
@@ -28,40 +29,48 @@ pub(super) enum RateClass {
 /// Counts requests.
 pub(super) struct Throttle {
     clock: DefaultClock,
-    connections: DefaultKeyedRateLimiter<ClientKey>,
-    enrollments: DefaultKeyedRateLimiter<ClientKey>,
-    attestations: DefaultKeyedRateLimiter<ClientKey>,
-    queries: DefaultKeyedRateLimiter<ClientKey>,
+    connections: Counters,
+    enrollments: Counters,
+    attestations: Counters,
+    queries: Counters,
 }
 
-/// Clients that are told apart: about 100 bytes each. Beyond them, all others count as one, so that whoever makes up
-/// addresses fills no memory and, for as long as it lasts, only slows down those who are new.
+/// One rate, of each client or, where there are too many, of each network.
+struct Counters {
+    clients: DefaultKeyedRateLimiter<ClientKey>,
+    networks: DefaultKeyedRateLimiter<ClientKey>,
+}
+
+/// Clients that are told apart: about 100 bytes each. Beyond them networks are, so that whoever makes up addresses fills
+/// no memory, and slows down only those in the same network: a /48, which anybody can have, is 65,536 clients.
 const MAX_CLIENTS: usize = 65_536;
+/// Networks that are told apart: every IPv4 /16, or as many IPv6 /32s, which nobody has. Beyond them, all count as one.
+const MAX_NETWORKS: usize = 65_536;
+/// A network has the rate of so many clients: with the default rates, a fleet of 19,000 nodes in one private network
+/// goes on, and a network full of strangers has a thousandth of what its addresses would have.
+const CLIENTS_PER_NETWORK: u32 = 64;
 
 impl Throttle {
     pub(super) fn new(limits: &Limits) -> Self {
-        let limiter =
-            |rate: Rate| RateLimiter::keyed(Quota::per_minute(rate.per_minute).allow_burst(rate.burst));
         Self {
             clock: DefaultClock::default(),
-            connections: limiter(limits.connections),
-            enrollments: limiter(limits.enrollments),
-            attestations: limiter(limits.attestations),
-            queries: limiter(limits.queries),
+            connections: Counters::new(limits.connections),
+            enrollments: Counters::new(limits.enrollments),
+            attestations: Counters::new(limits.attestations),
+            queries: Counters::new(limits.queries),
         }
     }
 
     /// Counts a request, unless there were too many.
     pub(super) fn count(&self, class: RateClass, address: IpAddr) -> Result<(), EdgeRefusal> {
-        let limiter = match class {
+        let counters = match class {
             RateClass::Free => return Ok(()),
             RateClass::Connection => &self.connections,
             RateClass::Enrollment => &self.enrollments,
             RateClass::Attestation => &self.attestations,
             RateClass::Query => &self.queries,
         };
-        let client = if limiter.len() < MAX_CLIENTS { ClientKey::of(address) } else { ClientKey::OVERFLOW };
-        limiter.check_key(&client).map_err(|refused| {
+        counters.count(address).map_err(|refused| {
             let retry_after = refused.wait_time_from(self.clock.now());
             EdgeRefusal::RateLimited { retry_after }
         })
@@ -69,14 +78,38 @@ impl Throttle {
 
     /// Forgets clients that have not been here for as long as it takes to be as good as new.
     pub(super) fn forget(&self) {
-        for limiter in [&self.connections, &self.enrollments, &self.attestations, &self.queries] {
-            limiter.retain_recent();
-            limiter.shrink_to_fit();
+        for Counters { clients, networks } in
+            [&self.connections, &self.enrollments, &self.attestations, &self.queries]
+        {
+            for limiter in [clients, networks] {
+                limiter.retain_recent();
+                limiter.shrink_to_fit();
+            }
         }
     }
 
     /// How often [`Self::forget`] is worth its scan.
     pub(super) const FORGET_EVERY: Duration = Duration::from_secs(60);
+}
+
+impl Counters {
+    fn new(rate: Rate) -> Self {
+        let limiter =
+            |rate: Rate| RateLimiter::keyed(Quota::per_minute(rate.per_minute).allow_burst(rate.burst));
+        let times = |number: NonZeroU32| number.get().saturating_mul(CLIENTS_PER_NETWORK);
+        let of_networks = Rate::new(times(rate.per_minute), times(rate.burst));
+        Self { clients: limiter(rate), networks: limiter(of_networks) }
+    }
+
+    fn count(&self, address: IpAddr) -> Result<(), NotUntil<<DefaultClock as Clock>::Instant>> {
+        if self.clients.len() < MAX_CLIENTS {
+            self.clients.check_key(&ClientKey::of(address))
+        } else if self.networks.len() < MAX_NETWORKS {
+            self.networks.check_key(&ClientKey::network_of(address))
+        } else {
+            self.networks.check_key(&ClientKey::EVERYBODY)
+        }
+    }
 }
 
 impl std::fmt::Debug for Throttle {
@@ -109,12 +142,39 @@ mod tests {
         }
     }
 
+    /// The clients of a /48, each of which asks once.
+    fn of_one_48(index: usize) -> IpAddr {
+        let network = u16::try_from(index).unwrap();
+        std::net::Ipv6Addr::new(0x2001, 0xdb8, 1, network, 0, 0, 0, 1).into()
+    }
+
+    #[test]
+    fn whoever_makes_up_addresses_slows_down_nobody_elsewhere() {
+        let throttle = Throttle::new(&Limits { attestations: Rate::new(1, 2), ..Limits::default() });
+        let count = |address| throttle.count(RateClass::Attestation, address);
+        let known = "192.0.2.1".parse().unwrap();
+        assert_eq!(count(known), Ok(()));
+        for index in 0..MAX_CLIENTS {
+            let _ = count(of_one_48(index));
+        }
+        let stranger = of_one_48(7);
+        let allowed = (0..1000).take_while(|_| count(stranger).is_ok()).count();
+        assert!((127..=130).contains(&allowed), "the network's rate, not that of its clients: {allowed}");
+        assert_eq!(count(known), Ok(()));
+        for elsewhere in ["198.51.100.1", "2001:db9::1"] {
+            assert_eq!(count(elsewhere.parse().unwrap()), Ok(()), "{elsewhere}");
+        }
+    }
+
     #[test]
     fn made_up_addresses_fill_no_memory() {
         let throttle = Throttle::new(&Limits::default());
-        for index in 0..u32::try_from(MAX_CLIENTS).unwrap() + 1000 {
-            let _ = throttle.count(RateClass::Enrollment, std::net::Ipv4Addr::from_bits(index).into());
+        for index in 0..u32::try_from(MAX_CLIENTS + MAX_NETWORKS).unwrap() + 1000 {
+            let address = std::net::Ipv6Addr::from_bits(u128::from(index) << 96);
+            let _ = throttle.count(RateClass::Enrollment, address.into());
         }
-        assert!(throttle.enrollments.len() <= MAX_CLIENTS + 1);
+        let Counters { clients, networks } = &throttle.enrollments;
+        assert_eq!(clients.len(), MAX_CLIENTS);
+        assert!((MAX_NETWORKS..=MAX_NETWORKS + 1).contains(&networks.len()), "{}", networks.len());
     }
 }
