@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::config::RetentionSection;
 use crate::flows::Verifier;
 
 /// How often housekeeping runs: spent challenges live about two intervals, so that the table stays small.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// Runs housekeeping until told to stop. Decisions and expired certificates are kept for `keep`.
+/// Runs housekeeping until told to stop. Decisions and expired certificates are kept as `keep` says.
 ///
 /// The first thing is to appraise every node again: a change of reference values whose appraisals a crash cut short is
 /// finished here.
-pub async fn run(verifier: Arc<Verifier>, keep: Duration, stop: CancellationToken) {
+pub async fn run(verifier: Arc<Verifier>, keep: RetentionSection, stop: CancellationToken) {
     match verifier.reappraise_all().await {
         Ok(done) => tracing::info!(nodes = done.nodes, "appraised again after the start"),
         Err(error) => tracing::error!(%error, "could not appraise the nodes again"),
@@ -25,7 +26,7 @@ pub async fn run(verifier: Arc<Verifier>, keep: Duration, stop: CancellationToke
             () = stop.cancelled() => return,
             _ = due.tick() => {}
         }
-        if let Err(error) = verifier.forget(keep).await {
+        if let Err(error) = verifier.forget(keep.decisions, keep.refusals).await {
             tracing::error!(%error, "housekeeping failed; it is tried again in a minute");
         }
     }

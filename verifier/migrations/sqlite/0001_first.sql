@@ -177,6 +177,8 @@ CREATE TABLE decision (
 
 CREATE INDEX decision_by_time ON decision (at);
 CREATE INDEX decision_by_node ON decision (node, at);
+-- In the order of recording (a rowid ends each index). With the column, so that counting them reads no row.
+CREATE INDEX decision_refused ON decision (granted) WHERE granted = 0;
 
 CREATE TRIGGER decision_is_immutable
 BEFORE UPDATE ON decision

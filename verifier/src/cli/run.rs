@@ -140,7 +140,7 @@ async fn serve_with(
         .map_err(|source| RunError::Write { path: path.clone(), source })?;
     let admin = AdminSocket::start(Arc::clone(&verifier), state, lock, listen)?;
     let stop_jobs = CancellationToken::new();
-    let jobs = tokio::spawn(jobs::run(Arc::clone(&verifier), config.retention.decisions, stop_jobs.clone()));
+    let jobs = tokio::spawn(jobs::run(Arc::clone(&verifier), config.retention, stop_jobs.clone()));
     tracing::info!(
         %listen,
         trust_domain = %verifier.trust_domain(),

@@ -132,11 +132,13 @@ pub struct RetentionSection {
     /// How long records of decisions and of expired certificates are kept.
     #[serde(with = "humantime_serde")]
     pub decisions: Duration,
+    /// Refusals that are kept at most, the newest, 400 bytes each: strangers cause them, and must not fill the disk.
+    pub refusals: u32,
 }
 
 impl Default for RetentionSection {
     fn default() -> Self {
-        Self { decisions: Duration::from_secs(90 * 24 * 3600) }
+        Self { decisions: Duration::from_secs(90 * 24 * 3600), refusals: 200_000 }
     }
 }
 
@@ -207,6 +209,9 @@ impl Config {
         if self.attestation.pending_enrollments == 0 {
             return Err(("[attestation] pending_enrollments", "must be at least 1".to_owned()));
         }
+        if self.retention.refusals == 0 {
+            return Err(("[retention] refusals", "must be at least 1".to_owned()));
+        }
         // Serials of certificates that may still be valid must stay on record: they live a day at most.
         between("[retention] decisions", self.retention.decisions, 2 * 86_400, 100 * 365 * 86_400)
     }
@@ -272,6 +277,7 @@ mod tests {
             ("[attestation]\nactivation = \"0s\"", "activation"),
             ("[attestation]\npending_enrollments = 0", "pending_enrollments"),
             ("[retention]\ndecisions = \"1h\"", "decisions"),
+            ("[retention]\nrefusals = 0", "[retention] refusals"),
             ("[log]\nformat = \"xml\"", "unknown variant `xml`"),
             ("[logs]", "unknown field `logs`"),
         ] {

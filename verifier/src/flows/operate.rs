@@ -360,14 +360,14 @@ impl Verifier {
     }
 
     /// Forgets what has no use any more: spent challenges and enrolments that have expired, certificates and decisions
-    /// that are older than `keep`.
-    pub async fn forget(&self, keep: Duration) -> Result<u64, StoreError> {
+    /// that are older than `keep`, and refusals beyond the newest `most_refusals`.
+    pub async fn forget(&self, keep: Duration, most_refusals: u32) -> Result<u64, StoreError> {
         let now: Timestamp = self.now();
         let before = now.minus(keep);
         let mut forgotten = self.store.forget_spent_challenges(now).await?;
         forgotten += self.store.forget_enrollments(now).await?;
         forgotten += self.store.forget_certificates(before).await?;
-        forgotten += self.store.forget_decisions(before).await?;
+        forgotten += self.store.forget_decisions(before, most_refusals).await?;
         Ok(forgotten)
     }
 }

@@ -401,8 +401,9 @@ pub trait DecisionStore: Send + Sync {
     /// The latest decisions, of one node or of all, the latest first.
     async fn decisions(&self, node: Option<NodeId>, limit: u32) -> Result<Vec<DecisionRecord>, StoreError>;
 
-    /// Forgets decisions before `before`; returns how many.
-    async fn forget_decisions(&self, before: Timestamp) -> Result<u64, StoreError>;
+    /// Forgets decisions before `before`, and of the refusals all but the `most_refusals` that were recorded last: anybody
+    /// can cause a refusal. Returns how many were forgotten.
+    async fn forget_decisions(&self, before: Timestamp, most_refusals: u32) -> Result<u64, StoreError>;
 }
 
 /// How a node was admitted, for rows.

@@ -42,10 +42,28 @@ impl DecisionStore for SqliteStore {
         rows.iter().map(parse).collect()
     }
 
-    async fn forget_decisions(&self, before: Timestamp) -> Result<u64, StoreError> {
+    async fn forget_decisions(&self, before: Timestamp, most_refusals: u32) -> Result<u64, StoreError> {
         let sql = "DELETE FROM decision WHERE recorded IN \
                    (SELECT recorded FROM decision WHERE at < ?1 LIMIT ?2)";
-        self.forget(sql, before).await
+        let old = self.forget(sql, before).await?;
+        Ok(old + self.forget_refusals_but(most_refusals).await?)
+    }
+}
+
+impl SqliteStore {
+    async fn forget_refusals_but(&self, most: u32) -> Result<u64, StoreError> {
+        let mut reader = self.reader().await?;
+        let newest_due: Option<i64> = sqlx::query_scalar(
+            "SELECT recorded FROM decision WHERE granted = 0 ORDER BY recorded DESC LIMIT 1 OFFSET ?1",
+        )
+        .bind(i64::from(most))
+        .fetch_optional(&mut *reader)
+        .await?;
+        drop(reader);
+        let Some(newest_due) = newest_due else { return Ok(0) };
+        let sql = "DELETE FROM decision WHERE recorded IN \
+                   (SELECT recorded FROM decision WHERE granted = 0 AND recorded <= ?1 LIMIT ?2)";
+        self.forget_up_to(sql, newest_due).await
     }
 }
 

@@ -63,12 +63,17 @@ impl SqliteStore {
     /// Deletes what is due by `sql`, which deletes at most [`SLICE`] rows (its second parameter), until nothing is:
     /// other writes get between the slices, and a slice that was done stays done.
     async fn forget(&self, sql: &'static str, due: Timestamp) -> Result<u64, StoreError> {
+        self.forget_up_to(sql, due.as_millis()).await
+    }
+
+    /// As [`Self::forget`], where rows are due by something else than a time.
+    async fn forget_up_to(&self, sql: &'static str, due: i64) -> Result<u64, StoreError> {
         let mut forgotten = 0;
         loop {
             let slice = self
                 .write(move |connection| {
                     Box::pin(async move {
-                        let query = sqlx::query(sql).bind(due.as_millis()).bind(i64::from(SLICE));
+                        let query = sqlx::query(sql).bind(due).bind(i64::from(SLICE));
                         Ok(query.execute(connection).await?.rows_affected())
                     })
                 })

@@ -5,6 +5,9 @@ use rootbound_verifier::store::{DecisionKind, DecisionRecord};
 use super::BackEnd;
 use crate::fixtures::{Machine, codes, decision, later};
 
+/// More refusals than any test records.
+const MANY: u32 = 1_000_000;
+
 pub(crate) async fn decisions_come_the_latest_first(back_end: &impl BackEnd) {
     let store = back_end.store();
     assert!(store.decisions(None, 10).await.unwrap().is_empty());
@@ -58,7 +61,27 @@ pub(crate) async fn decisions_are_forgotten_by_age(back_end: &impl BackEnd) {
         let record = DecisionRecord { at: later(age), ..decision(None, DecisionKind::Attest, &code) };
         store.record_decision(record).await.unwrap();
     }
-    assert_eq!(store.forget_decisions(later(0)).await.unwrap(), 0);
-    assert_eq!(store.forget_decisions(later(3)).await.unwrap(), 3);
+    assert_eq!(store.forget_decisions(later(0), MANY).await.unwrap(), 0);
+    assert_eq!(store.forget_decisions(later(3), MANY).await.unwrap(), 3);
     assert_eq!(codes(&*store, None).await, ["at4", "at3"]);
+}
+
+/// More than are forgotten at once, so that slices are seen.
+pub(crate) async fn flood_of_refusals_pushes_out_older_refusals_and_nothing_else(back_end: &impl BackEnd) {
+    let store = back_end.store();
+    let record = |granted, code: &str| {
+        let (store, decision) = (store.clone(), decision(None, DecisionKind::Enroll, code));
+        async move { store.record_decision(DecisionRecord { granted, ..decision }).await.unwrap() }
+    };
+    record(true, "granted").await;
+    let flood: tokio::task::JoinSet<()> = (0..2098).map(|_| record(false, "refused")).collect();
+    flood.join_all().await;
+    record(false, "refused later").await;
+    record(false, "refused last").await;
+    record(true, "granted again").await;
+    assert_eq!(store.forget_decisions(later(0), 2100).await.unwrap(), 0);
+    assert_eq!(store.forget_decisions(later(0), 2).await.unwrap(), 2098);
+    let kept = ["granted again", "refused last", "refused later", "granted"];
+    assert_eq!(codes(&*store, None).await, kept);
+    assert_eq!(store.forget_decisions(later(0), 2).await.unwrap(), 0);
 }

@@ -109,6 +109,7 @@ macro_rules! suite {
                 decision_is_recorded_as_it_is,
                 decision_is_recorded_once,
                 decisions_are_forgotten_by_age,
+                flood_of_refusals_pushes_out_older_refusals_and_nothing_else,
             }
             durability {
                 what_was_acknowledged_survives_a_kill,
