@@ -1,19 +1,21 @@
 //! `POST /v1/enrollments/activate`: the secret that the TPM gave back. One attempt.
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::routing::post;
 use http::Method;
 use rootbound_common::wire::v1::{ActivateRequest, ActivateResponse};
 
+use super::body::Message;
 use super::problem::Refusal;
 use super::throttle::RateClass;
-use super::{Edge, Endpoint, body, schema};
+use super::{Edge, Endpoint, schema};
 
 pub(super) const ENDPOINT: Endpoint = Endpoint {
     method: Method::POST,
     path: "/v1/enrollments/activate",
     rate: RateClass::Enrollment,
+    body: Some(LIMIT),
     handler: || post(activate),
 };
 
@@ -37,8 +39,7 @@ const LIMIT: usize = 4 * 1024;
 )]
 pub(super) async fn activate(
     State(edge): State<Edge>,
-    request: Request,
+    Message(message): Message<ActivateRequest>,
 ) -> Result<Json<ActivateResponse>, Refusal> {
-    let message: ActivateRequest = body::json(request, LIMIT, edge.limits.body_timeout).await?;
     Ok(Json(edge.verifier.activate(message).await?))
 }

@@ -1,42 +1,117 @@
 //! The body of a request: one JSON document, bounded in size, time and depth, of the endpoint's shape.
+//!
+//! It is received before the request takes a place among those under way, so that whoever sends only heads keeps none from
+//! others; bodies that are on their way have a bound of their own, in all and by client.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::Request;
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequestParts, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
-use super::problem::EdgeRefusal;
+use super::connection::ClientAddress;
+use super::problem::{EdgeRefusal, Refusal};
+use super::slots::Slots;
 
-/// Reads a body.
+/// How the bodies of an endpoint are received.
+#[derive(Debug, Clone)]
+pub(super) struct Receiving {
+    /// Bodies on their way, to whichever endpoint.
+    pub(super) slots: Arc<Slots>,
+    /// The most bytes that the endpoint takes.
+    pub(super) limit: usize,
+    /// How long a body may take to arrive.
+    pub(super) within: Duration,
+}
+
+/// A body that has arrived as a whole.
+#[derive(Debug, Clone)]
+struct Received(Bytes);
+
+/// Receives the body of a request, for [`Message`].
 ///
-/// Established when this returns, in this order: the content type is JSON · there is no content encoding · it has at
-/// most `limit` bytes · it arrived within `within` · it is one JSON document (128 levels deep at most, by serde_json) of
-/// this shape.
+/// Established when the next step begins, in this order: the content type is JSON · there is no content encoding · the
+/// length, where it is declared, is within the limit · there was room for one more body on its way · it has at most
+/// `limit` bytes · it arrived in time.
+pub(super) async fn receive(State(receiving): State<Receiving>, request: Request, next: Next) -> Response {
+    match receiving.receive(request).await {
+        Ok(request) => next.run(request).await,
+        Err(refusal) => Refusal::from(refusal).into_response(),
+    }
+}
+
+impl Receiving {
+    async fn receive(&self, request: Request) -> Result<Request, EdgeRefusal> {
+        let (mut parts, body) = request.into_parts();
+        check_head(&parts.headers, self.limit)?;
+        let ClientAddress(address) = parts.extensions.get().copied().ok_or(EdgeRefusal::Internal)?;
+        let slot = self.slots.take(address).ok_or(EdgeRefusal::TooManyBodies)?;
+        let bytes = collect(body, self.limit, self.within).await?;
+        drop(slot);
+        parts.extensions.insert(Received(bytes));
+        Ok(Request::from_parts(parts, Body::empty()))
+    }
+}
+
+/// The message in a body that [`receive`] has received: one JSON document (128 levels deep at most, by serde_json) of this
+/// shape.
+#[derive(Debug)]
+pub(super) struct Message<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Message<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let Some(Received(bytes)) = parts.extensions.remove() else {
+            return Err(EdgeRefusal::Internal.into());
+        };
+        Ok(Self(parse(&bytes)?))
+    }
+}
+
+/// Receives and reads a body at once, where nobody is a stranger. Established: as by [`receive`] but for the room, and by
+/// [`Message`].
 pub(super) async fn json<T: DeserializeOwned>(
     request: Request,
     limit: usize,
     within: Duration,
 ) -> Result<T, EdgeRefusal> {
     let (parts, body) = request.into_parts();
-    if !is_json(&parts.headers) {
+    check_head(&parts.headers, limit)?;
+    parse(&collect(body, limit, within).await?)
+}
+
+fn check_head(headers: &HeaderMap, limit: usize) -> Result<(), EdgeRefusal> {
+    if !is_json(headers) {
         return Err(EdgeRefusal::ContentType);
     }
-    if parts.headers.contains_key(CONTENT_ENCODING) {
+    if headers.contains_key(CONTENT_ENCODING) {
         return Err(EdgeRefusal::ContentEncoding);
     }
-    if declared_length(&parts.headers).is_some_and(|length| length > limit) {
+    if declared_length(headers).is_some_and(|length| length > limit) {
         return Err(EdgeRefusal::BodyTooLarge { limit });
     }
-    let bytes = match tokio::time::timeout(within, Limited::new(body, limit).collect()).await {
-        Ok(Ok(collected)) => collected.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(EdgeRefusal::BodyTooLarge { limit }),
-        Ok(Err(_)) => return Err(EdgeRefusal::BodyIncomplete),
-        Err(_) => return Err(EdgeRefusal::BodyTooSlow),
-    };
-    serde_json::from_slice(&bytes)
+    Ok(())
+}
+
+async fn collect(body: Body, limit: usize, within: Duration) -> Result<Bytes, EdgeRefusal> {
+    match tokio::time::timeout(within, Limited::new(body, limit).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(EdgeRefusal::BodyTooLarge { limit }),
+        Ok(Err(_)) => Err(EdgeRefusal::BodyIncomplete),
+        Err(_) => Err(EdgeRefusal::BodyTooSlow),
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, EdgeRefusal> {
+    serde_json::from_slice(bytes)
         .map_err(|error| EdgeRefusal::MalformedBody { reason: printable(&error.to_string()) })
 }
 
@@ -62,7 +137,6 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::body::Body;
     use http::HeaderValue;
 
     #[test]

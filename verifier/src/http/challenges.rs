@@ -1,19 +1,21 @@
 //! `POST /v1/challenges`: asks for a challenge outside of the steady state.
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::routing::post;
 use http::Method;
 use rootbound_common::wire::v1::{Challenge, ChallengeRequest};
 
+use super::body::Message;
 use super::problem::Refusal;
 use super::throttle::RateClass;
-use super::{Edge, Endpoint, body, schema};
+use super::{Edge, Endpoint, schema};
 
 pub(super) const ENDPOINT: Endpoint = Endpoint {
     method: Method::POST,
     path: "/v1/challenges",
     rate: RateClass::Attestation,
+    body: Some(LIMIT),
     handler: || post(challenge),
 };
 
@@ -36,8 +38,7 @@ const LIMIT: usize = 4 * 1024;
 )]
 pub(super) async fn challenge(
     State(edge): State<Edge>,
-    request: Request,
+    Message(message): Message<ChallengeRequest>,
 ) -> Result<Json<Challenge>, Refusal> {
-    let message: ChallengeRequest = body::json(request, LIMIT, edge.limits.body_timeout).await?;
     Ok(Json(edge.verifier.challenge(&message).await?))
 }

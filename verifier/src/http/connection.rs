@@ -43,8 +43,8 @@ pub(super) struct Shared {
 const MAX_HEAD: usize = 16 * 1024;
 /// Fields in it.
 const MAX_FIELDS: usize = 64;
-/// Requests at once on an HTTP/2 connection: an attester has one.
-const MAX_STREAMS: u32 = 32;
+/// Requests at once on an HTTP/2 connection: an attester has one, and a program that asks for itself a few more.
+const MAX_STREAMS: u32 = 8;
 /// Bytes in flight on an HTTP/2 stream: our largest body.
 const STREAM_WINDOW: u32 = 64 * 1024;
 /// Bytes in flight on an HTTP/2 connection.

@@ -1,19 +1,21 @@
 //! `POST /v1/enrollments`: a machine shows its EK and asks for an AK to be bound to it.
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::routing::post;
 use http::Method;
 use rootbound_common::wire::v1::{EnrollRequest, EnrollResponse};
 
+use super::body::Message;
 use super::problem::Refusal;
 use super::throttle::RateClass;
-use super::{Edge, Endpoint, body, schema};
+use super::{Edge, Endpoint, schema};
 
 pub(super) const ENDPOINT: Endpoint = Endpoint {
     method: Method::POST,
     path: "/v1/enrollments",
     rate: RateClass::Enrollment,
+    body: Some(LIMIT),
     handler: || post(enroll),
 };
 
@@ -37,8 +39,7 @@ const LIMIT: usize = 64 * 1024;
 )]
 pub(super) async fn enroll(
     State(edge): State<Edge>,
-    request: Request,
+    Message(message): Message<EnrollRequest>,
 ) -> Result<Json<EnrollResponse>, Refusal> {
-    let message: EnrollRequest = body::json(request, LIMIT, edge.limits.body_timeout).await?;
     Ok(Json(edge.verifier.enroll(message).await?))
 }

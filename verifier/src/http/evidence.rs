@@ -1,20 +1,22 @@
 //! `POST /v1/evidence`: a quote with the values that it is over, and perhaps a request for a credential.
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::routing::post;
 use http::Method;
 use rootbound_common::wire::v1::{EvidenceRequest, EvidenceResponse};
 
+use super::body::Message;
 use super::client::Caller;
 use super::problem::Refusal;
 use super::throttle::RateClass;
-use super::{Edge, Endpoint, body, schema};
+use super::{Edge, Endpoint, schema};
 
 pub(super) const ENDPOINT: Endpoint = Endpoint {
     method: Method::POST,
     path: "/v1/evidence",
     rate: RateClass::Attestation,
+    body: Some(LIMIT),
     handler: || post(attest),
 };
 
@@ -40,8 +42,7 @@ const LIMIT: usize = 64 * 1024;
 pub(super) async fn attest(
     State(edge): State<Edge>,
     Caller(caller): Caller,
-    request: Request,
+    Message(message): Message<EvidenceRequest>,
 ) -> Result<Json<EvidenceResponse>, Refusal> {
-    let message: EvidenceRequest = body::json(request, LIMIT, edge.limits.body_timeout).await?;
     Ok(Json(edge.verifier.attest(message, caller).await?))
 }

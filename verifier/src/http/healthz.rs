@@ -8,8 +8,13 @@ use serde::Serialize;
 use super::throttle::RateClass;
 use super::{Endpoint, schema};
 
-pub(super) const ENDPOINT: Endpoint =
-    Endpoint { method: Method::GET, path: "/healthz", rate: RateClass::Free, handler: || get(healthz) };
+pub(super) const ENDPOINT: Endpoint = Endpoint {
+    method: Method::GET,
+    path: "/healthz",
+    rate: RateClass::Free,
+    body: None,
+    handler: || get(healthz),
+};
 
 /// The answer.
 #[derive(Debug, Serialize)]

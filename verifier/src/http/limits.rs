@@ -17,6 +17,13 @@ pub struct Limits {
     /// Requests being answered at once; above it, the answer is 503 at once. Two cores answer thousands of requests per
     /// second, so that a longer queue would only hold requests whose callers have given up.
     pub max_requests: NonZeroU32,
+    /// Bodies on their way at once, 64 KB at most each, so that these take at most 256 MB; above it, the answer is 503 at
+    /// once. They take no place among the requests being answered.
+    pub max_bodies: NonZeroU32,
+    /// Bodies on their way at once from one client address (one /64 for IPv6): an honest body arrives within a round trip,
+    /// so that these carry thousands of nodes behind one NAT, while a stranger who sends only heads does not lock
+    /// everybody else out.
+    pub max_bodies_per_address: NonZeroU32,
     /// How long a TLS handshake may take. A discrete TPM takes under two seconds for its signature.
     #[serde(with = "humantime_serde")]
     pub handshake_timeout: Duration,
@@ -30,7 +37,7 @@ pub struct Limits {
     /// How long the body of a request may take to arrive: 64 KB within it is a slow mobile link.
     #[serde(with = "humantime_serde")]
     pub body_timeout: Duration,
-    /// After how long a caller is told that there is no answer. What was begun is still brought to its end.
+    /// After how long a caller, whose request has arrived, is told that there is no answer. What was begun is still brought to its end.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
     /// After how long a connection is closed, so that the caller proves again that it holds its key. Each request is
@@ -79,6 +86,8 @@ impl Default for Limits {
             max_connections: count(2048),
             max_connections_per_address: count(512),
             max_requests: count(256),
+            max_bodies: count(4096),
+            max_bodies_per_address: count(128),
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),

@@ -8,7 +8,8 @@
 //! - [`admin`]: the administrative socket, for the owner alone
 //!
 //! A request passes, in this order: a slot for its connection · the handshake · the head, in time · the rate of its client
-//! · a place among the requests under way · the caller's certificate, where the endpoint asks for one · the body.
+//! · a slot for its body · the body, in time · a place among the requests under way · the caller's certificate, where the
+//! endpoint asks for one · the message in the body.
 
 mod activations;
 pub mod admin;
@@ -43,7 +44,9 @@ pub use server::{Server, StartError};
 pub use tls::{ServingNames, TlsIdentity, TlsIdentityError};
 
 use crate::flows::Verifier;
+use body::Receiving;
 use problem::{EdgeRefusal, Refusal};
+use slots::Slots;
 use story::Stories;
 use throttle::{RateClass, Throttle};
 
@@ -53,6 +56,8 @@ struct Edge {
     verifier: Arc<Verifier>,
     limits: Arc<Limits>,
     throttle: Arc<Throttle>,
+    /// For bodies that are on their way.
+    bodies: Arc<Slots>,
     stories: Stories,
 }
 
@@ -61,6 +66,8 @@ struct Endpoint {
     method: Method,
     path: &'static str,
     rate: RateClass,
+    /// The longest body in bytes, where there is to be one; elsewhere none is read.
+    body: Option<usize>,
     handler: fn() -> MethodRouter<Edge>,
 }
 
@@ -81,20 +88,33 @@ impl Edge {
         Self {
             verifier,
             throttle: Arc::new(Throttle::new(&limits)),
+            bodies: Slots::new(limits.max_bodies, limits.max_bodies_per_address),
             stories: Stories::new(limits.max_requests, limits.request_timeout),
             limits: Arc::new(limits),
         }
     }
 
+    fn receiving(&self, limit: usize) -> Receiving {
+        Receiving { slots: Arc::clone(&self.bodies), limit, within: self.limits.body_timeout }
+    }
+
     fn router(&self) -> Router {
         let mut router = Router::new();
-        for Endpoint { method: _, path, rate, handler } in ENDPOINTS {
+        for Endpoint { method: _, path, rate, body: longest, handler } in ENDPOINTS {
             let bounded = from_fn_with_state(self.stories.clone(), story::carry_through);
             let counted = from_fn_with_state((self.clone(), rate), story::throttle);
             let handler = match rate {
                 RateClass::Free => handler(),
                 RateClass::Connection | RateClass::Enrollment | RateClass::Attestation | RateClass::Query => {
-                    handler().layer(bounded).layer(counted)
+                    let handler = handler().layer(bounded);
+                    let handler = match longest {
+                        // Of the endpoint's method only: another is refused as such, whatever its body.
+                        Some(limit) => {
+                            handler.route_layer(from_fn_with_state(self.receiving(limit), body::receive))
+                        }
+                        None => handler,
+                    };
+                    handler.layer(counted)
                 }
             };
             router = router.route(path, handler);

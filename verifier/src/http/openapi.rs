@@ -12,8 +12,13 @@ use utoipa::{Modify, OpenApi};
 use super::throttle::RateClass;
 use super::{Endpoint, activations, challenges, enrollments, evidence, healthz, readyz, whoami};
 
-pub(super) const ENDPOINT: Endpoint =
-    Endpoint { method: Method::GET, path: "/openapi.json", rate: RateClass::Query, handler: || get(openapi) };
+pub(super) const ENDPOINT: Endpoint = Endpoint {
+    method: Method::GET,
+    path: "/openapi.json",
+    rate: RateClass::Query,
+    body: None,
+    handler: || get(openapi),
+};
 
 /// The document.
 #[derive(OpenApi)]

@@ -62,6 +62,9 @@ pub enum EdgeRefusal {
         /// When there will be room.
         retry_after: Duration,
     },
+    /// Too many bodies on their way, in all or from one client address.
+    #[error("too many requests are still arriving; try again in a moment")]
+    TooManyBodies,
     /// Too many requests at once.
     #[error("the verifier is busy; try again in a moment")]
     Overloaded,
@@ -96,6 +99,7 @@ impl EdgeRefusal {
             Self::BodyIncomplete => "body_incomplete",
             Self::MalformedBody { .. } => "body_malformed",
             Self::RateLimited { .. } => "rate_limited",
+            Self::TooManyBodies => "too_many_bodies",
             Self::Overloaded => "overloaded",
             Self::TimedOut => "timed_out",
             Self::NotReady { .. } => "not_ready",
@@ -113,7 +117,9 @@ impl EdgeRefusal {
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BodyIncomplete | Self::MalformedBody { .. } => StatusCode::BAD_REQUEST,
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Overloaded | Self::TimedOut | Self::NotReady { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManyBodies | Self::Overloaded | Self::TimedOut | Self::NotReady { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::NotTheOwner => StatusCode::FORBIDDEN,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -122,7 +128,7 @@ impl EdgeRefusal {
     const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { retry_after } => Some(*retry_after),
-            Self::Overloaded => Some(Duration::from_secs(1)),
+            Self::TooManyBodies | Self::Overloaded => Some(Duration::from_secs(1)),
             Self::TimedOut | Self::NotReady { .. } => Some(Duration::from_secs(5)),
             Self::UnknownRoute
             | Self::Method
@@ -338,6 +344,7 @@ mod tests {
         expect(E::BodyIncomplete, 400, "body_incomplete", None);
         expect(E::MalformedBody { reason: "x".to_owned() }, 400, "body_malformed", None);
         expect(E::RateLimited { retry_after }, 429, "rate_limited", Some(7));
+        expect(E::TooManyBodies, 503, "too_many_bodies", Some(1));
         expect(E::Overloaded, 503, "overloaded", Some(1));
         expect(E::TimedOut, 503, "timed_out", Some(5));
         expect(E::NotReady { why: "x".to_owned() }, 503, "not_ready", Some(5));

@@ -14,8 +14,13 @@ use super::throttle::RateClass;
 use super::{Edge, Endpoint, schema};
 use crate::flows::Verifier;
 
-pub(super) const ENDPOINT: Endpoint =
-    Endpoint { method: Method::GET, path: "/readyz", rate: RateClass::Query, handler: || get(readyz) };
+pub(super) const ENDPOINT: Endpoint = Endpoint {
+    method: Method::GET,
+    path: "/readyz",
+    rate: RateClass::Query,
+    body: None,
+    handler: || get(readyz),
+};
 
 /// What the verifier lacks. The words are fit for strangers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! How many connections there may be, in all and from one client.
+//! How many connections, or bodies on their way, there may be, in all and from one client.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::client::ClientKey;
 
-/// Room for connections.
+/// Room for connections, or for bodies.
 #[derive(Debug)]
 pub(super) struct Slots {
     most: u32,
@@ -21,7 +21,7 @@ struct Taken {
     by_client: HashMap<ClientKey, u32>,
 }
 
-/// The place of one connection, given back on drop.
+/// The place of one of them, given back on drop.
 #[derive(Debug)]
 pub(super) struct Slot {
     slots: Arc<Slots>,

@@ -9,8 +9,13 @@ use super::client::Admitted;
 use super::throttle::RateClass;
 use super::{Endpoint, schema};
 
-pub(super) const ENDPOINT: Endpoint =
-    Endpoint { method: Method::GET, path: "/v1/whoami", rate: RateClass::Query, handler: || get(whoami) };
+pub(super) const ENDPOINT: Endpoint = Endpoint {
+    method: Method::GET,
+    path: "/v1/whoami",
+    rate: RateClass::Query,
+    body: None,
+    handler: || get(whoami),
+};
 
 /// What the verifier knows of the caller, at this moment.
 ///

@@ -134,6 +134,24 @@ async fn http_2_is_served() {
     assert!(String::from_utf8_lossy(&body).contains("certificate_required"));
 }
 
+/// RFC 9113, 6.5: the server's first frame is SETTINGS(4), whose SETTINGS_MAX_CONCURRENT_STREAMS(3) is what an attester
+/// needs, so that a connection does not multiply what a client may have under way.
+#[tokio::test]
+async fn an_http_2_connection_carries_few_requests_at_once() {
+    let stage = Stage::new().await;
+    let mut config = (*config(&stage, None)).clone();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let mut stream = tls_with(&stage, config.into()).await.unwrap();
+    write(&mut stream, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+    let mut head = [0; 9];
+    in_time("a frame", stream.read_exact(&mut head)).await.unwrap();
+    assert_eq!(head[3], 4, "{head:02x?}");
+    let mut settings = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+    in_time("settings", stream.read_exact(&mut settings)).await.unwrap();
+    let most = settings.chunks(6).find(|setting| setting[..2] == [0, 3]).map(|setting| setting[2..].to_vec());
+    assert_eq!(most, Some(vec![0, 0, 0, 8]));
+}
+
 /// Holds connections until there is no room, then makes room.
 async fn fill(stage: &Stage, room: usize) {
     let mut held = Vec::new();

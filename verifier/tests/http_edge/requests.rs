@@ -193,23 +193,50 @@ async fn too_many_requests_from_one_address_are_refused_with_the_time_to_wait() 
     }
 }
 
+/// Places are for requests that have arrived: whoever sends only heads keeps none from others.
 #[tokio::test]
-async fn a_full_house_sheds_load_at_once() {
+async fn requests_whose_bodies_do_not_come_keep_no_place_from_others() {
     let one = std::num::NonZeroU32::MIN;
     let stage = Stage::with(Limits { max_requests: one, ..limits() }).await;
-    let mut slow = begin(&stage, "/v1/evidence", 1).await;
-    let mut http = Http::connect(&stage, None).await.unwrap();
-    for message in [get("/v1/whoami"), get("/readyz"), post("/v1/enrollments", "{}")] {
-        let shed = http.send(message).await.unwrap();
-        assert_eq!((shed.status, shed.code()), (StatusCode::SERVICE_UNAVAILABLE, "overloaded"));
-        assert_eq!(shed.headers["retry-after"], "1");
+    let mut slow = Vec::new();
+    for (path, _) in WITH_BODY {
+        slow.push(begin(&stage, path, 1).await);
     }
-    assert_eq!(http.send(get("/healthz")).await.unwrap().status, StatusCode::OK, "busy is not dead");
-    write(&mut slow, b"x").await;
-    let mut heard = [0; 12];
-    in_time("an answer", slow.read_exact(&mut heard)).await.unwrap();
-    assert_eq!(&heard, b"HTTP/1.1 400");
+    let mut http = Http::connect(&stage, None).await.unwrap();
     assert_eq!(http.send(get("/v1/whoami")).await.unwrap().code(), "certificate_required");
+    assert_eq!(http.send(get("/readyz")).await.unwrap().status, StatusCode::OK);
+    let challenge = post("/v1/challenges", json!({ "node": node(1) }).to_string());
+    assert_eq!(http.send(challenge).await.unwrap().code(), "unknown_node");
+    for mut slow in slow {
+        write(&mut slow, b"x").await;
+        let mut heard = [0; 12];
+        in_time("an answer", slow.read_exact(&mut heard)).await.unwrap();
+        assert_eq!(&heard, b"HTTP/1.1 400");
+    }
+}
+
+#[tokio::test]
+async fn bodies_on_their_way_are_bounded_in_all_and_by_address() {
+    let two = std::num::NonZeroU32::new(2).unwrap();
+    for bounded in
+        [Limits { max_bodies: two, ..limits() }, Limits { max_bodies_per_address: two, ..limits() }]
+    {
+        let stage = Stage::with(bounded).await;
+        let mut first = begin(&stage, "/v1/evidence", 1).await;
+        let _second = begin(&stage, "/v1/enrollments", 1).await;
+        for (path, _) in WITH_BODY {
+            let shed = ask(&stage, post(path, "{}")).await;
+            assert_eq!((shed.status, shed.code()), (StatusCode::SERVICE_UNAVAILABLE, "too_many_bodies"));
+            assert_eq!(shed.headers["retry-after"], "1");
+        }
+        assert_eq!(ask(&stage, get("/v1/whoami")).await.code(), "certificate_required");
+        assert_eq!(ask(&stage, get("/healthz")).await.status, StatusCode::OK, "busy is not dead");
+        write(&mut first, b"x").await;
+        let mut heard = [0; 12];
+        in_time("an answer", first.read_exact(&mut heard)).await.unwrap();
+        assert_eq!(&heard, b"HTTP/1.1 400");
+        assert_eq!(ask(&stage, post("/v1/challenges", "{}")).await.code(), "body_malformed");
+    }
 }
 
 #[tokio::test]
@@ -219,18 +246,6 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     write(&mut slow, b"{").await;
     let heard = until_closed(&mut slow).await;
     assert!(heard.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&heard));
-}
-
-#[tokio::test]
-async fn a_caller_hears_in_time_that_there_is_no_answer() {
-    let stage = Stage::with(Limits { request_timeout: Duration::from_millis(50), ..limits() }).await;
-    let mut slow = tls(&stage).await;
-    let head = "POST /v1/evidence HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-                content-length: 10\r\n\r\n{";
-    write(&mut slow, head.as_bytes()).await;
-    let mut heard = [0; 12];
-    in_time("an answer", slow.read_exact(&mut heard)).await.unwrap();
-    assert_eq!(&heard, b"HTTP/1.1 503");
 }
 
 /// A store that is away: not ready, and not the caller's fault; the process itself is healthy.
