@@ -188,7 +188,7 @@ impl Exchange {
     #[must_use]
     pub fn grant(&self, now: Timestamp, lifetime: Duration) -> Grant {
         let appraisal = self.appraisal(&self.book(lifetime), now);
-        decide_issue(&appraisal, Standing::Admitted { by: AdmittedBy::Approval }, self.bound_key(), now)
+        decide_issue(&appraisal, Standing::Admitted { by: AdmittedBy::Approval }, 0, self.bound_key(), now)
             .expect("a grant")
     }
 }

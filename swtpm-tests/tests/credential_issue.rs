@@ -6,6 +6,7 @@ use rootbound_common::clock::{Clock, SystemClock, Timestamp};
 use rootbound_common::crypto::sha256;
 use rootbound_common::id::{NodeId, SpiffeId, TrustDomain};
 use rootbound_common::random;
+use rootbound_common::tpm::PcrIndex;
 use rootbound_swtpm_tests::exchange::Exchange;
 use rootbound_swtpm_tests::openssl::Openssl;
 use rootbound_verifier::credential::authority::Authority;
@@ -181,10 +182,11 @@ fn a_grant_is_decided_by_standing_posture_and_freshness() {
     let exchange = Exchange::new();
     let book = exchange.book(HOUR);
     let admitted = Standing::Admitted { by: AdmittedBy::Inventory };
-    let decide = |book: &ReferenceBook, standing, now| {
+    let decide_holding = |held, book: &ReferenceBook, standing, now| {
         let appraisal = exchange.appraisal(book, Timestamp::from_millis(1_800_000_000_000));
-        decide_issue(&appraisal, standing, exchange.bound_key(), now).map(|_| ())
+        decide_issue(&appraisal, standing, held, exchange.bound_key(), now).map(|_| ())
     };
+    let decide = |book: &ReferenceBook, standing, now| decide_holding(0, book, standing, now);
     let fresh_for = Duration::from_secs(180);
     assert_eq!(decide(&book, admitted, now), Ok(()));
     assert_eq!(decide(&book, admitted, now.plus(fresh_for)), Ok(()));
@@ -194,6 +196,12 @@ fn a_grant_is_decided_by_standing_posture_and_freshness() {
     assert_eq!(decide(&book, Standing::Retired, now), Err(Denial::Retired));
     let empty = decide(&ReferenceBook::default(), admitted, now);
     assert!(matches!(empty, Err(Denial::PostureContraindicated { count: 1, .. })), "{empty:?}");
+    assert_eq!(decide_holding(15, &book, admitted, now), Ok(()));
+    assert_eq!(decide_holding(16, &book, admitted, now), Err(Denial::TooManyCredentials { held: 16 }));
+    let mut other = Exchange::new();
+    other.policy.pcrs = [0, 2].into_iter().filter_map(PcrIndex::new).collect();
+    let changed = other.book(HOUR);
+    assert_eq!(decide(&changed, admitted, now), Err(Denial::CredentialPolicyChanged));
 }
 
 #[test]

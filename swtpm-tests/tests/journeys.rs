@@ -5,9 +5,12 @@ use std::time::Duration;
 use rootbound_attester::client::RequestError;
 use rootbound_attester::renew::Rounds;
 use rootbound_attester::tpm::TpmError;
+use rootbound_common::crypto::hash;
 use rootbound_common::id::NodeId;
-use rootbound_common::wire::v1::PostureStatus;
-use rootbound_swtpm_tests::world::{World, operator, refused};
+use rootbound_common::tpm::{HashAlgorithm, PcrIndex};
+use rootbound_common::wire::v1::{CredentialOutcome, PostureStatus};
+use rootbound_swtpm_tests::software_tpm::SoftwareTpm;
+use rootbound_swtpm_tests::world::{Simulated, World, operator, refused};
 use rootbound_swtpm_tests::{Manufacturer, Swtpm};
 use rootbound_verifier::enrollment::EndorsementRoots;
 use rootbound_verifier::node::{AdmittedBy, Labels, Name, Standing};
@@ -16,6 +19,15 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
+}
+
+/// Software keys on a machine that has booted something.
+fn booted() -> SoftwareTpm {
+    let mut tpm = SoftwareTpm::new();
+    for index in [0, 4, 7] {
+        tpm.extend(PcrIndex::new(index).unwrap(), hash(HashAlgorithm::Sha256, &[b"booted", &[index]]));
+    }
+    tpm
 }
 
 async fn world_and_tpm() -> (World, Swtpm) {
@@ -238,4 +250,96 @@ async fn manufacturers_are_trusted_from_when_their_roots_are_read_again() {
     let node = machine.node().await;
     let record = world.verifier.store().node(node).await.unwrap().expect("enrolled");
     assert_eq!(record.standing, Standing::Pending);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quote_held_back_longer_each_round_is_refused_in_the_second() {
+    let world = World::new(&[]).await;
+    let mut node = world.affirming_simulated(booted()).await;
+    let challenge = node.challenge().await.unwrap();
+    let mut next = node.submit(node.answer(&challenge)).await.unwrap().next;
+    let pass = |node: &mut Simulated, seconds: u64| {
+        node.tpm.clock.clock += seconds * 1000;
+        world.advance(Duration::from_secs(seconds));
+    };
+    // Quoted half a minute before it is submitted: just forgiven.
+    pass(&mut node, 60);
+    let early = node.answer(&next);
+    pass(&mut node, 29);
+    next = node.submit(early).await.expect("29 s late").next;
+    // And half a minute more: no fresh evidence, whatever the last one's arrival says.
+    pass(&mut node, 31);
+    let early = node.answer(&next);
+    pass(&mut node, 58);
+    assert_eq!(refused(node.submit(early).await), "evidence_too_old");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reference_changes_at_once_leave_the_last_one_in_force() {
+    let world = World::new(&[]).await;
+    let node = world.affirming_simulated(booted()).await;
+    for _ in 0..10 {
+        let (verifier, name) = (world.verifier.clone(), name("default"));
+        let withdrawn = tokio::spawn(async move { verifier.remove_reference_set(&name, &operator()).await });
+        let body = world.verifier.store().profiles().await.unwrap().remove(0).body().clone();
+        let somebody = operator();
+        let unused = world.verifier.put_profile(self::name("unused"), unmatched(body), &somebody);
+        let (withdrawn, unused) = tokio::join!(withdrawn, unused);
+        withdrawn.unwrap().unwrap();
+        unused.unwrap();
+        assert_eq!(world.status(node.node), PostureStatus::Contraindicated);
+        let live = world.verifier.fleet().node(node.node).unwrap();
+        let stored =
+            world.verifier.store().live_node(node.node, world.verifier.now()).await.unwrap().unwrap();
+        assert_eq!(
+            (live.revision, &live.posture),
+            (stored.revision, &stored.posture),
+            "memory is what is stored"
+        );
+        world.capture(node.node).await;
+        assert_eq!(world.status(node.node), PostureStatus::Affirming);
+    }
+}
+
+/// A profile that no node of these tests has.
+fn unmatched(
+    mut body: rootbound_verifier::reference::ProfileBody,
+) -> rootbound_verifier::reference::ProfileBody {
+    body.match_labels.set(name("role"), Some(name("none"))).unwrap();
+    body
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_challenge_of_before_the_profile_changed_gives_no_credential_on_the_old_pcrs() {
+    let world = World::new(&[]).await;
+    let node = world.affirming_simulated(booted()).await;
+    let challenge = node.challenge().await.unwrap();
+    let mut body = world.verifier.store().profiles().await.unwrap().remove(0).body().clone();
+    body.credential_policy.pcrs = body.credential_policy.pcrs.iter().filter(|pcr| pcr.get() < 8).collect();
+    world.verifier.put_profile(name("default"), body, &operator()).await.unwrap();
+    let response = node.submit(node.answer_with_request(&challenge).0).await.unwrap();
+    let Some(CredentialOutcome::Refused { code, .. }) = response.credential else { panic!("{response:?}") };
+    assert_eq!(code, "credential_policy_changed");
+    assert_eq!(response.next.attest_in, 0, "the next is asked for at once");
+    let response = node.submit(node.answer_with_request(&response.next).0).await.unwrap();
+    assert!(matches!(response.credential, Some(CredentialOutcome::Issued { .. })), "{response:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_collects_no_more_than_a_few_credentials() {
+    let world = World::new(&[]).await;
+    let node = world.affirming_simulated(booted()).await;
+    let mut codes = Vec::new();
+    for _ in 0..17 {
+        let challenge = node.challenge().await.unwrap();
+        let response = node.submit(node.answer_with_request(&challenge).0).await.unwrap();
+        if let Some(CredentialOutcome::Refused { code, .. }) = response.credential {
+            codes.push(code);
+        }
+    }
+    assert_eq!(codes, ["too_many_credentials"], "of seventeen");
+    world.advance(11 * MINUTE);
+    let challenge = node.challenge().await.unwrap();
+    let response = node.submit(node.answer_with_request(&challenge).0).await.unwrap();
+    assert!(matches!(response.credential, Some(CredentialOutcome::Issued { .. })), "{response:?}");
 }

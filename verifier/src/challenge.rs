@@ -16,7 +16,8 @@ use rootbound_common::secret::Secret;
 use rootbound_common::tpm::{HashAlgorithm, ParseError, PcrSelection, Reader};
 use rootbound_common::wire::v1::CredentialPolicy;
 
-/// The key that makes tokens ours. Kept in the store, so that every replica opens what another minted.
+/// The key that makes tokens ours. Drawn anew at each start and kept in memory only: who has a backup of the database
+/// cannot mint a challenge over a quote that was made long ago, and a restart costs each node one more request.
 #[derive(Debug, Clone)]
 pub struct ChallengeKey(Secret<32>);
 

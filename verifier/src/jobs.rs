@@ -12,14 +12,7 @@ use crate::flows::Verifier;
 const EVERY: Duration = Duration::from_secs(60);
 
 /// Runs housekeeping until told to stop. Decisions and expired certificates are kept as `keep` says.
-///
-/// The first thing is to appraise every node again: a change of reference values whose appraisals a crash cut short is
-/// finished here.
 pub async fn run(verifier: Arc<Verifier>, keep: RetentionSection, stop: CancellationToken) {
-    match verifier.reappraise_all().await {
-        Ok(done) => tracing::info!(nodes = done.nodes, "appraised again after the start"),
-        Err(error) => tracing::error!(%error, "could not appraise the nodes again"),
-    }
     let mut due = tokio::time::interval(EVERY);
     loop {
         tokio::select! {

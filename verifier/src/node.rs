@@ -178,8 +178,8 @@ pub struct LastSeen {
     pub clock: ClockState,
     /// The TPM's firmware version.
     pub firmware_version: u64,
-    /// When the verifier accepted the quote, by its own clock.
-    pub accepted_at: Timestamp,
+    /// When the quote was made, at the earliest, by the verifier's clock.
+    pub made_at: Timestamp,
     /// Qualified Name of the enrolled AK, as its first accepted quote stated it; `None` before that. The rest of this
     /// belongs to the TPM and outlives its AKs: who enrols a copied TPM under a new AK does not start afresh.
     pub qualified_signer: Option<rootbound_common::tpm::Name>,

@@ -32,6 +32,10 @@ impl Grant {
     }
 }
 
+/// Credentials of one node that have not expired. It needs one, two while it renews, and one more for each boot state
+/// that it passes through; each takes memory in the verifier for its life.
+const MAX_HELD: usize = 16;
+
 /// Why a node gets no credential. Each has a stable code and words for an operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
@@ -49,6 +53,17 @@ pub enum Denial {
         /// How many there are.
         count: usize,
     },
+    /// The key is tied to PCRs that the profile asked for before it was changed.
+    #[error(
+        "the profile ties keys to other PCRs since this challenge was given; the next challenge asks for them"
+    )]
+    CredentialPolicyChanged,
+    /// The node holds many credentials that have not expired.
+    #[error("the node holds {held} credentials that have not expired; it gets no more before one does")]
+    TooManyCredentials {
+        /// How many.
+        held: usize,
+    },
     /// The evidence was too old by the time of the decision.
     #[error("the node's posture is stale")]
     PostureStale,
@@ -62,6 +77,8 @@ impl Denial {
             Self::Pending => "admission_pending",
             Self::Retired => "node_retired",
             Self::PostureContraindicated { .. } => "posture_contraindicated",
+            Self::CredentialPolicyChanged => "credential_policy_changed",
+            Self::TooManyCredentials { .. } => "too_many_credentials",
             Self::PostureStale => "posture_stale",
         }
     }
@@ -70,10 +87,12 @@ impl Denial {
 /// Decides whether the node of an appraisal gets an X.509-SVID for a key.
 ///
 /// Established when a grant returns: the node is admitted · its appraisal is affirming, by a profile · the evidence is
-/// fresh by that profile. The key is bound to the node's TPM and boot state (its type says so).
+/// fresh by that profile · the key is tied to the PCRs that this profile names · the node holds few others. That the key
+/// is bound to the node's TPM and boot state, its type says.
 pub fn decide_issue(
     appraisal: &Appraisal,
     standing: Standing,
+    held: usize,
     key: BoundKey,
     now: Timestamp,
 ) -> Result<Grant, Denial> {
@@ -85,6 +104,12 @@ pub fn decide_issue(
     let profile = affirming(appraisal)?;
     if now.since(appraisal.evidence_at()) > profile.body().freshness() {
         return Err(Denial::PostureStale);
+    }
+    if key.policy() != profile.body().credential_policy {
+        return Err(Denial::CredentialPolicyChanged);
+    }
+    if held >= MAX_HELD {
+        return Err(Denial::TooManyCredentials { held });
     }
     Ok(Grant { node: appraisal.node(), key, lifetime: profile.body().credential_lifetime })
 }

@@ -264,30 +264,48 @@ impl Fleet {
     pub fn put(&self, id: NodeId, mut node: LiveNode, now: Timestamp) {
         node.credentials.retain(|credential| credential.not_after >= now);
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
-        if nodes.get(&id).is_none_or(|here| here.revision <= node.revision) {
+        if nodes.get(&id).is_none_or(|here| here.revision < node.revision) {
             nodes.insert(id, Arc::new(node));
         }
     }
 
-    /// Shows the outcome of an appraisal that was just recorded as `revision`, unless a newer one is here already: two
-    /// that were recorded one after the other may arrive in the other order. A credential that was recorded with it
-    /// counts from now on.
+    /// Shows the outcome of an appraisal of a quote by this AK, recorded as `revision`, with the credential that was recorded
+    /// with it. `false`: what is here is not the revision right before, so that the change says too little; the caller
+    /// reads the node from the store.
+    #[must_use]
     pub fn appraised(
         &self,
         id: NodeId,
+        attestation_key: tpm::Name,
         revision: u64,
         posture: Posture,
         credential: Option<LiveCredential>,
         now: Timestamp,
-    ) {
+    ) -> bool {
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(node) = nodes.get_mut(&id) else { return false };
+        if node.revision.checked_add(1) != Some(revision) || node.attestation_key != attestation_key {
+            return node.revision >= revision;
+        }
+        let node = Arc::make_mut(node);
+        node.revision = revision;
+        node.posture = Some(posture);
+        node.credentials.retain(|credential| credential.not_after >= now);
+        node.credentials.extend(credential);
+        true
+    }
+
+    /// Shows a contraindication that could not be recorded. The revision stays: whatever is recorded next replaces it.
+    pub fn distrust(&self, id: NodeId, revision: u64, posture: Posture) {
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(node) = nodes.get_mut(&id).filter(|node| node.revision <= revision) {
-            let node = Arc::make_mut(node);
-            node.revision = revision;
-            node.posture = Some(posture);
-            node.credentials.retain(|credential| credential.not_after >= now);
-            node.credentials.extend(credential);
+            Arc::make_mut(node).posture = Some(posture);
         }
+    }
+
+    /// Takes a node away of which it is not known how it stands: from now on it is refused.
+    pub fn remove(&self, id: NodeId) {
+        self.nodes.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
     /// Judges a caller by how its node stands now.
@@ -443,15 +461,31 @@ mod tests {
     fn an_older_revision_never_replaces_a_newer_one() {
         let fleet = Fleet::new([(node_id(), node())]);
         let verdict = || fleet.node(node_id()).unwrap().posture.as_ref().unwrap().verdict;
-        fleet.appraised(node_id(), 7, posture(Verdict::Contraindicated), None, NOW);
-        fleet.appraised(node_id(), 6, posture(Verdict::Affirming), None, NOW);
+        let key = node().attestation_key;
+        let appraised =
+            |revision, verdict| fleet.appraised(node_id(), key, revision, posture(verdict), None, NOW);
+        assert!(appraised(6, Verdict::Contraindicated));
+        assert_eq!(verdict(), Verdict::Contraindicated);
+        assert!(appraised(6, Verdict::Affirming), "an older one is not needed any more");
         assert_eq!(verdict(), Verdict::Contraindicated);
         fleet.put(node_id(), node(), NOW);
         assert_eq!(verdict(), Verdict::Contraindicated);
-        fleet.appraised(node_id(), 8, posture(Verdict::Affirming), None, NOW);
+        assert!(!appraised(8, Verdict::Affirming), "revision 7 is missing: it may have changed the rest");
+        assert_eq!(verdict(), Verdict::Contraindicated);
+        assert!(appraised(7, Verdict::Affirming));
         assert_eq!(verdict(), Verdict::Affirming);
-        fleet.appraised(NodeId::from_bytes([9; 32]), 1, posture(Verdict::Affirming), None, NOW);
+        let other = tpm::Name::of_public_area(HashAlgorithm::Sha256, b"another AK");
+        assert!(!fleet.appraised(node_id(), other, 8, posture(Verdict::Affirming), None, NOW));
+        let unknown = NodeId::from_bytes([9; 32]);
+        assert!(!fleet.appraised(unknown, key, 1, posture(Verdict::Affirming), None, NOW));
         assert_eq!(fleet.len(), 1, "a node that is not there stays away");
+        fleet.distrust(node_id(), 7, posture(Verdict::Contraindicated));
+        assert_eq!(verdict(), Verdict::Contraindicated);
+        let read_at_the_same_revision = LiveNode { revision: 7, ..node() };
+        fleet.put(node_id(), read_at_the_same_revision, NOW);
+        assert_eq!(verdict(), Verdict::Contraindicated);
+        fleet.remove(node_id());
+        assert!(fleet.is_empty());
     }
 
     #[test]
@@ -459,7 +493,8 @@ mod tests {
         let fleet = Fleet::new([(node_id(), node())]);
         let new = LiveCredential { serial: serial(2), not_after: NOW.plus(20 * MINUTE) };
         let now = NOW.plus(15 * MINUTE);
-        fleet.appraised(node_id(), 6, posture(Verdict::Affirming), Some(new.clone()), now);
+        let key = node().attestation_key;
+        assert!(fleet.appraised(node_id(), key, 6, posture(Verdict::Affirming), Some(new.clone()), now));
         assert_eq!(fleet.node(node_id()).unwrap().credentials, [new]);
     }
 }

@@ -56,7 +56,7 @@ async fn story() {
     drivers.join_all().await;
 
     until("the real machine attests", async || {
-        show(&site, machine).await.accepted_at.is_some_and(|at| at > last_start)
+        show(&site, machine).await.made_at.is_some_and(|at| at > last_start)
     })
     .await;
     let nodes: Vec<_> = site.ledger.lock().await.nodes.keys().copied().collect();

@@ -1,11 +1,6 @@
 -- Times are milliseconds since 1970-01-01T00:00:00Z. Keys, digests and what a TPM made are bytes as they came; what
 -- only the verifier reads is JSON. The CHECKs state which rows the verbs write; whoever reads a row checks it again.
 
-CREATE TABLE challenge_key (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
-    key BLOB NOT NULL CHECK (length(key) = 32)
-) STRICT;
-
 CREATE TABLE spent_challenge (
     nonce BLOB PRIMARY KEY CHECK (length(nonce) = 32),
     remember_until INTEGER NOT NULL
@@ -44,14 +39,14 @@ CREATE TABLE node (
     restart_count INTEGER,
     clock_safe INTEGER CHECK (clock_safe IN (0, 1)),
     firmware_version INTEGER,
-    accepted_at INTEGER,
+    made_at INTEGER,
     qualified_signer BLOB,
     CHECK ((standing = 'admitted') = (admitted_by IS NOT NULL)),
     CHECK ((clock IS NULL) = (reset_count IS NULL)),
     CHECK ((clock IS NULL) = (restart_count IS NULL)),
     CHECK ((clock IS NULL) = (clock_safe IS NULL)),
     CHECK ((clock IS NULL) = (firmware_version IS NULL)),
-    CHECK ((clock IS NULL) = (accepted_at IS NULL)),
+    CHECK ((clock IS NULL) = (made_at IS NULL)),
     CHECK (clock IS NOT NULL OR qualified_signer IS NULL)
 ) STRICT, WITHOUT ROWID;
 

@@ -116,7 +116,7 @@ fn node_text(node: &NodeDetail) -> String {
         ("Enrolled", node.enrolled_at.to_string()),
         ("Endorsed by", endorsement(&node.endorsement)),
         ("AK name", node.attestation_key.clone()),
-        ("Last accepted", time(node.accepted_at)),
+        ("Last accepted", time(node.made_at)),
         ("Posture", posture_line(&node.posture)),
     ]);
     for deviation in &node.posture.deviations {

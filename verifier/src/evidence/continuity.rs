@@ -124,8 +124,12 @@ pub fn check(
 ///
 /// The challenge of the steady state is minted one interval before it is to be answered; a machine that quotes at once,
 /// is taken over, and submits late, would look fresh by the time of arrival. Two bounds hold: no quote is older than
-/// its challenge; and where the TPM was powered since the last accepted quote, what it counted since then says when
-/// this one was made. The later bound is returned.
+/// its challenge; and where the TPM was powered since the last accepted quote, what it counted since then says how long
+/// after that one this was made. The later bound is returned.
+///
+/// The last quote counts from when it was *made*, at the earliest, not from when it arrived: else a machine could be a
+/// little later each time, and what it holds back would add up. A TPM's clock that is slow adds up, too, until a quote
+/// counts as too old; the fresh challenge that follows starts anew.
 #[must_use]
 pub(super) fn made_no_earlier_than(
     continuity: Continuity,
@@ -135,7 +139,7 @@ pub(super) fn made_no_earlier_than(
 ) -> Timestamp {
     match (continuity, last) {
         (Continuity::Continuous { elapsed }, Some(last)) => {
-            issued_at.max(last.accepted_at.plus(elapsed).min(now))
+            issued_at.max(last.made_at.plus(elapsed).min(now))
         }
         (Continuity::Continuous { .. } | Continuity::First | Continuity::Interrupted, _) => {
             issued_at.min(now)
@@ -157,7 +161,7 @@ mod tests {
         LastSeen {
             clock: state(5, 2, 10_000_000, true),
             firmware_version: FIRMWARE,
-            accepted_at: Timestamp::from_millis(1_000_000),
+            made_at: Timestamp::from_millis(1_000_000),
             qualified_signer: None,
         }
     }
@@ -222,5 +226,28 @@ mod tests {
         assert_eq!(made(at(59_000)), Timestamp::from_millis(1_059_000));
         assert_eq!(made(at(90_000)), now, "a fast clock does not date it into the future");
         assert_eq!(made(Continuity::Interrupted), issued);
+    }
+
+    #[test]
+    fn what_is_held_back_a_little_longer_each_time_adds_up() {
+        // The challenge of each round is minted when the answer to the last one arrives. The machine quotes 60 s after that,
+        // and submits 29 s later than it did in the round before: at most 30 s are forgiven, in all.
+        let mut last = last();
+        let (mut issued, mut lateness) = (1_000_000, 0);
+        for round in 1..=5i64 {
+            let made = issued - lateness + 60_000;
+            lateness += 29_000;
+            let now = Timestamp::from_millis(made + lateness);
+            let elapsed = Duration::from_millis(60_000);
+            let dated = made_no_earlier_than(
+                Continuity::Continuous { elapsed },
+                Some(&last),
+                Timestamp::from_millis(issued),
+                now,
+            );
+            assert!(dated.as_millis() <= made.max(issued), "round {round} is dated after it was made");
+            last.made_at = dated;
+            issued = now.as_millis();
+        }
     }
 }

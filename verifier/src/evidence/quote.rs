@@ -265,7 +265,7 @@ pub fn authenticate(
     let last_seen = LastSeen {
         clock: signed.clock,
         firmware_version: signed.firmware_version,
-        accepted_at: now,
+        made_at: evidence_at,
         qualified_signer: Some(signed.qualified_signer),
     };
     let stored = StoredQuote {

@@ -20,7 +20,7 @@ use crate::evidence::{Authenticated, EvidenceError, Unproven, authenticate};
 use crate::node::{Name, NodeRecord, Standing};
 use crate::policy::{Denial, Grant, decide_issue};
 use crate::posture::{LiveCredential, Posture};
-use crate::reference::{ProfileBody, ReferenceBook};
+use crate::reference::ProfileBody;
 use crate::store::{CertificateRecord, DecisionKind, EvidenceRecord, Recorded, StoreError};
 
 /// How often a node without a profile attests.
@@ -155,10 +155,10 @@ impl Verifier {
         let recorded = self.record(&node, &evidence, &posture, &answer, now).await;
         if matches!(recorded, Err(AttestError::Store(_))) && posture.verdict == Verdict::Contraindicated {
             // Trust does not outlive evidence against it, whether or not that can be written down.
-            self.fleet.appraised(node.id, node.revision, posture.clone(), None, now);
+            self.fleet.distrust(node.id, node.revision, posture.clone());
         }
         let revision = recorded?;
-        self.show(&node, revision, posture.clone(), &answer, now);
+        self.show(&node, revision, posture.clone(), &answer, now).await?;
         if !Arc::ptr_eq(&book, &self.book.load()) {
             // What was decided stands on values that an operator has just replaced: nothing is handed out on them.
             self.reappraise(node.id).await?;
@@ -167,7 +167,7 @@ impl Verifier {
         Ok(EvidenceResponse {
             posture: posture.report(now),
             credential: self.hand_out(answer),
-            next: self.mint(&node, self.next_interval(&node, &appraisal, &book)),
+            next: self.mint(&node, self.next_interval(&evidence, &appraisal)),
         })
     }
 
@@ -208,7 +208,9 @@ impl Verifier {
             Ok(key) => key,
             Err(error) => return Answer::BadRequest(error),
         };
-        match decide_issue(appraisal, node.standing, key, now) {
+        let live = self.fleet.node(node.id);
+        let held = live.map_or(0, |live| live.credentials.iter().filter(|one| one.not_after >= now).count());
+        match decide_issue(appraisal, node.standing, held, key, now) {
             Ok(grant) => self.prepare(grant, now).unwrap_or_else(Answer::Impossible),
             Err(denial) => Answer::Denied(denial),
         }
@@ -268,7 +270,14 @@ impl Verifier {
     }
 
     /// Makes what was recorded visible to the next decision.
-    fn show(&self, node: &NodeRecord, revision: u64, posture: Posture, answer: &Answer<'_>, now: Timestamp) {
+    async fn show(
+        &self,
+        node: &NodeRecord,
+        revision: u64,
+        posture: Posture,
+        answer: &Answer<'_>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let credential = match answer {
             Answer::Prepared(_, record) => {
                 Some(LiveCredential { serial: record.serial, not_after: record.not_after })
@@ -280,7 +289,11 @@ impl Verifier {
             let codes: Vec<_> = posture.deviations.iter().map(|deviation| deviation.code.as_str()).collect();
             tracing::info!(node = %node.id, verdict = ?posture.verdict, ?codes, "posture changed");
         }
-        self.fleet.appraised(node.id, revision, posture, credential, now);
+        let key = node.attestation_key.name();
+        if self.fleet.appraised(node.id, key, revision, posture, credential, now) {
+            return Ok(());
+        }
+        self.refresh(node.id).await
     }
 
     /// Signs what was prepared and recorded, and lets it go.
@@ -304,20 +317,16 @@ impl Verifier {
         }
     }
 
-    /// After which time the node shows evidence again. At once, where the profile has come to ask for PCRs that were not
-    /// part of this challenge: the deviation is the verifier's doing, and the next quote ends it.
-    fn next_interval(
-        &self,
-        node: &NodeRecord,
-        appraisal: &Appraisal,
-        book: &ReferenceBook,
-    ) -> Option<Duration> {
+    /// After which time the node shows evidence again. At once, where the profile has come to ask for other PCRs than this
+    /// challenge did: what that costs the node is the verifier's doing, and the next quote ends it.
+    fn next_interval(&self, evidence: &Authenticated, appraisal: &Appraisal) -> Option<Duration> {
+        let Some(profile) = appraisal.profile() else { return Some(WITHOUT_PROFILE) };
         let asks_for_more = |deviation: &Deviation| matches!(deviation, Deviation::NotQuoted { .. });
-        if appraisal.deviations().iter().any(asks_for_more) {
+        let other_policy = evidence.credential_policy() != profile.body().credential_policy;
+        if other_policy || appraisal.deviations().iter().any(asks_for_more) {
             return None;
         }
-        let interval = book.profile(&node.labels).map(|profile| profile.body().interval);
-        Some(interval.unwrap_or(WITHOUT_PROFILE))
+        Some(profile.body().interval)
     }
 
     /// Mints a challenge by the node's profile: to be answered at once, or after an interval.

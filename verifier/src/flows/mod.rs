@@ -16,6 +16,8 @@ use rand_core::{CryptoRng, Rng};
 use rootbound_common::clock::{Clock, Timestamp};
 use rootbound_common::id::{NodeId, TrustDomain};
 use rootbound_common::random;
+use rootbound_common::secret::Secret;
+use tokio::sync::Mutex;
 
 use crate::challenge::ChallengeKey;
 use crate::credential::authority::Authority;
@@ -54,6 +56,8 @@ pub struct Verifier {
     revocation: RevocationPolicy,
     authority: Authority,
     challenge_key: ChallengeKey,
+    /// Held while reference values change.
+    changes: Mutex<()>,
     limits: Limits,
     fleet: Fleet,
     book: ArcSwap<ReferenceBook>,
@@ -90,24 +94,27 @@ impl std::fmt::Debug for Parts {
 }
 
 impl Verifier {
-    /// Reads what the store has: the fleet, the reference values, the challenge key.
+    /// Reads what the store has, the fleet and the reference values, and appraises every node again: a change of reference
+    /// values whose appraisals a crash cut short is finished here, before anybody is answered.
     pub async fn start(parts: Parts) -> Result<Self, StoreError> {
-        let candidate = rootbound_common::secret::Secret::generate(&mut random::system());
-        let challenge_key = parts.store.challenge_key(candidate).await?;
         let book = parts.store.reference_book().await?;
         let fleet = Fleet::new(parts.store.live_nodes(parts.clock.now()).await?);
-        Ok(Self {
+        let verifier = Self {
             store: parts.store,
             clock: parts.clock,
             trust_domain: parts.trust_domain,
             roots: ArcSwap::from_pointee(parts.roots),
             revocation: parts.revocation,
             authority: parts.authority,
-            challenge_key,
+            challenge_key: ChallengeKey::new(Secret::generate(&mut random::system())),
+            changes: Mutex::new(()),
             limits: parts.limits,
             fleet,
             book: ArcSwap::from_pointee(book),
-        })
+        };
+        let done = verifier.reappraise_all().await?;
+        tracing::info!(nodes = done.nodes, "every node is appraised by the reference values of now");
+        Ok(verifier)
     }
 
     /// The time now.
@@ -145,11 +152,17 @@ impl Verifier {
         &*self.store
     }
 
-    /// Brings memory up to what the store has of a node.
+    /// Brings memory up to what the store has of a node. Where that cannot be read, the node is refused from now on: the
+    /// change that was just made may have been to its harm.
     async fn refresh(&self, node: NodeId) -> Result<(), StoreError> {
         let now = self.now();
-        if let Some(live) = self.store.live_node(node, now).await? {
-            self.fleet.put(node, live, now);
+        match self.store.live_node(node, now).await {
+            Ok(Some(live)) => self.fleet.put(node, live, now),
+            Ok(None) => self.fleet.remove(node),
+            Err(error) => {
+                self.fleet.remove(node);
+                return Err(error);
+            }
         }
         Ok(())
     }

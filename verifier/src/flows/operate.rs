@@ -7,6 +7,7 @@ use rand_core::Rng;
 use rootbound_common::clock::Timestamp;
 use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::JoinToken;
+use tokio::sync::MutexGuard;
 
 use super::enroll::digest_of_token;
 use super::{Verifier, decision, rng};
@@ -142,7 +143,11 @@ impl Verifier {
                 self.refresh(id).await?;
                 Ok(*node)
             }
-            NodeChange::Already(_) => Err(OperateError::Already(id)),
+            NodeChange::Already(_) => {
+                // The attempt that changed it may not have come as far as this.
+                self.refresh(id).await?;
+                Err(OperateError::Already(id))
+            }
             NodeChange::Unknown => Err(OperateError::UnknownNode(id)),
             NodeChange::TooManyLabels => Err(OperateError::TooManyLabels),
         }
@@ -169,9 +174,10 @@ impl Verifier {
         accepted: AcceptedPcrs,
         operator: &Operator,
     ) -> Result<(ReferenceSet, Reappraised), OperateError> {
+        let change = self.changes.lock().await;
         let set = self.store.put_reference_set(name, accepted, self.provenance(operator)).await?;
         tracing::info!(set = %set.id, author = %operator.author, "reference set written");
-        Ok((set, self.references_changed().await?))
+        Ok((set, self.references_changed(change).await?))
     }
 
     /// Withdraws a reference set, and appraises every node again.
@@ -180,11 +186,15 @@ impl Verifier {
         name: &Name,
         operator: &Operator,
     ) -> Result<Reappraised, OperateError> {
-        if !self.store.withdraw_reference_set(name, self.provenance(operator)).await? {
+        let change = self.changes.lock().await;
+        let withdrawn = self.store.withdraw_reference_set(name, self.provenance(operator)).await?;
+        // Also where it was withdrawn before: that attempt may have failed half way.
+        let appraised = self.references_changed(change).await?;
+        if !withdrawn {
             return Err(OperateError::NoSuch { what: "reference set", name: name.to_string() });
         }
         tracing::info!(set = %name, author = %operator.author, "reference set withdrawn");
-        self.references_changed().await
+        Ok(appraised)
     }
 
     /// Writes the next version of a profile, and appraises every node again.
@@ -195,9 +205,10 @@ impl Verifier {
         operator: &Operator,
     ) -> Result<(Profile, Reappraised), OperateError> {
         body.check()?;
+        let change = self.changes.lock().await;
         let profile = self.store.put_profile(name, body, self.provenance(operator)).await?;
         tracing::info!(profile = %profile.id(), author = %operator.author, "profile written");
-        Ok((profile, self.references_changed().await?))
+        Ok((profile, self.references_changed(change).await?))
     }
 
     fn provenance(&self, operator: &Operator) -> Provenance {
@@ -208,7 +219,8 @@ impl Verifier {
         }
     }
 
-    async fn references_changed(&self) -> Result<Reappraised, OperateError> {
+    /// Puts what was just written into force. One change at a time, else the older of two books could come last.
+    async fn references_changed(&self, _change: MutexGuard<'_, ()>) -> Result<Reappraised, OperateError> {
         self.book.store(Arc::new(self.store.reference_book().await?));
         self.reappraise_all().await.map_err(OperateError::Store)
     }
@@ -244,26 +256,35 @@ impl Verifier {
 
     /// Appraises the last evidence of a node again; returns the verdict before and now, where there is evidence.
     ///
-    /// Where the node changes meanwhile, what changed it was judged by the reference values of now.
+    /// Where the node or the reference values change meanwhile, it starts over.
     pub(super) async fn reappraise(
         &self,
         id: NodeId,
     ) -> Result<Option<(Option<Verdict>, Verdict)>, StoreError> {
-        let now = self.now();
-        let Some(node) = self.store.node(id).await? else { return Ok(None) };
-        let before = self.fleet.node(id).and_then(|live| live.posture.clone());
-        let posture = match self.stored_evidence(&node).await? {
-            None => return Ok(None),
-            Some(Ok(observed)) => Posture::of(&appraise(&observed, &node.labels, &self.book.load())),
-            Some(Err(why)) => {
-                tracing::error!(node = %id, why, "the stored evidence does not verify any more");
-                Posture::without_foundation(before.as_ref())
+        loop {
+            let book = self.book.load_full();
+            let Some(node) = self.store.node(id).await? else { return Ok(None) };
+            let before = self.fleet.node(id).and_then(|live| live.posture.clone());
+            let posture = match self.stored_evidence(&node).await? {
+                None => return Ok(None),
+                Some(Ok(observed)) => Posture::of(&appraise(&observed, &node.labels, &book)),
+                Some(Err(why)) => {
+                    tracing::error!(node = %id, why, "the stored evidence does not verify any more");
+                    Posture::without_foundation(before.as_ref())
+                }
+            };
+            let verdicts = (before.as_ref().map(|before| before.verdict), posture.verdict);
+            let settled =
+                before.as_ref() == Some(&posture) || self.record_reappraisal(&node, posture).await?;
+            if settled && Arc::ptr_eq(&book, &self.book.load()) {
+                return Ok(Some(verdicts));
             }
-        };
-        let verdicts = Some((before.as_ref().map(|before| before.verdict), posture.verdict));
-        if before.as_ref() == Some(&posture) {
-            return Ok(verdicts);
         }
+    }
+
+    /// Records and shows the outcome of a reappraisal; `false`: the node has changed since it was read.
+    async fn record_reappraisal(&self, node: &NodeRecord, posture: Posture) -> Result<bool, StoreError> {
+        let (id, now) = (node.id, self.now());
         let (granted, code) = match posture.verdict {
             Verdict::Affirming => (true, "affirming"),
             Verdict::Contraindicated if posture.is_without_foundation() => (false, STORED_EVIDENCE_INVALID),
@@ -271,16 +292,23 @@ impl Verifier {
         };
         let detail = posture.deviations.first().map(|first| first.detail.clone()).unwrap_or_default();
         let record = decision(now, Some(id), DecisionKind::Reappraise, granted, code, detail);
-        let recorded = self.store.record_reappraisal(id, node.revision, &posture, record).await;
-        let revision = match recorded {
-            Ok(Recorded::Yes { revision }) => revision,
-            Ok(Recorded::NodeChanged) => return Ok(verdicts),
-            // As in `attest`: trust does not outlive what speaks against it.
-            Err(_) if posture.verdict == Verdict::Contraindicated => node.revision,
-            Err(error) => return Err(error),
-        };
-        self.fleet.appraised(id, revision, posture, None, now);
-        recorded.map(|_| verdicts)
+        match self.store.record_reappraisal(id, node.revision, &posture, record).await {
+            Ok(Recorded::NodeChanged) => Ok(false),
+            Ok(Recorded::Yes { revision }) => {
+                let key = node.attestation_key.name();
+                if !self.fleet.appraised(id, key, revision, posture, None, now) {
+                    self.refresh(id).await?;
+                }
+                Ok(true)
+            }
+            Err(error) => {
+                if posture.verdict == Verdict::Contraindicated {
+                    // As in `attest`: trust does not outlive what speaks against it.
+                    self.fleet.distrust(id, node.revision, posture);
+                }
+                Err(error)
+            }
+        }
     }
 
     /// What a node showed last, verified once more; or why it does not stand.

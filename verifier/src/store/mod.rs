@@ -10,10 +10,9 @@ mod words;
 use async_trait::async_trait;
 use rootbound_common::clock::Timestamp;
 use rootbound_common::id::NodeId;
-use rootbound_common::secret::Secret;
 use serde::{Deserialize, Serialize};
 
-use crate::challenge::{ChallengeKey, SpendReceipt, UnspentChallenge};
+use crate::challenge::{SpendReceipt, UnspentChallenge};
 use crate::credential::serial::SerialNumber;
 use crate::enrollment::{ActivatedKeys, ChainWaiver, PendingActivation};
 use crate::evidence::StoredQuote;
@@ -57,9 +56,6 @@ pub trait Store:
 /// Challenges: what has to be remembered of them.
 #[async_trait]
 pub trait ChallengeStore: Send + Sync {
-    /// The key that mints challenges: `candidate`, unless there is one already. Every replica gets the same.
-    async fn challenge_key(&self, candidate: Secret<32>) -> Result<ChallengeKey, StoreError>;
-
     /// Spends a challenge: a durable row that cannot be written twice. `None`: it was spent before.
     async fn spend_challenge(&self, challenge: &UnspentChallenge)
     -> Result<Option<SpendReceipt>, StoreError>;
@@ -239,8 +235,8 @@ pub trait EvidenceStore: Send + Sync {
     /// The last accepted quote by the AK that is enrolled now.
     async fn last_quote(&self, node: NodeId) -> Result<Option<StoredQuote>, StoreError>;
 
-    /// Records the outcome of appraising the last quote again, if the node is still at that revision; the revision
-    /// stays, so that evidence under way is not refused.
+    /// Records the outcome of appraising the last quote again, if the node is still at that revision and has a quote, and
+    /// counts the revision up: of two that were made at once, one is told to look again.
     async fn record_reappraisal(
         &self,
         node: NodeId,

@@ -208,7 +208,7 @@ impl Session<'_> {
             labels: node.labels,
             enrolled_at: node.enrolled_at,
             posture: self.report(id),
-            accepted_at: node.last_seen.map(|seen| seen.accepted_at),
+            made_at: node.last_seen.map(|seen| seen.made_at),
             credentials: credentials.into_iter().map(credential).collect(),
             decisions: store.decisions(Some(id), LATEST).await?,
         })))

@@ -306,7 +306,7 @@ pub struct NodeDetail {
     /// How it stands, and why.
     pub posture: PostureReport,
     /// When its last evidence was accepted.
-    pub accepted_at: Option<Timestamp>,
+    pub made_at: Option<Timestamp>,
     /// Its certificates, the latest first.
     pub credentials: Vec<CredentialDetail>,
     /// What was decided about it, the latest first.

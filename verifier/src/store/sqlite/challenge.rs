@@ -2,38 +2,13 @@
 
 use async_trait::async_trait;
 use rootbound_common::clock::Timestamp;
-use rootbound_common::secret::Secret;
-use sqlx::Row as _;
 
 use super::SqliteStore;
-use crate::challenge::{ChallengeKey, SpendReceipt, UnspentChallenge};
+use crate::challenge::{SpendReceipt, UnspentChallenge};
 use crate::store::{ChallengeStore, StoreError};
 
 #[async_trait]
 impl ChallengeStore for SqliteStore {
-    async fn challenge_key(&self, candidate: Secret<32>) -> Result<ChallengeKey, StoreError> {
-        let key = self
-            .write(move |connection| {
-                Box::pin(async move {
-                    sqlx::query("INSERT INTO challenge_key (one, key) VALUES (1, ?1) ON CONFLICT DO NOTHING")
-                        .bind(candidate.expose().as_slice())
-                        .execute(&mut *connection)
-                        .await?;
-                    let row = sqlx::query("SELECT key FROM challenge_key").fetch_one(connection).await?;
-                    Ok(row)
-                })
-            })
-            .await?;
-        let key: &[u8] = key.try_get("key")?;
-        // The reason does not tell the bytes.
-        let key = <[u8; 32]>::try_from(key).map_err(|_| StoreError::Inconsistent {
-            what: "challenge key",
-            id: "1".to_owned(),
-            why: format!("{} bytes, not 32", key.len()),
-        })?;
-        Ok(ChallengeKey::new(Secret::from_bytes(key)))
-    }
-
     async fn spend_challenge(
         &self,
         challenge: &UnspentChallenge,

@@ -52,7 +52,10 @@ impl EvidenceStore for SqliteStore {
     ) -> Result<Recorded, StoreError> {
         let posture = to_json(posture)?;
         // A revision that no column holds is no node's.
-        let Ok(at) = i64::try_from(revision) else { return Ok(Recorded::NodeChanged) };
+        let next = revision.saturating_add(1);
+        let (Ok(at), Ok(to)) = (i64::try_from(revision), i64::try_from(next)) else {
+            return Ok(Recorded::NodeChanged);
+        };
         self.write(move |connection| {
             Box::pin(async move {
                 let update = sqlx::query(
@@ -67,8 +70,13 @@ impl EvidenceStore for SqliteStore {
                 if update.rows_affected() == 0 {
                     return Ok(Recorded::NodeChanged);
                 }
+                sqlx::query("UPDATE node SET revision = ?2 WHERE id = ?1")
+                    .bind(node.as_bytes().as_slice())
+                    .bind(to)
+                    .execute(&mut *connection)
+                    .await?;
                 decision::insert(connection, &decision).await?;
-                Ok(Recorded::Yes { revision })
+                Ok(Recorded::Yes { revision: next })
             })
         })
         .await
@@ -104,7 +112,7 @@ async fn count_up(
     let seen = &record.last_seen;
     let update = sqlx::query(
         "UPDATE node SET revision = ?3, clock = ?4, reset_count = ?5, restart_count = ?6, clock_safe = ?7, \
-         firmware_version = ?8, accepted_at = ?9, qualified_signer = ?10 WHERE id = ?1 AND revision = ?2",
+         firmware_version = ?8, made_at = ?9, qualified_signer = ?10 WHERE id = ?1 AND revision = ?2",
     )
     .bind(record.node.as_bytes().as_slice())
     .bind(at)
@@ -114,7 +122,7 @@ async fn count_up(
     .bind(i64::from(seen.clock.restart_count))
     .bind(seen.clock.safe)
     .bind(seen.firmware_version.cast_signed())
-    .bind(seen.accepted_at.as_millis())
+    .bind(seen.made_at.as_millis())
     .bind(seen.qualified_signer.map(|name| name.to_bytes()))
     .execute(connection)
     .await?;

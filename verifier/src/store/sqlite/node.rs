@@ -21,7 +21,7 @@ macro_rules! node_columns {
     ($rest:literal) => {
         concat!(
             "SELECT n.id, n.standing, n.admitted_by, n.labels, n.ak_public, n.revision, n.enrolled_at, n.clock, \
-             n.reset_count, n.restart_count, n.clock_safe, n.firmware_version, n.accepted_at, \
+             n.reset_count, n.restart_count, n.clock_safe, n.firmware_version, n.made_at, \
              n.qualified_signer, k.ek_public, k.endorsement, k.ek_certificate, k.trust_anchor \
              FROM node AS n LEFT JOIN endorsed_key AS k ON k.node = n.id ",
             $rest
@@ -222,13 +222,13 @@ pub(super) async fn save(connection: &mut SqliteConnection, node: &NodeRecord) -
     let seen = node.last_seen.as_ref();
     sqlx::query(
         "INSERT INTO node (id, standing, admitted_by, labels, ak_public, revision, enrolled_at, clock, \
-         reset_count, restart_count, clock_safe, firmware_version, accepted_at, qualified_signer) \
+         reset_count, restart_count, clock_safe, firmware_version, made_at, qualified_signer) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) \
          ON CONFLICT (id) DO UPDATE SET standing = excluded.standing, admitted_by = excluded.admitted_by, \
          labels = excluded.labels, ak_public = excluded.ak_public, revision = excluded.revision, \
          clock = excluded.clock, reset_count = excluded.reset_count, \
          restart_count = excluded.restart_count, clock_safe = excluded.clock_safe, \
-         firmware_version = excluded.firmware_version, accepted_at = excluded.accepted_at, \
+         firmware_version = excluded.firmware_version, made_at = excluded.made_at, \
          qualified_signer = excluded.qualified_signer",
     )
     .bind(node.id.as_bytes().as_slice())
@@ -243,7 +243,7 @@ pub(super) async fn save(connection: &mut SqliteConnection, node: &NodeRecord) -
     .bind(seen.map(|seen| i64::from(seen.clock.restart_count)))
     .bind(seen.map(|seen| seen.clock.safe))
     .bind(seen.map(|seen| seen.firmware_version.cast_signed()))
-    .bind(seen.map(|seen| seen.accepted_at.as_millis()))
+    .bind(seen.map(|seen| seen.made_at.as_millis()))
     .bind(seen.and_then(|seen| seen.qualified_signer).map(|name| name.to_bytes()))
     .execute(connection)
     .await?;
@@ -312,7 +312,7 @@ fn attestation_key(columns: &Columns<'_>) -> Result<AttestationKey, StoreError> 
 /// All of the clock, or nothing of it; the Qualified Name may be missing from all of it.
 fn last_seen(columns: &Columns<'_>) -> Result<Option<LastSeen>, StoreError> {
     const CLOCK: [&str; 6] =
-        ["clock", "reset_count", "restart_count", "clock_safe", "firmware_version", "accepted_at"];
+        ["clock", "reset_count", "restart_count", "clock_safe", "firmware_version", "made_at"];
     let mut present = 0;
     for column in CLOCK {
         present += usize::from(columns.plain::<Option<i64>>(column)?.is_some());
@@ -331,7 +331,7 @@ fn last_seen(columns: &Columns<'_>) -> Result<Option<LastSeen>, StoreError> {
                     safe: columns.flag("clock_safe")?,
                 },
                 firmware_version: columns.plain::<i64>("firmware_version")?.cast_unsigned(),
-                accepted_at: columns.time("accepted_at")?,
+                made_at: columns.time("made_at")?,
                 qualified_signer: qualified_signer.map_err(|error| columns.inconsistent(error))?,
             }))
         }

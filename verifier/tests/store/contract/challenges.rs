@@ -9,7 +9,6 @@ use rootbound_common::secret::Secret;
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex, PcrSelection};
 use rootbound_common::wire::v1::CredentialPolicy;
 use rootbound_verifier::challenge::{ChallengeKey, Terms, UnspentChallenge, mint};
-use rootbound_verifier::store::Store;
 
 use super::BackEnd;
 use crate::fixtures::{NOW, at_once, fresh, later};
@@ -26,9 +25,9 @@ fn mint_one(key: &ChallengeKey) -> Vec<u8> {
     mint(key, &terms, &mut random::system()).token
 }
 
-/// A challenge of the store's key, still unspent, as many times as it is opened.
-pub(super) async fn token(store: &dyn Store) -> (ChallengeKey, Vec<u8>) {
-    let key = store.challenge_key(Secret::from_bytes(fresh())).await.unwrap();
+/// A challenge of a fresh key, still unspent, as many times as it is opened.
+pub(super) fn token() -> (ChallengeKey, Vec<u8>) {
+    let key = ChallengeKey::new(Secret::from_bytes(fresh()));
     let token = mint_one(&key);
     (key, token)
 }
@@ -37,23 +36,9 @@ pub(super) fn open(key: &ChallengeKey, token: &[u8]) -> UnspentChallenge {
     UnspentChallenge::open(key, token, NOW).unwrap()
 }
 
-pub(crate) async fn first_challenge_key_stays(back_end: &impl BackEnd) {
-    let (first, token) = token(&*back_end.store()).await;
-    let keys = at_once(8, |_| {
-        let store = back_end.store();
-        async move { store.challenge_key(Secret::from_bytes(fresh())).await.unwrap() }
-    })
-    .await;
-    let other = back_end.after_a_kill().await;
-    let later = other.store().challenge_key(Secret::from_bytes(fresh())).await.unwrap();
-    for key in keys.iter().chain([&first, &later]) {
-        assert!(UnspentChallenge::open(key, &token, NOW).is_ok());
-    }
-}
-
 pub(crate) async fn challenge_is_spent_once(back_end: &impl BackEnd) {
     let store = back_end.store();
-    let (key, one) = token(&*store).await;
+    let (key, one) = token();
     let other = mint_one(&key);
     let receipt = store.spend_challenge(&open(&key, &one)).await.unwrap();
     assert!(open(&key, &one).spent(receipt.unwrap()).is_some());
@@ -62,7 +47,7 @@ pub(crate) async fn challenge_is_spent_once(back_end: &impl BackEnd) {
 }
 
 pub(crate) async fn of_many_who_spend_one_challenge_at_once_one_gets_the_receipt(back_end: &impl BackEnd) {
-    let (key, token) = token(&*back_end.store()).await;
+    let (key, token) = token();
     let token = Arc::new(token);
     let receipts = at_once(32, |_| {
         let (store, key, token) = (back_end.store(), key.clone(), Arc::clone(&token));
@@ -76,7 +61,7 @@ pub(crate) async fn spent_challenges_are_forgotten_when_they_are_refused_as_expi
     back_end: &impl BackEnd,
 ) {
     let store = back_end.store();
-    let (key, token) = token(&*store).await;
+    let (key, token) = token();
     let challenge = open(&key, &token);
     let due = challenge.remember_until();
     store.spend_challenge(&challenge).await.unwrap().unwrap();

@@ -53,7 +53,7 @@ pub(crate) async fn spent_challenges_survive_a_kill_under_load(back_end: &impl B
         async move {
             let mut spent = Vec::new();
             for _ in 0..EACH {
-                let (key, token) = token(&*store).await;
+                let (key, token) = token();
                 assert!(store.spend_challenge(&open(&key, &token)).await.unwrap().is_some());
                 let order = acknowledged.fetch_add(1, Ordering::SeqCst);
                 spent.push((order, key, token));

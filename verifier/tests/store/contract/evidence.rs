@@ -3,6 +3,7 @@
 use rootbound_common::tpm::ClockState;
 use rootbound_verifier::appraisal::Verdict;
 use rootbound_verifier::node::LastSeen;
+use rootbound_verifier::node::NodeRecord;
 use rootbound_verifier::store::{DecisionKind, EvidenceRecord, Recorded, Store, StoreError};
 
 use super::BackEnd;
@@ -120,7 +121,7 @@ pub(crate) async fn serial_number_that_was_used_writes_nothing(back_end: &impl B
     second.attested(&*store, later(600)).await;
 }
 
-pub(crate) async fn reappraisal_changes_the_posture_and_nothing_else(back_end: &impl BackEnd) {
+pub(crate) async fn reappraisal_changes_the_posture_and_the_revision(back_end: &impl BackEnd) {
     let store = back_end.store();
     let machine = Machine::new(1);
     machine.enrolled(&*store, 101).await;
@@ -129,14 +130,17 @@ pub(crate) async fn reappraisal_changes_the_posture_and_nothing_else(back_end: &
     let worse = posture(Verdict::Contraindicated);
     let decided = decision(Some(machine.id()), DecisionKind::Reappraise, "reappraised");
     let recorded = store.record_reappraisal(machine.id(), 2, &worse, decided).await.unwrap();
-    assert_eq!(recorded, Recorded::Yes { revision: 2 });
-    assert_same(&machine.node(&*store).await, &node);
+    assert_eq!(recorded, Recorded::Yes { revision: 3 });
+    let expected = NodeRecord { revision: 3, ..node };
+    assert_same(&machine.node(&*store).await, &expected);
     assert_eq!(store.last_quote(machine.id()).await.unwrap(), quote);
     let live = store.live_node(machine.id(), NOW).await.unwrap().unwrap();
-    assert_eq!((live.posture, live.revision, live.credentials.len()), (Some(worse), 2, 1));
+    assert_eq!((live.posture, live.revision, live.credentials.len()), (Some(worse.clone()), 3, 1));
     assert_eq!(codes(&*store, None).await, ["reappraised", "attested", "enrolled"]);
-    // Evidence under way is not refused.
-    machine.attested(&*store, later(600)).await;
+    // Whatever was judged on the revision before has to look again.
+    let decided = decision(Some(machine.id()), DecisionKind::Reappraise, "reappraised");
+    let late = store.record_reappraisal(machine.id(), 2, &worse, decided).await.unwrap();
+    assert_eq!(late, Recorded::NodeChanged);
 }
 
 pub(crate) async fn reappraisal_on_a_stale_revision_or_without_evidence_writes_nothing(

@@ -34,7 +34,6 @@ macro_rules! suite {
     ($back_end:ty) => {
         $crate::contract::tests! { $back_end:
             challenges {
-                first_challenge_key_stays,
                 challenge_is_spent_once,
                 of_many_who_spend_one_challenge_at_once_one_gets_the_receipt,
                 spent_challenges_are_forgotten_when_they_are_refused_as_expired_anyway,
@@ -83,7 +82,7 @@ macro_rules! suite {
                 evidence_on_a_stale_revision_writes_nothing,
                 of_many_pieces_of_evidence_on_one_revision_one_is_recorded,
                 serial_number_that_was_used_writes_nothing,
-                reappraisal_changes_the_posture_and_nothing_else,
+                reappraisal_changes_the_posture_and_the_revision,
                 reappraisal_on_a_stale_revision_or_without_evidence_writes_nothing,
                 certificates_are_listed_until_they_are_forgotten,
             }

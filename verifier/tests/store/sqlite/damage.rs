@@ -2,7 +2,6 @@
 
 use std::fmt::Debug;
 
-use rootbound_common::secret::Secret;
 use rootbound_verifier::store::{PendingEnrollment, StoreError};
 
 use super::{BackEnd as _, Sqlite};
@@ -59,7 +58,7 @@ const NODE: [(&str, &str); 21] = [
     ("UPDATE node SET reset_count = NULL", "part of its clock"),
     (
         "UPDATE node SET clock = NULL, reset_count = NULL, restart_count = NULL, clock_safe = NULL, \
-      firmware_version = NULL, accepted_at = NULL",
+      firmware_version = NULL, made_at = NULL",
         "without a clock",
     ),
     ("UPDATE node SET reset_count = 4294967296", "reset_count"),
@@ -285,14 +284,6 @@ async fn decisions_that_no_verb_writes_are_inconsistent() {
         sqlite.corrupt(sql).await;
         assert_inconsistent(sqlite.store().decisions(None, 1).await, "decision", &id, reason, sql);
     }
-}
-
-#[tokio::test]
-async fn challenge_key_of_another_size_is_inconsistent() {
-    let sqlite = Sqlite::new().await;
-    sqlite.corrupt("INSERT INTO challenge_key (one, key) VALUES (1, x'5ec2e7')").await;
-    let key = sqlite.store().challenge_key(Secret::from_bytes(fresh())).await.map(drop);
-    assert_inconsistent(key, "challenge key", "1", "3 bytes, not 32", "key");
 }
 
 #[tokio::test]
