@@ -280,3 +280,22 @@ fn changed_bodies_are_refused() {
         }
     }
 }
+
+#[test]
+fn good_answer_is_worth_nothing_for_another_node() {
+    let scene = Scene::new(SoftwareTpm::new());
+    let mut challenges = scene.desk.fresh(&scene.terms, 2);
+    let (challenge, other) = (challenges.remove(0), challenges.remove(0));
+    let parts = Parts::from(scene.message(challenge.nonce()));
+    scene.authenticate(challenge, parts).expect("a good answer");
+    let parts = Parts::from(scene.message(other.nonce()));
+    let unproven = Unproven {
+        quote: &parts.quote,
+        signature: &parts.signature,
+        pcrs: parts.pcrs,
+        certificate_request: Some(&parts.request),
+    };
+    let somebody = NodeId::of_endorsement_key(b"somebody else's EK");
+    let refused = authenticate(other, unproven, somebody, &scene.ak, None, NOW, LIFETIME).unwrap_err();
+    assert_eq!(refused, EvidenceError::OtherNode);
+}
