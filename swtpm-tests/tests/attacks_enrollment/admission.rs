@@ -210,7 +210,8 @@ async fn wrong_secret_spends_the_attempt_and_tells_nothing() {
     let https = Https::to(&node.client);
     let path = "/v1/enrollments/activate";
     let mut answers = HashSet::new();
-    let wrongs: [(&str, fn(&[u8]) -> Vec<u8>); 6] = [
+    type Guess = fn(&[u8]) -> Vec<u8>;
+    let wrongs: [(&str, Guess); 6] = [
         ("one bit", |right| [&right[..31], &[right[31] ^ 1]].concat()),
         ("all but the last byte", |right| right[..31].to_vec()),
         ("a byte more", |right| [right, &[0]].concat()),

@@ -21,7 +21,10 @@
 //! | 16 | secret replayed, expired, of another enrolment; join token twice at once, bound, expired, revoked | `admission::{secret_is_good_once_in_time_and_for_its_own_enrollment, join_token_admits_the_one_that_it_is_for_once}` |
 //! | 17 | ECC points and RSA moduli that are no keys | `attestation_key::numbers_that_are_no_key_are_refused` |
 //! | 18 | TPM2_Certify statements | `attestation_key::{statement_about_something_else_certifies_no_key, malformed_statement_certifies_no_key_however_well_signed}` |
+//! | 19 | ids with newline, ANSI, path or Unicode tricks | `intake::{texts_with_tricks_are_refused_and_not_repeated, commands_with_tricks_are_refused_and_not_repeated}` |
+//! | 20 | flood, oversize fields, unbounded state | `intake::{flood_of_enrollments_is_bounded_and_forgotten, one_address_enrols_so_often_and_no_more, oversize_messages_are_turned_away_before_they_cost_anything}` |
 
 mod admission;
 mod attestation_key;
 mod endorsement;
+mod intake;
