@@ -9,6 +9,7 @@
 //! - [`binding`]: the value that ties a TPM's statement to one challenge and one request
 //! - [`wire`]: the messages of the HTTP protocol
 //! - [`id`], [`nonce`], [`clock`], [`random`], [`secret`], [`blob`]: newtypes
+//! - [`text`]: which characters are fit for a log
 #![forbid(unsafe_code)]
 
 pub mod attestation_attribute;
@@ -20,5 +21,6 @@ pub mod id;
 pub mod nonce;
 pub mod random;
 pub mod secret;
+pub mod text;
 pub mod tpm;
 pub mod wire;

@@ -1,6 +1,8 @@
-//! The daemon's answers as text for people. Whatever a peer could have a hand in is printed without control characters.
+//! The daemon's answers as text for people. Whatever a peer could have a hand in is printed without characters that do
+//! more than show.
 
 use rootbound_common::clock::Timestamp;
+use rootbound_common::text::only_shows;
 use rootbound_common::wire::v1::PostureReport;
 
 use super::Show;
@@ -34,7 +36,7 @@ impl Show for Reply {
             Self::Removed(removed) => removed_text(removed),
         };
         text.chars()
-            .map(|character| if character.is_control() && character != '\n' { '?' } else { character })
+            .map(|character| if only_shows(character) || character == '\n' { character } else { '?' })
             .collect()
     }
 

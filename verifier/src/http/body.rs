@@ -14,6 +14,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use rootbound_common::text::only_shows;
 use serde::de::DeserializeOwned;
 
 use super::connection::ClientAddress;
@@ -127,11 +128,11 @@ fn declared_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// What serde says may repeat a field name of the caller's: shortened, and without control characters.
+/// What serde says may repeat a field name of the caller's: shortened, and without characters that do more than show.
 fn printable(text: &str) -> String {
     /// The longest message about a document of ours.
     const LONGEST: usize = 200;
-    text.chars().take(LONGEST).map(|character| if character.is_control() { '?' } else { character }).collect()
+    text.chars().take(LONGEST).map(|character| if only_shows(character) { character } else { '?' }).collect()
 }
 
 #[cfg(test)]
@@ -162,7 +163,7 @@ mod tests {
 
     #[test]
     fn what_is_said_of_a_body_is_short_and_printable() {
-        assert_eq!(printable("unknown field `a\u{1b}[31m\n`"), "unknown field `a?[31m?`");
+        assert_eq!(printable("unknown field `a\u{1b}[31m\n\u{202e}`"), "unknown field `a?[31m??`");
         assert_eq!(printable(&"x".repeat(1000)).len(), 200);
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use der::asn1::{AnyRef, ObjectIdentifier};
 use der::{Decode, Reader, SliceReader, Tag, Tagged};
+use rootbound_common::text::only_shows;
 
 use super::asn1::{MalformedCertificate, end, raw, reader, value};
 
@@ -106,13 +107,8 @@ fn text(name: &[u8]) -> String {
 pub(super) fn printable(text: &str) -> String {
     text.chars()
         .take(TEXT_LIMIT)
-        .map(|c| if c.is_control() || is_invisible(c) { char::REPLACEMENT_CHARACTER } else { c })
+        .map(|c| if only_shows(c) { c } else { char::REPLACEMENT_CHARACTER })
         .collect()
-}
-
-/// Zero-width and bidirectional controls, line and paragraph separators, and the byte order mark.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -160,7 +156,7 @@ mod tests {
     #[test]
     fn texts_are_bounded_and_print_as_text_only() {
         let hostile = name(&[(CN, UTF8, "a\u{1b}[31m\u{202e}\nb\u{feff}".as_bytes())]).to_string();
-        assert!(hostile.chars().all(|c| !c.is_control() && !is_invisible(c)), "{hostile:?}");
+        assert!(hostile.chars().all(only_shows), "{hostile:?}");
         assert_eq!(name(&[(CN, UTF8, &[b'a'; 5000])]).to_string().chars().count(), TEXT_LIMIT);
     }
 }

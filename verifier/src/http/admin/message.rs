@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use rootbound_common::clock::Timestamp;
 use rootbound_common::id::{NodeId, SpiffeId, TrustDomain};
+use rootbound_common::text::only_shows;
 use rootbound_common::wire::v1::{JoinToken, PostureReport, PostureStatus};
 use serde::{Deserialize, Serialize};
 
@@ -14,15 +15,15 @@ use crate::node::{Labels, Name, Standing};
 use crate::reference::{AcceptedPcrs, Profile, ProfileBody, Provenance, ReferenceSet};
 use crate::store::{DecisionRecord, InventoryEntry, JoinTokenRecord};
 
-/// Why an operator does something, in their words: at most 500 characters, none of them a control character, since
-/// they end up in logs and on terminals.
+/// Why an operator does something, in their words: at most 500 characters, each of which only shows, since they end up
+/// in logs and on terminals.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Words(String);
 
 /// A text is too long, or not printable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("at most {} characters, without line breaks and other control characters", Words::MAX)]
+#[error("at most {} characters, without line breaks and others that control or hide text", Words::MAX)]
 pub struct NotWords;
 
 impl Words {
@@ -39,7 +40,7 @@ impl std::str::FromStr for Words {
     type Err = NotWords;
 
     fn from_str(text: &str) -> Result<Self, NotWords> {
-        if text.chars().count() <= Self::MAX && !text.chars().any(char::is_control) {
+        if text.chars().count() <= Self::MAX && text.chars().all(only_shows) {
             Ok(Self(text.to_owned()))
         } else {
             Err(NotWords)
