@@ -141,13 +141,26 @@ impl Https {
         tcp.set_read_timeout(Some(Duration::from_secs(30)))?;
         let tls = ClientConnection::new(Arc::clone(&self.tls), self.name.clone());
         let mut stream = StreamOwned::new(tls.map_err(io::Error::other)?, tcp);
-        // Whoever refuses by the head need not take the body.
-        drop(stream.write_all(request).and_then(|()| stream.flush()));
         let mut answer = Vec::new();
-        // The answer says itself whether it is whole.
-        let end = stream.read_to_end(&mut answer);
+        // Whoever refuses by the head need not take the body. The answer says itself whether it is whole.
+        let end = match stream.write_all(request).and_then(|()| stream.flush()) {
+            Ok(()) => stream.read_to_end(&mut answer).map(drop),
+            Err(_) => read_only(&mut stream, &mut answer),
+        };
         parse(&answer).ok_or_else(|| end.err().unwrap_or(io::ErrorKind::InvalidData.into()))
     }
+}
+
+/// Reads to the end of a stream that takes nothing any more.
+fn read_only(stream: &mut StreamOwned<ClientConnection, TcpStream>, answer: &mut Vec<u8>) -> io::Result<()> {
+    while stream.conn.read_tls(&mut stream.sock)? > 0 {
+        stream.conn.process_new_packets().map_err(io::Error::other)?;
+        match stream.conn.reader().read_to_end(answer) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 fn parse(answer: &[u8]) -> Option<Reply> {
