@@ -353,10 +353,12 @@ async fn flood_of_enrollments_is_bounded_and_forgotten() {
     assert_eq!(store.forget_enrollments(world.clock.now()).await.unwrap(), 0, "they wait still");
     world.advance(Duration::from_secs(61));
     machine.client.enroll(&request).await.expect("what has expired takes no room");
-    let forgotten = world.verifier.forget(Duration::ZERO).await.unwrap();
-    assert!(forgotten >= u64::from(ROOM) + 36, "{forgotten}: enrolments, and refusals past their time");
+    // What housekeeping leaves of 36 refusals, and of five enrolments that nobody answered in time.
+    let day = Duration::from_secs(24 * 3600);
+    world.verifier.forget(day, 10).await.unwrap();
+    let decisions = store.decisions(None, 1000).await.unwrap();
+    assert_eq!(decisions.iter().filter(|decision| !decision.granted).count(), 10);
     assert_eq!(store.forget_enrollments(world.clock.now()).await.unwrap(), 0);
-    assert!(store.decisions(None, 1).await.unwrap().is_empty(), "nothing of strangers is kept for ever");
     bystander.is_well(&world).await;
 }
 
