@@ -92,8 +92,10 @@ impl TctiConfig {
 
     /// For libtss2; `None` where it cannot express the configuration (a path that is not UTF-8).
     pub(super) fn to_tcti(&self) -> Option<TctiNameConf> {
+        // Not by way of text: tss-esapi takes that apart with regular expressions, and the machinery of those would stay
+        // resident for as long as the daemon runs.
         if let Self::Device { path } = self {
-            path.to_str()?;
+            return path.to_str()?.parse().map(TctiNameConf::Device).ok();
         }
         self.to_string().parse().ok()
     }
