@@ -96,6 +96,18 @@ impl Daemon {
         self.lines.borrow().lines.join("\n")
     }
 
+    /// Memory that is resident now, in KB: `VmRSS`.
+    ///
+    /// # Panics
+    /// Where it has ended.
+    #[must_use]
+    pub fn resident_kb(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()));
+        let status = status.expect("a process that runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// SIGKILL: from here on not one instruction of it is executed.
     ///
     /// # Panics

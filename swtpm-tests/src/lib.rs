@@ -13,6 +13,7 @@
 //! - [`scene`]: an affirming node to be attacked, and one that must not notice
 //! - [`vendor`]: EK certificates and CRLs, good and bad
 //! - [`watch`]: what an attack leaves behind at the verifier
+//! - [`measured`]: rows of the table that `scripts/bench` prints
 //! - [`world`]: a verifier, its clock and its machines, all in one process
 //! - [`software_tpm`]: TPM statements fabricated by keys in software, for load and for what no TPM would say
 #![forbid(unsafe_code)]
@@ -26,6 +27,7 @@ pub mod exchange;
 pub mod https;
 pub mod keys;
 pub mod manual;
+pub mod measured;
 pub mod openssl;
 pub mod random;
 pub mod scene;

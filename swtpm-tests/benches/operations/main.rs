@@ -1,0 +1,21 @@
+//! What the verifier does for one node, each operation beside the cryptography that it cannot do without.
+//!
+//! `scripts/bench` runs this and prints the table; `cargo bench --bench operations` prints criterion's own report too.
+
+mod credentials;
+mod enrollment;
+mod paired;
+mod quotes;
+
+use criterion::Criterion;
+
+use crate::paired::Bench;
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    let mut bench = Bench::new(&mut criterion);
+    quotes::run(&mut bench);
+    enrollment::run(&mut bench);
+    credentials::run(&mut bench);
+    criterion.final_summary();
+}
