@@ -214,12 +214,16 @@ impl Manual {
     /// Puts the AK at the disposal of tpm2-tools, as `ak.ctx` in the folder of its TPM.
     ///
     /// # Panics
-    /// Where the TPM does not go along.
+    /// Where the TPM does not go along, or the AK is not on P-256.
     pub fn lend_ak(&self, swtpm: &Swtpm) {
-        std::fs::write(swtpm.dir().join("ak.pub"), self.ak.sized_public()).expect("a file");
-        std::fs::write(swtpm.dir().join("ak.priv"), self.ak.sized_private()).expect("a file");
-        create_parent(swtpm, "e");
-        tool(swtpm, "tpm2_load -C parent.ctx -u ak.pub -r ak.priv -c ak.ctx");
+        // What tpm2-tools read is the memory of a TPMS_ECC_POINT: each coordinate after its length, in 128 bytes.
+        let (x, y) = self.ak.private().split_at(32);
+        let length = 32_u16.to_ne_bytes();
+        let unique = [&length, x, &[0; 96], &length, y, &[0; 96]].concat();
+        std::fs::write(swtpm.dir().join("unique"), unique).expect("a file");
+        let attributes = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|sign";
+        let make = "tpm2_createprimary -C e -G ecc256:ecdsa-sha256:null -g sha256 -u unique -c ak.ctx";
+        tool(swtpm, &format!("{make} -a {attributes}"));
     }
 }
 

@@ -4,7 +4,7 @@
 //! | attack | tests |
 //! |---|---|
 //! | 39 relay | `evidence_and_requests_of_one_node_are_worth_nothing_to_another`, `a_certificate_speaks_for_its_own_node_only` |
-//! | 41 counters and clock go back; clones | `counters_and_clocks_that_go_back_are_refused_whatever_the_ak`, `a_rolled_back_tpm_is_refused_and_a_new_ak_does_not_help`, `of_two_clones_the_one_that_is_behind_is_refused` |
+//! | 41 counters and clock go back; clones | `counters_and_clocks_that_go_back_are_refused_whatever_the_ak`, `a_rolled_back_tpm_is_refused_and_a_new_ak_does_not_help`, `of_two_clones_the_one_that_is_behind_is_refused`, `an_ak_of_another_hierarchy_does_not_hide_a_rollback` |
 //! | 42 legit: boot after suspend, power loss | `suspends_boots_and_power_cuts_are_not_refused`, `counters_and_clocks_that_go_back_are_refused_whatever_the_ak` |
 //! | 43 firmware | `firmware_that_goes_back_or_changes_amid_a_boot_is_refused` |
 //! | 44 TPM reset alone | `a_tpm_that_was_reset_alone_has_nothing_to_show` |
@@ -17,12 +17,14 @@ use rootbound_attester::client::{ClientIdentity, RequestError};
 use rootbound_attester::tpm::TpmError;
 use rootbound_common::attestation_attribute::CertifyStatement;
 use rootbound_common::blob::Blob;
-use rootbound_common::tpm::{ClockState, HashAlgorithm};
-use rootbound_common::wire::v1::{ChallengeRequest, CredentialOutcome, PostureStatus, WhoamiResponse};
+use rootbound_common::tpm::{ClockState, HashAlgorithm, put_sized};
+use rootbound_common::wire::v1::{
+    ActivateRequest, ChallengeRequest, CredentialOutcome, PostureStatus, WhoamiResponse,
+};
 use rootbound_swtpm_tests::Swtpm;
 use rootbound_swtpm_tests::certificate_request::RequestParts;
 use rootbound_swtpm_tests::https::Https;
-use rootbound_swtpm_tests::manual::Manual;
+use rootbound_swtpm_tests::manual::{Manual, create_parent, hex, tool, tools_statement};
 use rootbound_swtpm_tests::scene::Scene;
 use rootbound_swtpm_tests::software_tpm::{SoftwareKey, SoftwareTpm, Template};
 use rootbound_swtpm_tests::swtpm::MEASURED_PCRS;
@@ -343,4 +345,61 @@ async fn a_tpm_that_was_reset_alone_has_nothing_to_show() {
     machine.swtpm.reboot();
     machine.attest_anew().await.unwrap();
     machine.whoami(&world).await.expect("a boot puts it right");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ak_of_another_hierarchy_does_not_hide_a_rollback() {
+    let mut swtpm = Swtpm::manufacture();
+    let world = World::new(&[swtpm.manufacturer()]).await;
+    let node = Manual::affirming(&world, &swtpm).await;
+    let snapshot = swtpm.snapshot();
+    swtpm.reboot();
+    swtpm.reboot();
+    node.attest().await.unwrap();
+    swtpm.rollback(&snapshot);
+    assert_eq!(refused(node.attest().await), "reset_count_went_back");
+    // Of an AK outside of the endorsement hierarchy a TPM states each counter with a number of the AK's own added
+    // (Part 1, 36.7): whoever makes enough of them finds one whose resetCount is high enough.
+    create_parent(&swtpm, "o");
+    for attempt in 0..3 {
+        let ak = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|sign";
+        tool(
+            &swtpm,
+            &format!("tpm2_create -C parent.ctx -G ecc256:ecdsa-sha256:null -a {ak} -u ak.pub -r ak.priv"),
+        );
+        tool(&swtpm, "tpm2_load -C parent.ctx -u ak.pub -r ak.priv -c ak.ctx");
+        enroll_by_tools(&node, &swtpm).await;
+        let mut watch = Watch::on(&world, node.node).await;
+        let challenge = node.challenge().await;
+        let values = node.quote(&challenge, &challenge.selection).await.values;
+        let extra = hex(&Manual::extra_data(&challenge));
+        let pcrs = MEASURED_PCRS.map(|pcr| pcr.to_string()).join(",");
+        tool(&swtpm, &format!("tpm2_quote -c ak.ctx -l sha256:{pcrs} -q {extra} -m attest -s signature"));
+        let outcome = node.submit(&challenge, tools_statement(&swtpm), values).await;
+        watch.refused(format!("attempt {attempt}"), outcome, "ak_other_hierarchy").await;
+        drop(watch);
+        assert_eq!(world.status(node.node), PostureStatus::Unknown, "no trust under the new AK");
+    }
+}
+
+/// Enrols the AK in `ak.ctx` by tpm2-tools, whatever its parent.
+async fn enroll_by_tools(node: &Manual, swtpm: &Swtpm) {
+    let mut request = node.enroll_request();
+    let sized = std::fs::read(swtpm.dir().join("ak.pub")).unwrap();
+    request.ak_public = Blob::new(sized[2..].to_vec()).unwrap();
+    let begun = node.client.enroll(&request).await.unwrap();
+    // The form of tpm2-tools: their magic and version, TPM2B_ID_OBJECT, TPM2B_ENCRYPTED_SECRET.
+    let mut file = vec![0xba, 0xdc, 0xc0, 0xde, 0, 0, 0, 1];
+    put_sized(&mut file, begun.credential_blob.as_bytes());
+    put_sized(&mut file, begun.encrypted_secret.as_bytes());
+    std::fs::write(swtpm.dir().join("credential"), file).unwrap();
+    swtpm.tool_ok("tpm2_startauthsession", &["--policy-session", "-S", "policy.ctx"]);
+    swtpm.tool_ok("tpm2_policysecret", &["-Q", "-S", "policy.ctx", "-c", "e"]);
+    tool(
+        swtpm,
+        "tpm2_activatecredential -c ak.ctx -C 0x81010001 -P session:policy.ctx -i credential -o secret",
+    );
+    swtpm.tool_ok("tpm2_flushcontext", &["policy.ctx"]);
+    let secret = Blob::new(std::fs::read(swtpm.dir().join("secret")).unwrap()).unwrap();
+    node.client.activate(&ActivateRequest { enrollment: begun.enrollment, secret }).await.unwrap();
 }

@@ -123,9 +123,10 @@ async fn keys_survive_as_bytes_and_only_on_their_tpm() {
     assert!(matches!(refused, Err(TpmError::ForeignKey { .. })), "{refused:?}");
     other.assert_nothing_loaded();
 
-    // Who clears the TPM gives it another storage seed.
+    // Who clears the TPM gives it another storage seed; the endorsement seed stays.
     swtpm.tool_ok("tpm2_clear", &["-c", "p"]);
-    let refused = tpm.quote(&ak, &boot, b"").await;
+    tpm.quote(&ak, &boot, b"").await.unwrap();
+    let refused = sign(&tpm, &key, &boot, b"a message").await;
     assert!(matches!(refused, Err(TpmError::ForeignKey { .. })), "{refused:?}");
 }
 

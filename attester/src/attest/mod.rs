@@ -27,7 +27,7 @@ use crate::deliver::Delivery;
 use crate::enroll::{Endorsement, EnrollmentConfig, enroll};
 use crate::keep::{Credential, Keep, KeepError, Outcome, SavedKey};
 use crate::renew::{Rounds, Setback};
-use crate::tpm::{AkBlob, Consequence, CredentialKeyBlob, Tpm};
+use crate::tpm::{AkBlob, Consequence, CredentialKeyBlob, Tpm, TpmError};
 use evidence::PreparedKey;
 use journal::Journal;
 use trouble::Action;
@@ -147,6 +147,7 @@ impl Attester {
                 asked
             }
         };
+        self.check_credential().await?;
         self.answer(&known, &challenge).await
     }
 
@@ -195,16 +196,24 @@ impl Attester {
         let Some(credential) = credential.filter(|kept| kept.enrolled_at == known.enrolled_at) else {
             return Ok(None);
         };
-        let unusable = match check_credential(tpm, &credential) {
-            Err(error) => error.to_string(),
-            Ok(key) => match tpm.accept(&key).await {
-                Ok(()) => return Ok(Some(credential)),
-                Err(error) if error.consequence() == Consequence::KeyLost => error.to_string(),
-                Err(error) => return Err(error.into()),
-            },
-        };
-        keep.set_credential_aside(&unusable)?;
-        Ok(None)
+        match unusable(tpm, &credential).await? {
+            None => Ok(Some(credential)),
+            Some(reason) => {
+                keep.set_credential_aside(&reason)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Lets go of a credential that the TPM no longer takes: somebody has cleared it while we run.
+    async fn check_credential(&mut self) -> Result<(), AttestError> {
+        if let Some(credential) = &self.credential
+            && let Some(reason) = unusable(&self.parts.tpm, credential).await?
+        {
+            self.parts.keep.set_credential_aside(&reason)?;
+            (self.credential, self.prepared, self.unwritten) = (None, None, false);
+        }
+        Ok(())
     }
 
     async fn enroll(&mut self, endorsement: &Endorsement) -> Result<Known, AttestError> {
@@ -359,6 +368,19 @@ impl Rounds for Attester {
 fn check_credential(tpm: &Tpm, credential: &Credential) -> Result<CredentialKeyBlob, TlsError> {
     ClientIdentity::new(tpm.clone(), credential)?;
     Ok(credential.key.to_credential_key()?)
+}
+
+/// Why a credential is of no use for good, where it is.
+async fn unusable(tpm: &Tpm, credential: &Credential) -> Result<Option<String>, TpmError> {
+    let key = match check_credential(tpm, credential) {
+        Ok(key) => key,
+        Err(error) => return Ok(Some(error.to_string())),
+    };
+    match tpm.accept(&key).await {
+        Ok(()) => Ok(None),
+        Err(error) if error.consequence() == Consequence::KeyLost => Ok(Some(error.to_string())),
+        Err(error) => Err(error),
+    }
 }
 
 /// Uses the credential once, as a workload would: whether it works is known before anybody depends on it.

@@ -55,8 +55,6 @@ codes! {
     SignatureInvalid = "signature_invalid" => Enroll,
     /// The quote is by an AK of another kind than the one that the verifier knows.
     SignatureScheme = "signature_scheme" => Enroll,
-    /// The AK that the verifier knows had another parent.
-    QualifiedSignerChanged = "qualified_signer_changed" => Enroll,
     /// An operator has to admit the machine.
     AdmissionPending = "admission_pending" => Wait,
     /// An operator has retired the machine.
@@ -167,7 +165,6 @@ mod tests {
             ("rate_limited", Remedy::Wait),
             ("signature_invalid", Remedy::Enroll),
             ("signature_scheme", Remedy::Enroll),
-            ("qualified_signer_changed", Remedy::Enroll),
             ("challenge_from_the_future", Remedy::NewChallenge),
             ("node_changed", Remedy::NewChallenge),
             ("pcr_digest_mismatch", Remedy::Wait),

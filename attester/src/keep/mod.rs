@@ -5,7 +5,7 @@
 //! - `status.json`: how the last attestation went, for `rootbound-attester status`
 //! - `lock`: held by the running daemon
 //!
-//! Private keys are there as the TPM wrapped them: useless to another TPM. The folder is private all the same, since
+//! Private keys are there as the TPM wrapped them, or as seeds that it makes them from again: useless to another TPM. The folder is private all the same, since
 //! who may write to it could make this machine enrol anew. Each file is replaced whole; none is needed to go on: what
 //! is lost or cannot be read is made anew, by enrolling once more or by asking for another credential.
 
@@ -49,13 +49,13 @@ pub enum KeepError {
     },
 }
 
-/// A key that this TPM made, as the TPM wrapped it.
+/// A key that this TPM made, with what the TPM has it from again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SavedKey {
     /// TPMT_PUBLIC.
     pub public: PublicBlob,
-    /// Content of TPM2B_PRIVATE: at most what [`KeyBlob`] takes.
+    /// [`KeyBlob::private`]: the seed of an AK; of others the content of TPM2B_PRIVATE.
     pub private: Blob<1600>,
 }
 

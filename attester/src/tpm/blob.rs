@@ -1,11 +1,11 @@
-//! Keys at rest: a public area and a private part that only the TPM with the same storage seed opens.
+//! Keys at rest: a public area, and what only the TPM that made the key has any use for.
 
 use std::fmt;
 
 use rootbound_common::crypto::{Digest, hash};
 use rootbound_common::tpm::{Attributes, HashAlgorithm, Name, ParseError, Public, put_sized};
 
-/// A key as TPM2_Create gives it: useless without the TPM that made it.
+/// A key as it is saved: useless without the TPM that made it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyBlob {
     public: Public,
@@ -35,7 +35,7 @@ impl KeyBlob {
     /// TPM2B_PRIVATE holds at most this: two digests and a sensitive area of an RSA-4096 key (Part 2, table 204).
     const MAX_PRIVATE: usize = 1600;
 
-    /// A key from its TPMT_PUBLIC and the content of its TPM2B_PRIVATE.
+    /// A key from its TPMT_PUBLIC and what [`Self::private`] gave.
     pub fn from_parts(public: &[u8], private: &[u8]) -> Result<Self, KeyBlobError> {
         let public = Public::parse(public)?;
         if private.is_empty() || private.len() > Self::MAX_PRIVATE {
@@ -56,7 +56,8 @@ impl KeyBlob {
         self.public.name()
     }
 
-    /// The content of the TPM2B_PRIVATE.
+    /// What the TPM has the key from again: the content of its TPM2B_PRIVATE; for an AK, which is a primary key, the seed
+    /// of its template.
     #[must_use]
     pub fn private(&self) -> &[u8] {
         &self.private
@@ -99,7 +100,7 @@ macro_rules! purpose {
         pub struct $name(KeyBlob);
 
         impl $name {
-            /// A key from its TPMT_PUBLIC and the content of its TPM2B_PRIVATE, if its attributes fit the purpose.
+            /// A key from its TPMT_PUBLIC and what [`KeyBlob::private`] gave, if its attributes fit the purpose.
             pub fn from_parts(public: &[u8], private: &[u8]) -> Result<Self, KeyBlobError> {
                 Self::try_from(KeyBlob::from_parts(public, private)?)
             }
@@ -170,7 +171,7 @@ mod tests {
 
     #[test]
     fn keys_of_different_purposes_cannot_be_mixed_up() {
-        let ak = public(&template::ak(super::super::AkAlgorithm::EcdsaP256));
+        let ak = public(&template::ak(super::super::AkAlgorithm::EcdsaP256, &[7; 64]));
         let credential = public(&template::credential_key(&[7; 32]));
         assert!(AkBlob::from_parts(&ak, &[1]).is_ok());
         assert!(CredentialKeyBlob::from_parts(&credential, &[1]).is_ok());
@@ -180,7 +181,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_key_are_refused() {
-        let ak = public(&template::ak(super::super::AkAlgorithm::EcdsaP256));
+        let ak = public(&template::ak(super::super::AkAlgorithm::EcdsaP256, &[7; 64]));
         assert!(matches!(AkBlob::from_parts(&ak[1..], &[1]), Err(KeyBlobError::Public(_))));
         assert_eq!(AkBlob::from_parts(&ak, &[]), Err(KeyBlobError::Private(0)));
         assert_eq!(AkBlob::from_parts(&ak, &[0; 1601]), Err(KeyBlobError::Private(1601)));

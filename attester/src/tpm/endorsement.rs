@@ -124,8 +124,7 @@ pub(super) fn activate(
     const TOO_LONG: TpmError = TpmError::InvalidArgument("a credential is longer than any TPM takes");
     let credential_blob = IdObject::try_from(credential_blob).map_err(|_| TOO_LONG)?;
     let encrypted_secret = EncryptedSecret::try_from(encrypted_secret).map_err(|_| TOO_LONG)?;
-    // The AK first: loading it takes a slot for its parent too, of three in all.
-    let ak = ring.load_blob(device, ak)?;
+    let ak = ring.load_ak(device, ak)?;
     let certificate = nv::certificate(device, kind.certificate_index())?;
     let ek = load(device, ring, kind, certificate.as_deref())?;
     let session = authorize(device, kind)?;

@@ -95,10 +95,10 @@ pub enum TpmError {
         code: ResponseCode,
     },
     /// The key was made by another TPM, or before this one was cleared.
-    #[error("the key does not belong to this TPM, or the TPM was cleared since ({code})")]
+    #[error("the key does not belong to this TPM, or the TPM was cleared since{}", in_brackets(*code))]
     ForeignKey {
-        /// As the TPM says it.
-        code: ResponseCode,
+        /// As the TPM says it; nothing where it makes another key instead.
+        code: Option<ResponseCode>,
     },
     /// What was sent to be activated was not made for this EK and this AK.
     #[error("the credential was not made for this TPM's EK and this AK ({code})")]
@@ -229,4 +229,8 @@ impl TpmError {
             Self::InvalidArgument(_) | Self::Stopped => "this is a defect of the attester: please report it",
         }
     }
+}
+
+fn in_brackets(code: Option<ResponseCode>) -> String {
+    code.map(|code| format!(" ({code})")).unwrap_or_default()
 }

@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 
 use rootbound_common::crypto::Digest;
-use rootbound_common::tpm::{Attributes, Curve, Public};
+use rootbound_common::tpm::{Curve, Public};
 use tss_esapi::interface_types::resource_handles::Hierarchy;
 use tss_esapi::structures::{Private, Public as TssPublic};
 use tss_esapi::traits::{Marshall, UnMarshall};
 use tss_esapi::utils::TpmsContext;
 
 use super::device::{Device, Failure, Object, PASSWORD};
+use super::owner::random;
 use super::response::Class;
-use super::template::{self, Template};
+use super::template::{self, AK_SEED, Template};
 use super::{AkBlob, CredentialKeyBlob, EkKind, KeyBlob, TpmError, identity};
 
 /// What an AK signs with.
@@ -34,13 +35,12 @@ pub(super) struct KeyRing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Saved {
     StorageRoot,
-    AkRoot,
     Endorsement(EkKind),
     Blob(Digest),
 }
 
 impl KeyRing {
-    /// Some kilobytes each. In use are both roots, an EK, an AK and two credential keys at most (the old one
+    /// Some kilobytes each. In use are the root, an EK, an AK and two credential keys at most (the old one
     /// serves until the new one is certified); past this, old ones are forgotten and loaded from blobs again.
     const MAX_SAVED: usize = 8;
 
@@ -65,34 +65,53 @@ impl KeyRing {
             }
         }
         let object = load(self)?;
+        self.save(device, what, &object);
+        Ok(object)
+    }
+
+    fn save(&mut self, device: &Device, what: Saved, object: &Object<'_>) {
         if self.saved.len() >= Self::MAX_SAVED {
             self.saved.clear();
         }
         // A resource manager need not offer this; blobs do without.
-        if let Ok(saved) = device.save_context(&object) {
+        if let Ok(saved) = device.save_context(object) {
             self.saved.insert(what, saved);
         }
-        Ok(object)
     }
 
-    /// Loads a key under the parent that keys of its kind have.
-    pub(super) fn load_blob<'d>(
+    /// Has the TPM derive an AK again.
+    pub(super) fn load_ak<'d>(&mut self, device: &'d Device, ak: &AkBlob) -> Result<Object<'d>, TpmError> {
+        self.load(device, Saved::Blob(ak.fingerprint()), |_| {
+            let foreign = TpmError::ForeignKey { code: None };
+            let Ok(seed) = <[u8; AK_SEED]>::try_from(ak.private()) else { return Err(foreign) };
+            let is_of = |template: &Template| ak.public().as_bytes().starts_with(template.prefix());
+            let templates =
+                [AkAlgorithm::EcdsaP256, AkAlgorithm::RsaSsa2048].map(|kind| template::ak(kind, &seed));
+            let Some(template) = templates.iter().find(|template| is_of(template)) else {
+                return Err(foreign);
+            };
+            let (object, public) = derive(device, Hierarchy::Endorsement, template)?;
+            if from_tss(&public)? == *ak.public() { Ok(object) } else { Err(foreign) }
+        })
+    }
+
+    /// Loads a credential key under its parent.
+    pub(super) fn load_credential_key<'d>(
         &mut self,
         device: &'d Device,
-        blob: &KeyBlob,
+        blob: &CredentialKeyBlob,
     ) -> Result<Object<'d>, TpmError> {
         self.load(device, Saved::Blob(blob.fingerprint()), |ring| {
             let public = to_tss(blob.public().as_bytes())?;
             let private = Private::try_from(blob.private()).map_err(|error| stack("TPM2_Load", &error))?;
-            let restricted = blob.public().attributes().has(Attributes::RESTRICTED);
-            let parent = if restricted { ring.ak_root(device)? } else { ring.storage_root(device)? };
+            let parent = ring.storage_root(device)?;
             let loaded = device.run("TPM2_Load", PASSWORD, |context| {
                 context.load(parent.key(), private.clone(), public.clone())
             });
             match loaded {
                 Ok(handle) => Ok(device.guard(handle.into())),
                 Err(failure) if failure.class == Class::Integrity => {
-                    Err(TpmError::ForeignKey { code: failure.code() })
+                    Err(TpmError::ForeignKey { code: Some(failure.code()) })
                 }
                 Err(failure) => Err(failure.into()),
             }
@@ -105,27 +124,9 @@ impl KeyRing {
     /// The persistent key 0x81000001, where there is one, is somebody else's: it may be of another template (Windows
     /// makes it RSA) or go away, and our blobs would go with it. Deriving costs a TPM up to half a second per boot.
     fn storage_root<'d>(&mut self, device: &'d Device) -> Result<Object<'d>, TpmError> {
-        self.root(device, Saved::StorageRoot, Hierarchy::Owner)
-    }
-
-    /// The parent of AKs: the same template in the endorsement hierarchy.
-    ///
-    /// For a key of another hierarchy a TPM adds a secret constant to resetCount, restartCount and firmwareVersion in
-    /// what it signs (Part 1, 36.7, so that they do not track a user). The verifier compares them across AKs, to notice
-    /// a rolled-back TPM that enrols again, and may only do so where they are the true ones.
-    fn ak_root<'d>(&mut self, device: &'d Device) -> Result<Object<'d>, TpmError> {
-        self.root(device, Saved::AkRoot, Hierarchy::Endorsement)
-    }
-
-    fn root<'d>(
-        &mut self,
-        device: &'d Device,
-        saved: Saved,
-        hierarchy: Hierarchy,
-    ) -> Result<Object<'d>, TpmError> {
-        self.load(device, saved, |_| {
+        self.load(device, Saved::StorageRoot, |_| {
             let template = template::storage_root(identity::has_curve(device, Curve::P256)?);
-            create_primary(device, hierarchy, &template)
+            create_primary(device, Hierarchy::Owner, &template)
         })
     }
 
@@ -140,10 +141,18 @@ impl KeyRing {
             None if identity::has_curve(device, Curve::P256)? => AkAlgorithm::EcdsaP256,
             None => AkAlgorithm::RsaSsa2048,
         };
-        let parent = self.ak_root(device)?;
-        let blob = create(device, &parent, &template::ak(algorithm))?;
-        AkBlob::try_from(blob)
-            .map_err(|_| TpmError::Inconsistent("TPM2_Create gives other attributes than asked for"))
+        const OTHER: TpmError = TpmError::Inconsistent("TPM2_CreatePrimary gives another key than asked for");
+        let seed = random(device, AK_SEED)?;
+        let seed = <&[u8; AK_SEED]>::try_from(seed.as_slice()).map_err(|_| OTHER)?;
+        let template = template::ak(algorithm, seed);
+        let (object, public) = derive(device, Hierarchy::Endorsement, &template)?;
+        let public = from_tss(&public)?;
+        if !public.as_bytes().starts_with(template.prefix()) {
+            return Err(OTHER);
+        }
+        let ak = AkBlob::from_parts(public.as_bytes(), seed).map_err(|_| OTHER)?;
+        self.save(device, Saved::Blob(ak.fingerprint()), &object);
+        Ok(ak)
     }
 
     /// Makes a key whose use needs the policy with this digest.
@@ -179,11 +188,20 @@ pub(super) fn create_primary<'d>(
     hierarchy: Hierarchy,
     template: &Template,
 ) -> Result<Object<'d>, TpmError> {
+    derive(device, hierarchy, template).map(|(object, _)| object)
+}
+
+/// The same, with the public area of the key.
+fn derive<'d>(
+    device: &'d Device,
+    hierarchy: Hierarchy,
+    template: &Template,
+) -> Result<(Object<'d>, TssPublic), TpmError> {
     let public = to_tss(&template.to_bytes())?;
     let created = device.run("TPM2_CreatePrimary", PASSWORD, |context| {
         context.create_primary(hierarchy, public.clone(), None, None, None, None)
     })?;
-    Ok(device.guard(created.key_handle.into()))
+    Ok((device.guard(created.key_handle.into()), created.out_public))
 }
 
 /// A TPMT_PUBLIC for tss-esapi.

@@ -64,14 +64,16 @@ impl Owner {
                 self.answer(time, reply, |device, ring| ring.create_credential_key(device, &policy));
             }
             Request::Accept(key, reply) => {
-                self.answer(time, reply, |device, ring| ring.load_blob(device, &key).map(drop));
+                self.answer(time, reply, |device, ring| ring.load_credential_key(device, &key).map(drop));
             }
             Request::Certify { ak, key, extra_data, reply } => self
                 .answer(time, reply, |device, ring| statement::certify(device, ring, &ak, &key, &extra_data)),
             Request::Sign { key, policy, digest, reply } => {
                 self.answer(time, reply, |device, ring| signing::sign(device, ring, &key, &policy, &digest))
             }
-            Request::Random(count, reply) => self.answer(time, reply, |device, _| random(device, count)),
+            Request::Random(count, reply) => {
+                self.answer(time, reply, |device, _| random(device, count.into()))
+            }
         }
     }
 
@@ -116,12 +118,12 @@ impl Owner {
 }
 
 /// Bytes of the TPM's generator.
-fn random(device: &Device, count: u16) -> Result<Zeroizing<Vec<u8>>, TpmError> {
+pub(super) fn random(device: &Device, count: usize) -> Result<Zeroizing<Vec<u8>>, TpmError> {
     /// A TPM gives at most a digest's worth at once (Part 3, 16.1), at least 32 bytes.
     const AT_ONCE: usize = 32;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::from(count)));
-    while bytes.len() < usize::from(count) {
-        let missing = (usize::from(count) - bytes.len()).min(AT_ONCE);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(count));
+    while bytes.len() < count {
+        let missing = (count - bytes.len()).min(AT_ONCE);
         let part: TssDigest =
             device.run("TPM2_GetRandom", NO_SESSION, |context| context.get_random(missing))?;
         if part.value().is_empty() || part.value().len() > missing {

@@ -30,7 +30,7 @@ pub(super) fn sign(
     let list = pcr::to_tss(policy)?;
     let digest = TssDigest::try_from(digest.as_slice()).map_err(|error| stack("TPM2_Sign", &error))?;
     let ticket = TPMT_TK_HASHCHECK { tag: TPM2_ST_HASHCHECK, hierarchy: TPM2_RH_NULL, ..Default::default() };
-    let loaded = ring.load_blob(device, key)?;
+    let loaded = ring.load_credential_key(device, key)?;
     for _ in 0..ATTEMPTS {
         let session = device.policy_session(HashingAlgorithm::Sha256)?;
         device.run("TPM2_PolicyPCR", NO_SESSION, |context| {

@@ -44,7 +44,7 @@ pub(super) fn quote(
 ) -> Result<Quote, TpmError> {
     let signer = Signer::new(ak, extra_data)?;
     let list = pcr::to_tss(selection)?;
-    let loaded = ring.load_blob(device, ak)?;
+    let loaded = ring.load_ak(device, ak)?;
     let mut values = pcr::read(device, selection)?;
     for _ in 0..QUOTE_ATTEMPTS {
         let (attest, signature) = device.run("TPM2_Quote", PASSWORD, |context| {
@@ -74,8 +74,8 @@ pub(super) fn certify(
     extra_data: &[u8],
 ) -> Result<Statement, TpmError> {
     let signer = Signer::new(ak, extra_data)?;
-    let loaded_ak = ring.load_blob(device, ak)?;
-    let loaded_key = ring.load_blob(device, key)?;
+    let loaded_ak = ring.load_ak(device, ak)?;
+    let loaded_key = ring.load_credential_key(device, key)?;
     let (attest, signature) = device.run("TPM2_Certify", TWO_PASSWORDS, |context| {
         context.certify(
             loaded_key.handle(),

@@ -60,9 +60,11 @@ pub(super) fn storage_root(has_p256: bool) -> Template {
 
 /// An attestation key. tss-esapi's `create_ak` leaves noDA clear: three power cuts and the TPM is locked.
 ///
-/// Its parent is in the endorsement hierarchy: of such a key the TPM states the true resetCount, restartCount and
-/// firmwareVersion. In others it adds a number of the AK's own (Part 3, 18.1), and they say nothing across AKs.
-pub(super) fn ak(algorithm: AkAlgorithm) -> Template {
+/// It is a primary key of the endorsement hierarchy, and the seed is what sets it apart from others of this template
+/// (Part 1, 27.6.3): 64 random bytes in `unique`. So its Qualified Name follows from its Name alone, and says to the
+/// verifier that what this AK signs are the true resetCount, restartCount and firmwareVersion: in what a key of another
+/// hierarchy signs, the TPM adds a number of that key's own (Part 1, 36.7).
+pub(super) fn ak(algorithm: AkAlgorithm, seed: &[u8; AK_SEED]) -> Template {
     let attributes = BOUND
         .and(Attributes::USER_WITH_AUTH)
         .and(Attributes::NO_DA)
@@ -72,11 +74,24 @@ pub(super) fn ak(algorithm: AkAlgorithm) -> Template {
         AkAlgorithm::EcdsaP256 => (Key::Ecc(Curve::P256), SignatureScheme::Ecdsa(HashAlgorithm::Sha256)),
         AkAlgorithm::RsaSsa2048 => (Key::Rsa2048, SignatureScheme::RsaSsa(HashAlgorithm::Sha256)),
     };
+    let (x, y) = seed.split_at(AK_SEED / 2);
+    let mut unique = Vec::new();
+    match key {
+        Key::Ecc(_) => {
+            put_sized(&mut unique, x);
+            put_sized(&mut unique, y);
+        }
+        // As long as the modulus: not every TPM takes another length.
+        Key::Rsa2048 => put_sized(&mut unique, &[x, y, &[0; 256 - AK_SEED]].concat()),
+    }
     Template {
         prefix: prefix(key, HashAlgorithm::Sha256, attributes, &[], Protection::None, Some(scheme)),
-        unique: empty_unique(key),
+        unique,
     }
 }
+
+/// Bytes of an AK's seed: two coordinates on P-256.
+pub(super) const AK_SEED: usize = 64;
 
 /// The key of a credential: the user role by policy only. adminWithPolicy stays clear, so that the empty password
 /// suffices for TPM2_Certify, also when the PCRs have moved.
@@ -236,8 +251,8 @@ mod tests {
         for template in [
             storage_root(true),
             storage_root(false),
-            ak(AkAlgorithm::EcdsaP256),
-            ak(AkAlgorithm::RsaSsa2048),
+            ak(AkAlgorithm::EcdsaP256, &[7; AK_SEED]),
+            ak(AkAlgorithm::RsaSsa2048, &[7; AK_SEED]),
             credential_key(&[0; 32]),
         ] {
             let bits = u32::from_be_bytes(template.prefix()[4..8].try_into().unwrap());

@@ -38,7 +38,7 @@ pub const ENDORSEMENT_HIERARCHY: [u8; 4] = [0x40, 0x00, 0x00, 0x0b];
 pub struct SoftwareTpm {
     /// EK, a primary object of the endorsement hierarchy.
     pub endorsement_key: EndorsementKey,
-    /// AK, a child of the EK.
+    /// AK, a primary object of the endorsement hierarchy.
     pub attestation_key: SoftwareKey,
     /// The clock that statements carry.
     pub clock: ClockState,
@@ -133,8 +133,7 @@ impl SoftwareTpm {
     /// The AK's Qualified Name.
     #[must_use]
     pub fn qualified_signer(&self) -> Name {
-        let parent = self.endorsement_key.name().qualified_under(&ENDORSEMENT_HIERARCHY);
-        self.attestation_key.name().qualified_under(&parent.to_bytes())
+        self.attestation_key.name().qualified_under(&ENDORSEMENT_HIERARCHY)
     }
 
     /// What TPM2_Quote states by the AK; [`Statement::sign`] signs it.

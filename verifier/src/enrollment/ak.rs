@@ -3,6 +3,9 @@
 use rootbound_common::crypto::{VerifyingKey, VerifyingKeyError};
 use rootbound_common::tpm::{Attributes, HashAlgorithm, Name, ParseError, Public};
 
+/// TPM_RH_ENDORSEMENT: the Qualified Name of the endorsement hierarchy.
+const ENDORSEMENT_HIERARCHY: [u8; 4] = [0x40, 0x00, 0x00, 0x0b];
+
 /// Which rule of an attestation key a public area breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AttestationKeyError {
@@ -59,6 +62,7 @@ pub enum AttestationKeyError {
 pub struct AttestationKey {
     public: Public,
     name: Name,
+    qualified_name: Name,
     verifying_key: VerifyingKey,
 }
 
@@ -76,7 +80,8 @@ impl AttestationKey {
             VerifyingKeyError::NotAKey => AttestationKeyError::NotAKey,
         })?;
         let name = public.name();
-        Ok(Self { public, name, verifying_key })
+        let qualified_name = name.qualified_under(&ENDORSEMENT_HIERARCHY);
+        Ok(Self { public, name, qualified_name, verifying_key })
     }
 
     /// The public area; its bytes are what the store keeps.
@@ -89,6 +94,17 @@ impl AttestationKey {
     #[must_use]
     pub fn name(&self) -> Name {
         self.name
+    }
+
+    /// The Qualified Name of this key as a primary key of the endorsement hierarchy (Part 1, 16.2), which the TPM states in
+    /// all that the key signs.
+    ///
+    /// The TPM's resetCount, restartCount and firmwareVersion are its own only in what such a key signs. To what a key
+    /// of another hierarchy signs it adds a number of that key's own (Part 1, 36.7), so that whoever makes enough of
+    /// them finds one by which a rolled-back TPM is ahead.
+    #[must_use]
+    pub fn qualified_name(&self) -> Name {
+        self.qualified_name
     }
 
     /// The key, parsed once for many signatures.

@@ -61,9 +61,11 @@ pub enum EvidenceError {
     /// Not over this challenge and this request.
     #[error("extraData is not the one for this challenge and this request: a replay, or parts were swapped")]
     ExtraData,
-    /// Signed by the AK under another parent than before.
-    #[error("qualified signer is not the one of this AK's earlier quotes")]
-    QualifiedSigner,
+    /// The AK is of another hierarchy, where the counters of a quote are not the TPM's own.
+    #[error(
+        "AK is not a primary key of the endorsement hierarchy: the TPM's counters are hidden in its quotes"
+    )]
+    Hierarchy,
     /// Other PCRs than asked for.
     #[error("quote is over {found}, asked for was {expected}")]
     Selection {
@@ -106,7 +108,7 @@ impl EvidenceError {
             Self::QuoteForm(_) => "quote_malformed",
             Self::NotAQuote { .. } => "not_a_quote",
             Self::ExtraData => "extra_data_mismatch",
-            Self::QualifiedSigner => "qualified_signer_changed",
+            Self::Hierarchy => "ak_other_hierarchy",
             Self::Selection { .. } => "selection_differs",
             Self::PcrValues(_) => "pcr_values_incomplete",
             Self::PcrDigest => "pcr_digest_mismatch",
@@ -223,7 +225,7 @@ pub struct StoredQuote {
 /// 2. the signature is well-formed, of the AK's own scheme and hash, and verifies under the enrolled AK;
 /// 3. a TPM generated the statement, it is a quote, and well-formed to the last byte;
 /// 4. extraData is that of this challenge, this purpose and this certificate request;
-/// 5. the qualified signer is that of the AK's first quote;
+/// 5. the qualified signer is the AK as a primary key of the endorsement hierarchy;
 /// 6. the signed selection is exactly the one that was asked for;
 /// 7. the values are exactly those selected, and hash to the signed digest;
 /// 8. the TPM's clock and counters went forward ([`continuity::check`]);
@@ -247,9 +249,8 @@ pub fn authenticate(
     if signed.extra_data != expected.as_bytes() {
         return Err(EvidenceError::ExtraData);
     }
-    let pinned = last.and_then(|last| last.qualified_signer);
-    if pinned.is_some_and(|pinned| pinned != signed.qualified_signer) {
-        return Err(EvidenceError::QualifiedSigner);
+    if signed.qualified_signer != key.qualified_name() {
+        return Err(EvidenceError::Hierarchy);
     }
     if signed.selection != terms.selection {
         return Err(EvidenceError::Selection { expected: terms.selection.clone(), found: signed.selection });
