@@ -71,6 +71,20 @@ impl Daemon {
         Self { process, lines, reader: Some(reader) }
     }
 
+    /// Starts a program whose disk can be filled ([`Daemon::fill_disk`]), and where wanted is full from the start.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    #[must_use]
+    pub fn start_on_small_disk(command: &Command, full: bool) -> Self {
+        // A process that SIGXFSZ ends would not be one that the disk is full for; what is ignored stays so over exec.
+        let limit = if full { "ulimit -S -f 0; " } else { "" };
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("trap '' XFSZ; {limit}exec \"$@\"")).arg("sh");
+        shell.arg(command.get_program()).args(command.get_args());
+        Self::start(shell)
+    }
+
     /// Waits until a line contains the text.
     ///
     /// # Panics
@@ -141,8 +155,8 @@ impl Daemon {
         self.process.wait().expect("our own process")
     }
 
-    /// From now on it can write nothing into a file, as where the disk is full (`EFBIG` in place of `ENOSPC`); the
-    /// program has to be started with SIGXFSZ ignored.
+    /// From now on it can write nothing into a file, as where the disk is full (`EFBIG` in place of `ENOSPC`).
+    /// For programs that were [started so](Self::start_on_small_disk).
     ///
     /// # Panics
     /// Where the limit cannot be set.

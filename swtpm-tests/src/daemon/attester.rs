@@ -51,14 +51,12 @@ impl AttesterSite {
         Daemon::start(command)
     }
 
-    /// Starts the daemon so that its disk can be filled ([`Daemon::fill_disk`]), and where wanted is full from the start.
+    /// Starts the daemon so that its disk can be filled, and where wanted is full from the start.
     #[must_use]
     pub fn spawn_on_small_disk(&self, full: bool) -> Daemon {
-        let script = if full { "trap '' XFSZ; ulimit -S -f 0" } else { "trap '' XFSZ" };
-        let mut command = Command::new("sh");
-        command.arg("-c").arg(format!("{script}; exec \"$@\"")).arg("sh").arg(&self.program);
-        command.arg("--config").arg(self.path("attester.toml")).arg("run");
-        Daemon::start(command)
+        let mut command = self.command();
+        command.arg("run");
+        Daemon::start_on_small_disk(&command, full)
     }
 
     /// Runs a command of the program to its end.

@@ -1,8 +1,14 @@
-//! A disk that is full, when the attester starts and while it runs.
+//! A disk that is full.
 
+use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::PostureStatus;
-use rootbound_swtpm_tests::daemon::until;
+use rootbound_swtpm_tests::daemon::{VerifierSite, until};
+use rootbound_swtpm_tests::software_tpm::SoftwareTpm;
+use rootbound_swtpm_tests::world::{Simulated, refused};
+use rootbound_verifier::http::admin::message::{Command, Words};
 
+use crate::VERIFIER;
+use crate::ledger::Ledger;
 use crate::machine::Machine;
 
 /// Nobody hears of a key that could be lost: there is no enrolment before the AK is on disk.
@@ -45,4 +51,44 @@ async fn attester_whose_disk_fills_up_says_so_once_and_goes_on_attesting() {
     until("the credential is delivered", async || machine.up_to_date()).await;
     daemon.stop().await;
     machine.examine_in_order();
+}
+
+/// What cannot be written down is not granted: no admission, no appraisal, no certificate. A challenge that could not be
+/// spent is still good once there is room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verifier_whose_disk_is_full_grants_nothing_and_goes_on_once_there_is_room() {
+    let site = VerifierSite::init(VERIFIER, &[]);
+    let verifier = site.run_on_small_disk().await;
+    let [known, late] = [SoftwareTpm::new(), SoftwareTpm::new()].map(|tpm| {
+        let node = NodeId::of_endorsement_key(&tpm.endorsement_key.subject_public_key_info());
+        Simulated { node, tpm, client: site.client() }
+    });
+    for node in [known.node, late.node] {
+        let (labels, reason) = (Default::default(), Words::default());
+        let verb = Command::InventoryAdd { node, waive_endorsement: true, labels, reason };
+        site.ask(&verb).await.unwrap();
+    }
+    known.enroll().await.unwrap();
+    let challenge = known.challenge().await.unwrap();
+    let (evidence, _) = known.answer_with_request(&challenge);
+
+    verifier.fill_disk();
+    for _ in 0..3 {
+        assert_eq!(refused(known.submit(evidence.clone()).await), "store_unavailable");
+        assert_eq!(refused(late.enroll().await), "store_unavailable");
+    }
+    let retire = Command::NodeRetire { node: known.node, reason: Words::default() };
+    site.ask(&retire).await.unwrap_err();
+
+    verifier.free_disk();
+    known.submit(evidence.clone()).await.expect("the challenge was not spent");
+    assert_eq!(refused(known.submit(evidence).await), "challenge_spent");
+    late.enroll().await.unwrap();
+    verifier.stop().await;
+    let mut ledger = Ledger::default();
+    for node in [known.node, late.node] {
+        (ledger.node(node).listed, ledger.node(node).admitted) = (true, Some(true));
+    }
+    ledger.node(known.node).answered = 1;
+    ledger.audit(&site).await;
 }
