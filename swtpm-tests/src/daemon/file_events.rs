@@ -23,9 +23,9 @@ impl FileEvents {
     /// Watches folders from now on.
     ///
     /// # Panics
-    /// Where one is missing.
+    /// Where there is none, or one is missing.
     #[must_use]
-    pub fn watch(folders: [PathBuf; 2]) -> Self {
+    pub fn watch(folders: &[PathBuf]) -> Self {
         let descriptor = inotify::init(CreateFlags::CLOEXEC).expect("inotify");
         let changes = WatchFlags::CREATE
             | WatchFlags::MODIFY
@@ -33,7 +33,7 @@ impl FileEvents {
             | WatchFlags::CLOSE_WRITE
             | WatchFlags::MOVE
             | WatchFlags::DELETE;
-        for folder in &folders {
+        for folder in folders {
             inotify::add_watch(&descriptor, folder, changes).expect("a folder to watch");
         }
         let (count, stop) = (watch::Sender::new(0), Arc::new(AtomicBool::new(false)));
@@ -41,7 +41,7 @@ impl FileEvents {
             let (count, stop) = (count.clone(), Arc::clone(&stop));
             thread::spawn(move || tell(&descriptor, &count, &stop))
         };
-        let [folder, _] = folders;
+        let folder = folders.first().expect("a folder").clone();
         Self { count, folder, stop, thread: Some(thread) }
     }
 

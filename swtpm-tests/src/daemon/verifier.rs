@@ -1,6 +1,7 @@
 //! Where a verifier lives.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -28,29 +29,46 @@ impl VerifierSite {
     /// Where `init` fails.
     #[must_use]
     pub fn init(program: &str, manufacturers: &[&Manufacturer]) -> Self {
+        let site = Self::bare(program, manufacturers);
+        let output = site.init_command().output().expect("a program that can be started");
+        assert!(output.status.success(), "init: {}", String::from_utf8_lossy(&output.stderr));
+        site.let_tests_through();
+        site
+    }
+
+    /// A place where `init` has not been yet, with the CAs of these TPM manufacturers and an empty state directory.
+    ///
+    /// # Panics
+    /// Where it cannot be made.
+    #[must_use]
+    pub fn bare(program: &str, manufacturers: &[&Manufacturer]) -> Self {
         let folder = tempfile::Builder::new().prefix("verifier-").tempdir().expect("a folder");
         let site = Self { program: program.into(), folder, ports: PortPair::reserve() };
-        let roots = site.path("ek-roots");
-        fs::create_dir(&roots).expect("a folder");
+        fs::DirBuilder::new().mode(0o700).create(site.state()).expect("a folder");
+        fs::create_dir(site.roots()).expect("a folder");
         for (position, manufacturer) in manufacturers.iter().enumerate() {
             let certificates = [manufacturer.root_certificate(), manufacturer.issuer_certificate()];
-            fs::write(roots.join(format!("{position}.pem")), certificates.concat()).expect("a CA");
+            fs::write(site.roots().join(format!("{position}.pem")), certificates.concat()).expect("a CA");
         }
-        let mut command = site.command();
+        site
+    }
+
+    /// `init`, still to be run.
+    #[must_use]
+    pub fn init_command(&self) -> Command {
+        let mut command = self.command();
         command
             .args(["init", "--trust-domain", TRUST_DOMAIN, "--ip", "127.0.0.1"])
             // The CA of swtpm_localca publishes no CRL.
             .arg("--revocation-if-available")
-            .args(["--listen", &format!("127.0.0.1:{}", site.ports.data())])
+            .args(["--listen", &format!("127.0.0.1:{}", self.ports.data())])
             .arg("--state")
-            .arg(site.path("state"));
-        if !manufacturers.is_empty() {
-            command.arg("--ek-roots").arg(roots);
+            .arg(self.state());
+        // A folder without a CA is refused.
+        if fs::read_dir(self.roots()).expect("our folder").next().is_some() {
+            command.arg("--ek-roots").arg(self.roots());
         }
-        let output = command.output().expect("a program that can be started");
-        assert!(output.status.success(), "init: {}", String::from_utf8_lossy(&output.stderr));
-        site.let_tests_through();
-        site
+        command
     }
 
     /// Tests come from one address, and at once.
@@ -125,6 +143,12 @@ impl VerifierSite {
         Client::new(config).expect("a client")
     }
 
+    /// The state directory.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
     /// Copies the database, with its log, as it is now.
     ///
     /// # Panics
@@ -132,12 +156,16 @@ impl VerifierSite {
     pub fn copy_database(&self, to: &Path) -> PathBuf {
         // Without `-shm`, which is no part of what is on disk: SQLite makes it anew from the log.
         for file in ["verifier.db", "verifier.db-wal"] {
-            let from = self.path("state").join(file);
+            let from = self.state().join(file);
             if from.exists() {
                 fs::copy(from, to.join(file)).expect("a file that can be copied");
             }
         }
         to.join("verifier.db")
+    }
+
+    fn roots(&self) -> PathBuf {
+        self.path("ek-roots")
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -67,7 +67,7 @@ async fn at_any_moment(machine: &Machine, daemon: &Daemon, work: &Work, random: 
             () = done => "nothing left to do".to_owned(),
         }
     } else {
-        let events = FileEvents::watch([machine.site.state(), machine.site.deliveries()]);
+        let events = FileEvents::watch(&[machine.site.state(), machine.site.deliveries()]);
         let count = 1 + random.below(work.changes);
         tokio::select! {
             () = events.happened(count) => format!("change {count} in the folders"),

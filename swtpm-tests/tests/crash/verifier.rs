@@ -9,7 +9,9 @@ use rootbound_common::clock::{Clock, SystemClock};
 use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::PostureStatus;
 use rootbound_swtpm_tests::Swtpm;
-use rootbound_swtpm_tests::daemon::{AttesterSite, Daemon, Delivered, LIMIT, VerifierSite, until};
+use rootbound_swtpm_tests::daemon::{
+    AttesterSite, Daemon, Delivered, FileEvents, LIMIT, VerifierSite, until,
+};
 use rootbound_swtpm_tests::random::Random;
 use rootbound_verifier::http::admin::message::{Command, NodeDetail, Reply, Words};
 use rootbound_verifier::node::Name;
@@ -48,7 +50,10 @@ async fn story() {
     }
     let mut kills = 0;
     while kills < KILLS {
-        after_some_requests(&site, &mut random).await;
+        tokio::select! {
+            () = after_some_requests(&site, &mut random) => {}
+            ended = drivers.join_next() => panic!("a driver has ended: {ended:?}"),
+        }
         verifier = kill_and_start(&site, verifier, &mut random, &mut kills).await;
     }
     let last_start = SystemClock.now();
@@ -115,13 +120,17 @@ async fn drive(site: Arc<Site>, mut random: Random, stopped: watch::Receiver<boo
     }
 }
 
-/// Somewhere in the work on a request.
+/// Somewhere in the work on a request, or while it is written down.
 async fn after_some_requests(site: &Site, random: &mut Random) {
     let mut requests = site.requests.subscribe();
     let enough = *requests.borrow() + 1 + random.below(60);
     let enough = tokio::time::timeout(LIMIT, requests.wait_for(|now| *now >= enough)).await;
     enough.expect("drivers that send requests").expect("the sender is ours");
-    at_any_moment(random, 5_000).await;
+    if random.one_in(2) {
+        at_any_moment(random, 5_000).await;
+    } else {
+        FileEvents::watch(&[site.verifier.state()]).happened(1 + random.below(20)).await;
+    }
 }
 
 /// Kills the verifier, holds its promises against what it left, and starts it again; now and then kills it once more
@@ -152,4 +161,34 @@ async fn show(site: &Site, node: NodeId) -> Box<NodeDetail> {
     let shown = site.operate(Command::NodeShow { node }).await;
     let Ok(Reply::Node(detail)) = shown else { panic!("{shown:?}") };
     detail
+}
+
+/// Whatever was made when it died, the same command goes on from there; after success it refuses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn init_that_is_killed_at_any_moment_goes_on_where_it_was() {
+    /// More changes than it makes, which are mostly SQLite's.
+    const CHANGES: usize = 80;
+    const INITS: usize = 8;
+    let mut random = seeded();
+    for _ in 0..INITS {
+        let site = VerifierSite::bare(VERIFIER, &[]);
+        let changes = FileEvents::watch(&[site.state()]);
+        let mut init = Daemon::start(site.init_command());
+        let count = 1 + random.below(CHANGES);
+        tokio::select! {
+            () = changes.happened(count) => println!("change {count} in the state directory"),
+            _ = init.ended() => println!("done before change {count}"),
+        }
+        drop(init);
+
+        let again = || site.init_command().output().unwrap().status.code().unwrap();
+        let (done, refused) = (0, 4);
+        assert!([done, refused].contains(&again()));
+        assert_eq!(again(), refused);
+        site.run().await.stop().await;
+        let left: Vec<_> =
+            std::fs::read_dir(site.state()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let unfinished = left.iter().filter(|name| name.to_string_lossy().starts_with('.')).count();
+        assert_eq!(unfinished, 0, "{left:?}");
+    }
 }
