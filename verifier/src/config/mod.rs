@@ -13,7 +13,7 @@ use rootbound_common::id::TrustDomain;
 use serde::Deserialize;
 
 pub use state::{StateDirectory, StateError, StateLock};
-pub(crate) use state::{admin_socket, write_atomically};
+pub(crate) use state::{UNFINISHED, admin_socket, write_atomically};
 
 use crate::enrollment::RevocationPolicy;
 use crate::http::{ServingNames, TlsIdentity};

@@ -91,7 +91,7 @@ impl StateDirectory {
         }
     }
 
-    /// Makes this process the only one that works on it.
+    /// Makes this process the only one that works on it, and removes what a killed one left half-written.
     pub fn lock(&self) -> Result<StateLock, StateError> {
         let path = self.path.join("lock");
         let failed = |source| StateError::Io { path: path.clone(), source };
@@ -103,9 +103,22 @@ impl StateDirectory {
             .open(&path)
             .map_err(failed)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(StateLock { _file: file }),
+            Ok(()) => {
+                self.sweep();
+                Ok(StateLock { _file: file })
+            }
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::InUse { path: self.path.clone() }),
             Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    /// Only under the lock: the file may be one that another process is writing.
+    fn sweep(&self) {
+        for entry in std::fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                // What cannot be removed now does no harm, and is tried again at the next start.
+                let _ = std::fs::remove_file(entry.path());
+            }
         }
     }
 
@@ -157,10 +170,13 @@ pub(crate) fn admin_socket(directory: &Path) -> PathBuf {
     directory.join("admin.sock")
 }
 
+/// Names of files that are being written begin like this: a killed process leaves them behind.
+pub(crate) const UNFINISHED: &str = ".unfinished-";
+
 /// Writes beside the target, syncs, and renames: a reader sees all or nothing, also after a crash.
 pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
     file.write_all(content)?;
     let public = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     file.as_file().set_permissions(public)?;
@@ -208,9 +224,14 @@ mod tests {
     fn one_process_works_on_a_folder_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDirectory::create(&folder.path().join("state")).unwrap();
+        let unfinished = state.path().join(format!("{UNFINISHED}abc"));
         let lock = state.lock().unwrap();
+        std::fs::write(&unfinished, "half").unwrap();
         assert!(matches!(state.lock(), Err(StateError::InUse { .. })));
+        assert!(unfinished.exists(), "the other process writes it");
         drop(lock);
+        std::fs::write(state.ca_key(), "whole").unwrap();
         assert!(state.lock().is_ok());
+        assert!(!unfinished.exists() && state.ca_key().exists(), "nobody writes it any more");
     }
 }

@@ -14,6 +14,7 @@ use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 use super::authority::{Authority, AuthorityError};
+use crate::config::UNFINISHED;
 
 /// Five RSA-4096 certificates with the text that `openssl x509 -text` puts before them stay below.
 const MAX_FILE: u64 = 64 * 1024;
@@ -137,7 +138,7 @@ fn write(path: &Path, content: &[u8], mode: u32, existing: Existing) -> Result<(
     let failed = |source| FileError::Io { path: path.to_owned(), source };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Created with mode 0600.
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder).map_err(failed)?;
     file.write_all(content).map_err(failed)?;
     file.as_file().set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
