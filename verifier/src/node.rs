@@ -172,6 +172,8 @@ pub enum Standing {
 }
 
 /// The node's clock at its last accepted quote; the next may not be before it.
+///
+/// It belongs to the TPM and outlives its AKs: who enrols a copied TPM under a new AK does not start afresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastSeen {
     /// The TPM's clock and counters.
@@ -180,9 +182,6 @@ pub struct LastSeen {
     pub firmware_version: u64,
     /// When the quote was made, at the earliest, by the verifier's clock.
     pub made_at: Timestamp,
-    /// Qualified Name of the enrolled AK, as its first accepted quote stated it; `None` before that. The rest of this
-    /// belongs to the TPM and outlives its AKs: who enrols a copied TPM under a new AK does not start afresh.
-    pub qualified_signer: Option<rootbound_common::tpm::Name>,
 }
 
 /// A node as the store has it.

@@ -58,12 +58,8 @@ impl Node {
             issued_at: NOW,
             expires_at: NOW.plus(MINUTE),
         };
-        let last = LastSeen {
-            clock: tpm.clock,
-            firmware_version: tpm.firmware_version,
-            made_at: NOW.minus(MINUTE),
-            qualified_signer: Some(tpm.qualified_signer()),
-        };
+        let last =
+            LastSeen { clock: tpm.clock, firmware_version: tpm.firmware_version, made_at: NOW.minus(MINUTE) };
         Self { raw: raw.expect("a key"), ak, terms, last, tpm }
     }
 

@@ -40,14 +40,12 @@ CREATE TABLE node (
     clock_safe INTEGER CHECK (clock_safe IN (0, 1)),
     firmware_version INTEGER,
     made_at INTEGER,
-    qualified_signer BLOB,
     CHECK ((standing = 'admitted') = (admitted_by IS NOT NULL)),
     CHECK ((clock IS NULL) = (reset_count IS NULL)),
     CHECK ((clock IS NULL) = (restart_count IS NULL)),
     CHECK ((clock IS NULL) = (clock_safe IS NULL)),
     CHECK ((clock IS NULL) = (firmware_version IS NULL)),
-    CHECK ((clock IS NULL) = (made_at IS NULL)),
-    CHECK (clock IS NOT NULL OR qualified_signer IS NULL)
+    CHECK ((clock IS NULL) = (made_at IS NULL))
 ) STRICT, WITHOUT ROWID;
 
 -- An AK lives in one TPM, and a TPM is one node: under a second id it would evade what was decided on the first.

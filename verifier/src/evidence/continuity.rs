@@ -162,7 +162,6 @@ mod tests {
             clock: state(5, 2, 10_000_000, true),
             firmware_version: FIRMWARE,
             made_at: Timestamp::from_millis(1_000_000),
-            qualified_signer: None,
         }
     }
 

@@ -263,12 +263,8 @@ pub fn authenticate(
     if age > oldest {
         return Err(EvidenceError::TooOld { age, limit: oldest });
     }
-    let last_seen = LastSeen {
-        clock: signed.clock,
-        firmware_version: signed.firmware_version,
-        made_at: evidence_at,
-        qualified_signer: Some(signed.qualified_signer),
-    };
+    let last_seen =
+        LastSeen { clock: signed.clock, firmware_version: signed.firmware_version, made_at: evidence_at };
     let stored = StoredQuote {
         quote: evidence.quote.to_vec(),
         signature: evidence.signature.to_vec(),

@@ -126,8 +126,7 @@ pub trait EnrollmentStore: Send + Sync {
     /// whatever the standing of that; keeps an admitted one admitted, and looks at no token of its; admits a new or
     /// pending one by its inventory entry or else its join token, which is redeemed (exactly one of two concurrent
     /// enrolments wins), and adds the labels of that to its own; else leaves it pending. Another AK than before
-    /// supersedes it: the posture and the live credentials are gone, the clock stays, its `qualified_signer` does not.
-    /// Counts the revision up.
+    /// supersedes it: the posture and the live credentials are gone, the clock stays. Counts the revision up.
     async fn complete_enrollment(
         &self,
         completed: CompletedEnrollment,

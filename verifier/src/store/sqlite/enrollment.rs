@@ -114,10 +114,6 @@ async fn complete(
     }
     if superseded {
         supersede(connection, id).await?;
-        // The clock is the TPM's, the Qualified Name was the AK's.
-        if let Some(seen) = &mut record.last_seen {
-            seen.qualified_signer = None;
-        }
     }
     node::save(connection, &record).await?;
     save_endorsed_key(connection, &record.endorsed_key).await?;

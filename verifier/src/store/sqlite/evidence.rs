@@ -112,7 +112,7 @@ async fn count_up(
     let seen = &record.last_seen;
     let update = sqlx::query(
         "UPDATE node SET revision = ?3, clock = ?4, reset_count = ?5, restart_count = ?6, clock_safe = ?7, \
-         firmware_version = ?8, made_at = ?9, qualified_signer = ?10 WHERE id = ?1 AND revision = ?2",
+         firmware_version = ?8, made_at = ?9 WHERE id = ?1 AND revision = ?2",
     )
     .bind(record.node.as_bytes().as_slice())
     .bind(at)
@@ -123,7 +123,6 @@ async fn count_up(
     .bind(seen.clock.safe)
     .bind(seen.firmware_version.cast_signed())
     .bind(seen.made_at.as_millis())
-    .bind(seen.qualified_signer.map(|name| name.to_bytes()))
     .execute(connection)
     .await?;
     Ok((update.rows_affected() == 1).then_some(next))

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use async_trait::async_trait;
 use rootbound_common::clock::Timestamp;
 use rootbound_common::id::NodeId;
-use rootbound_common::tpm::{self, ClockState};
+use rootbound_common::tpm::ClockState;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
@@ -22,7 +22,7 @@ macro_rules! node_columns {
         concat!(
             "SELECT n.id, n.standing, n.admitted_by, n.labels, n.ak_public, n.revision, n.enrolled_at, n.clock, \
              n.reset_count, n.restart_count, n.clock_safe, n.firmware_version, n.made_at, \
-             n.qualified_signer, k.ek_public, k.endorsement, k.ek_certificate, k.trust_anchor \
+             k.ek_public, k.endorsement, k.ek_certificate, k.trust_anchor \
              FROM node AS n LEFT JOIN endorsed_key AS k ON k.node = n.id ",
             $rest
         )
@@ -222,14 +222,13 @@ pub(super) async fn save(connection: &mut SqliteConnection, node: &NodeRecord) -
     let seen = node.last_seen.as_ref();
     sqlx::query(
         "INSERT INTO node (id, standing, admitted_by, labels, ak_public, revision, enrolled_at, clock, \
-         reset_count, restart_count, clock_safe, firmware_version, made_at, qualified_signer) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) \
+         reset_count, restart_count, clock_safe, firmware_version, made_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
          ON CONFLICT (id) DO UPDATE SET standing = excluded.standing, admitted_by = excluded.admitted_by, \
          labels = excluded.labels, ak_public = excluded.ak_public, revision = excluded.revision, \
          clock = excluded.clock, reset_count = excluded.reset_count, \
          restart_count = excluded.restart_count, clock_safe = excluded.clock_safe, \
-         firmware_version = excluded.firmware_version, made_at = excluded.made_at, \
-         qualified_signer = excluded.qualified_signer",
+         firmware_version = excluded.firmware_version, made_at = excluded.made_at",
     )
     .bind(node.id.as_bytes().as_slice())
     .bind(standing)
@@ -244,7 +243,6 @@ pub(super) async fn save(connection: &mut SqliteConnection, node: &NodeRecord) -
     .bind(seen.map(|seen| seen.clock.safe))
     .bind(seen.map(|seen| seen.firmware_version.cast_signed()))
     .bind(seen.map(|seen| seen.made_at.as_millis()))
-    .bind(seen.and_then(|seen| seen.qualified_signer).map(|name| name.to_bytes()))
     .execute(connection)
     .await?;
     Ok(())
@@ -317,24 +315,18 @@ fn last_seen(columns: &Columns<'_>) -> Result<Option<LastSeen>, StoreError> {
     for column in CLOCK {
         present += usize::from(columns.plain::<Option<i64>>(column)?.is_some());
     }
-    let signer: Option<&[u8]> = columns.plain("qualified_signer")?;
-    match (present, signer) {
-        (0, None) => Ok(None),
-        (0, Some(_)) => Err(columns.inconsistent("a qualified signer without a clock")),
-        (count, signer) if count == CLOCK.len() => {
-            let qualified_signer = signer.map(tpm::Name::parse).transpose();
-            Ok(Some(LastSeen {
-                clock: ClockState {
-                    clock: columns.plain::<i64>("clock")?.cast_unsigned(),
-                    reset_count: columns.number("reset_count")?,
-                    restart_count: columns.number("restart_count")?,
-                    safe: columns.flag("clock_safe")?,
-                },
-                firmware_version: columns.plain::<i64>("firmware_version")?.cast_unsigned(),
-                made_at: columns.time("made_at")?,
-                qualified_signer: qualified_signer.map_err(|error| columns.inconsistent(error))?,
-            }))
-        }
-        (_, _) => Err(columns.inconsistent("only a part of its clock is there")),
+    match present {
+        0 => Ok(None),
+        count if count == CLOCK.len() => Ok(Some(LastSeen {
+            clock: ClockState {
+                clock: columns.plain::<i64>("clock")?.cast_unsigned(),
+                reset_count: columns.number("reset_count")?,
+                restart_count: columns.number("restart_count")?,
+                safe: columns.flag("clock_safe")?,
+            },
+            firmware_version: columns.plain::<i64>("firmware_version")?.cast_unsigned(),
+            made_at: columns.time("made_at")?,
+        })),
+        _ => Err(columns.inconsistent("only a part of its clock is there")),
     }
 }

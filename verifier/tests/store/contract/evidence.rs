@@ -43,7 +43,7 @@ pub(crate) async fn every_clock_comes_back_as_it_was(back_end: &impl BackEnd) {
     let most = ClockState { clock: u64::MAX, reset_count: u32::MAX, restart_count: u32::MAX, safe: false };
     let least = ClockState { clock: 0, reset_count: 0, restart_count: 0, safe: true };
     let seen = [
-        LastSeen { clock: most, firmware_version: u64::MAX, qualified_signer: None, ..last_seen() },
+        LastSeen { clock: most, firmware_version: u64::MAX, ..last_seen() },
         LastSeen { clock: least, firmware_version: 0, ..last_seen() },
     ];
     for (revision, last_seen) in (1..).zip(seen) {

@@ -1,7 +1,7 @@
 //! A machine that is a node already enrols again.
 
 use rootbound_verifier::enrollment::Endorsement;
-use rootbound_verifier::node::{AdmittedBy, LastSeen, Standing};
+use rootbound_verifier::node::{AdmittedBy, Standing};
 use rootbound_verifier::store::{DecisionKind, EnrollmentOutcome, NodeChange};
 
 use super::BackEnd;
@@ -46,7 +46,7 @@ pub(crate) async fn another_key_supersedes_at_once_and_keeps_the_clock(back_end:
     assert!(matches!(outcome, EnrollmentOutcome::Enrolled { superseded: true, .. }), "{outcome:?}");
     let node = enrolled(outcome);
     assert_eq!((&node.attestation_key, node.revision), (&attestation_key(103), before.revision + 1));
-    assert_eq!(node.last_seen, Some(LastSeen { qualified_signer: None, ..last_seen() }));
+    assert_eq!(node.last_seen, Some(last_seen()));
     assert_same(&machine.node(&*store).await, &node);
     assert_eq!(store.last_quote(machine.id()).await.unwrap(), None);
     let live = store.live_node(machine.id(), NOW).await.unwrap().unwrap();
