@@ -111,15 +111,22 @@ impl AcceptedPcrs {
     }
 }
 
-/// A bank whose every stated PCR is still at a start value (all zeros, or all ones for 17 to 22): nothing was measured
-/// into it, so its values say nothing about the machine (CVE-2021-42299).
+/// A bank whose every stated PCR is still at a start value (all zeros, or all ones for 17 to 22; PCR 0 counts the locality
+/// of TPM2_Startup): nothing was measured into it, so its values say nothing about the machine (CVE-2021-42299).
 #[must_use]
 pub fn idle_bank(values: &PcrValues) -> Option<HashAlgorithm> {
-    let started = |value: &Digest| value.is_all(0) || value.is_all(0xff);
+    // The highest locality is 4 (PC Client profile, 4.6).
+    let is_locality = |value: &Digest| {
+        let split = value.as_bytes().split_last();
+        split.is_some_and(|(last, before)| *last <= 4 && before.iter().all(|byte| *byte == 0))
+    };
+    let started = |pcr: PcrIndex, value: &Digest| {
+        value.is_all(0) || value.is_all(0xff) || (pcr.get() == 0 && is_locality(value))
+    };
     let of = |bank| values.iter().filter(move |(other, _, _)| *other == bank);
     HashAlgorithm::ALL
         .into_iter()
-        .find(|bank| of(*bank).next().is_some() && of(*bank).all(|(_, _, value)| started(value)))
+        .find(|bank| of(*bank).next().is_some() && of(*bank).all(|(_, pcr, value)| started(pcr, value)))
 }
 
 /// As JSON: `{"sha256": {"0": ["<hex>", …], …}}`.
@@ -492,6 +499,24 @@ mod tests {
         assert_eq!(AcceptedPcrs::new([]), Err(ReferenceError::Empty));
         let many = (0..=256u32).map(|n| (pcr(0), hash(bank, &[&n.to_be_bytes()])));
         assert_eq!(AcceptedPcrs::new(many), Err(ReferenceError::TooMany { bank, pcr: pcr(0) }));
+    }
+
+    #[test]
+    fn bank_that_counts_only_the_locality_of_its_startup_is_idle() {
+        let values = |pcr_0: u8, pcr_7: u8| {
+            let mut values = PcrValues::default();
+            for (index, last) in [(0, pcr_0), (7, pcr_7)] {
+                let mut value = [0; 32];
+                value[31] = last;
+                values.insert(pcr(index), Digest::from_slice(HashAlgorithm::Sha256, &value).unwrap());
+            }
+            values
+        };
+        for locality in [0, 3, 4] {
+            assert_eq!(idle_bank(&values(locality, 0)), Some(HashAlgorithm::Sha256), "{locality}");
+        }
+        assert_eq!(idle_bank(&values(5, 0)), None);
+        assert_eq!(idle_bank(&values(3, 3)), None);
     }
 
     #[test]
