@@ -77,11 +77,13 @@ impl VerifierSite {
         let config = fs::read_to_string(&path).expect("the configuration that `init` wrote");
         let plenty = "{ per_minute = 1000000, burst = 1000000 }";
         let line = |line: &str| match line.split_once(" = ") {
-            Some((key @ ("enrollments" | "attestations" | "queries"), _)) => format!("{key} = {plenty}\n"),
+            Some((key @ ("connections" | "enrollments" | "attestations" | "queries"), _)) => {
+                format!("{key} = {plenty}\n")
+            }
             _ => format!("{line}\n"),
         };
         let changed: String = config.lines().map(line).collect();
-        assert_eq!(changed.matches(plenty).count(), 3, "{config}");
+        assert_eq!(changed.matches(plenty).count(), 4, "{config}");
         fs::write(path, changed).expect("a file of ours");
     }
 

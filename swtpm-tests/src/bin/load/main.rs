@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use rootbound_common::id::NodeId;
+use rootbound_common::tpm::HashAlgorithm;
 use rootbound_swtpm_tests::daemon::{AttesterSite, Daemon, VerifierSite};
 use rootbound_swtpm_tests::measured::Row;
 use rootbound_swtpm_tests::software_tpm::SoftwareTpm;
@@ -103,7 +104,7 @@ async fn shown(site: &VerifierSite, wanted: impl Fn(&NodeSummary) -> bool) -> No
 async fn enrolled(site: &VerifierSite) -> Vec<Arc<Simulated>> {
     let mut nodes = Vec::new();
     for _ in 0..NODES {
-        let tpm = SoftwareTpm::new();
+        let tpm = SoftwareTpm::booted(&[HashAlgorithm::Sha256]);
         let node = NodeId::of_endorsement_key(&tpm.endorsement_key.subject_public_key_info());
         let (labels, reason) = (Labels::default(), Words::default());
         operate(site, Command::InventoryAdd { node, waive_endorsement: true, labels, reason }).await;
