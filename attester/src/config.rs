@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::client::VerifierConfig;
+use crate::collect::CollectConfig;
 use crate::deliver::DeliverConfig;
 use crate::enroll::EnrollmentConfig;
 use crate::keep::StateConfig;
@@ -32,6 +33,9 @@ pub struct Config {
     /// How to become known to the verifier.
     #[serde(default)]
     pub enrollment: EnrollmentConfig,
+    /// Where the kernel shows its logs.
+    #[serde(default)]
+    pub collect: CollectConfig,
     /// What to log.
     #[serde(default)]
     pub log: LogConfig,

@@ -2,6 +2,7 @@
 //!
 //! - [`tpm`]: the one thread that owns the TPM, and what can be asked of it
 //! - [`enroll`], [`attest`], [`renew`]: the stories, each readable top to bottom
+//! - [`collect`]: the boot event log and the IMA list
 //! - [`keep`]: state on disk; [`deliver`]: what workloads read; [`client`]: TLS with a key that lives in the TPM
 //! - [`certificate_request`]: a PKCS#10 request with the TPM's own statement about the key
 #![forbid(unsafe_code)]
@@ -10,6 +11,7 @@ pub mod attest;
 pub mod certificate_request;
 pub mod cli;
 pub mod client;
+pub mod collect;
 pub mod config;
 pub mod deliver;
 pub mod enroll;

@@ -295,5 +295,7 @@ pub fn evidence(challenge: &Challenge, statement: Statement, pcrs: PcrValues) ->
         signature: Blob::new(statement.signature).expect("a short signature"),
         pcrs,
         certificate_request: None,
+        boot_log: None,
+        ima: None,
     }
 }

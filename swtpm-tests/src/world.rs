@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use rootbound_attester::attest::{AttestError, Attester, Parts as AttesterParts};
 use rootbound_attester::client::{Client, ClientIdentity, RequestError, VerifierConfig};
+use rootbound_attester::collect::{CollectConfig, Logs};
 use rootbound_attester::deliver::{DeliverConfig, Delivery};
 use rootbound_attester::enroll::{EnrollError, EnrollmentConfig};
 use rootbound_attester::keep::{Keep, StateConfig};
@@ -317,6 +318,8 @@ fn start_attester(world: &World, swtpm: &Swtpm, dir: &Path, token: Option<&JoinT
         keep: Keep::open(&StateConfig { directory: dir.join("state") }).expect("a state folder"),
         delivery: Delivery::open(&DeliverConfig { directory: dir.join("credentials") }).expect("a folder"),
         enrollment: EnrollmentConfig { join_token_file, ..EnrollmentConfig::default() },
+        // What stands there is the test's to write; nothing is a kernel that exposes no log.
+        logs: Logs::new(CollectConfig { boot_log: dir.join("boot-log"), ima: dir.join("ima") }),
     };
     (Attester::new(parts, Arc::clone(&world.clock) as Arc<dyn Clock>), tpm)
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rootbound_attester::attest::{Attester, Parts as AttesterParts};
 use rootbound_attester::client::{Client, ClientIdentity, RequestError, RequestTimeout, VerifierConfig};
+use rootbound_attester::collect::{CollectConfig, Logs};
 use rootbound_attester::deliver::{DeliverConfig, Delivery};
 use rootbound_attester::enroll::EnrollmentConfig;
 use rootbound_attester::keep::{Keep, Outcome, StateConfig, Status, View};
@@ -190,6 +191,7 @@ impl Story {
             keep: Keep::open(&self.state()).unwrap(),
             delivery: Delivery::open(&DeliverConfig { directory: self.folder.path().join("svid") }).unwrap(),
             enrollment: EnrollmentConfig::default(),
+            logs: Logs::new(CollectConfig::default()),
         };
         self.attester = Some(Attester::new(parts, Arc::new(SystemClock)));
     }

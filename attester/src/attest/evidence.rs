@@ -4,6 +4,7 @@
 //! 2. the PCRs of the credential policy are read: is there a credential, is its key tied to these values, is it young?
 //! 3. where not: a key is made whose policy is these values, the AK certifies it, it signs a certificate request
 //! 4. the AK quotes, over a nonce that covers the request: no one can put another request beside the quote
+//! 5. the logs that the challenge asks for are read, after the quote: what it covers is in them
 
 use rootbound_common::attestation_attribute::CertifyStatement;
 use rootbound_common::binding::{Purpose, extra_data};
@@ -11,10 +12,11 @@ use rootbound_common::blob::Blob;
 use rootbound_common::clock::Timestamp;
 use rootbound_common::crypto::Digest;
 use rootbound_common::nonce::Nonce;
-use rootbound_common::tpm::{HashAlgorithm, PcrDigestError, policy_pcr};
+use rootbound_common::tpm::{Attest, HashAlgorithm, ParseError, PcrDigestError, policy_pcr};
 use rootbound_common::wire::v1::{CertificateRequestBlob, Challenge, CredentialPolicy, EvidenceRequest};
 
 use crate::certificate_request::{CertificateRequestError, UnsignedRequest};
+use crate::collect::{CollectError, Logs};
 use crate::keep::Credential;
 use crate::tpm::{AkBlob, CredentialKeyBlob, Tpm, TpmError};
 
@@ -42,6 +44,12 @@ pub enum EvidenceError {
     /// The request for a certificate cannot be made.
     #[error(transparent)]
     CertificateRequest(#[from] CertificateRequestError),
+    /// A log cannot be read.
+    #[error(transparent)]
+    Collect(#[from] CollectError),
+    /// The TPM's own quote cannot be read.
+    #[error("the quote is malformed: {0}")]
+    Quote(#[from] ParseError),
     /// A structure is longer than version 1 of the protocol allows.
     #[error("the {what} is too long for version 1 of the protocol")]
     TooLong {
@@ -97,6 +105,7 @@ pub async fn make(
     challenge: &Challenge,
     credential: Option<&Credential>,
     prepared: &mut Option<PreparedKey>,
+    logs: &mut Logs,
     now: Timestamp,
 ) -> Result<EvidenceRequest, EvidenceError> {
     let nonce = check(challenge)?;
@@ -121,6 +130,8 @@ pub async fn make(
     let quote = tpm.quote(attestation_key, &challenge.selection, extra_data.as_bytes()).await?;
     // Of a bank that is not active a TPM quotes no PCR, and signs that.
     quote.values.digest(&challenge.selection, HashAlgorithm::Sha256)?;
+    let boot = Attest::parse(&quote.statement.attest)?.clock.reset_count;
+    let logs = logs.collect(&challenge.logs, boot).await?;
     Ok(EvidenceRequest {
         challenge: challenge.token.clone(),
         quote: Blob::new(quote.statement.attest).ok_or(EvidenceError::TooLong { what: "quote" })?,
@@ -128,6 +139,8 @@ pub async fn make(
             .ok_or(EvidenceError::TooLong { what: "quote's signature" })?,
         pcrs: quote.values,
         certificate_request,
+        boot_log: logs.boot_log,
+        ima: logs.ima,
     })
 }
 
@@ -175,6 +188,7 @@ mod tests {
     use rootbound_common::crypto::hash;
     use rootbound_common::id::NodeId;
     use rootbound_common::tpm::{PcrIndex, PcrSelection, PcrSet};
+    use rootbound_common::wire::v1::LogsAsked;
 
     use super::*;
     use crate::keep::SavedKey;
@@ -193,6 +207,7 @@ mod tests {
             nonce: Blob::new(vec![7; nonce]).unwrap(),
             selection: PcrSelection::of_bank(HashAlgorithm::Sha256, pcrs(selected)),
             credential_policy,
+            logs: LogsAsked::default(),
             attest_in: 0,
             expires_in: 60,
         }

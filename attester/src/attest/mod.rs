@@ -23,6 +23,7 @@ use rootbound_common::wire::v1::{Challenge, ChallengeRequest, CredentialOutcome,
 use tokio::time::Instant;
 
 use crate::client::{Client, ClientIdentity, RequestError, TlsError};
+use crate::collect::Logs;
 use crate::deliver::Delivery;
 use crate::enroll::{Endorsement, EnrollmentConfig, enroll};
 use crate::keep::{Credential, Keep, KeepError, Outcome, SavedKey};
@@ -52,6 +53,8 @@ pub struct Parts {
     pub delivery: Delivery,
     /// How to become known.
     pub enrollment: EnrollmentConfig,
+    /// What the firmware and the kernel wrote down.
+    pub logs: Logs,
 }
 
 /// A machine that attests: what it remembers from one attempt to the next.
@@ -236,6 +239,7 @@ impl Attester {
             challenge,
             self.credential.as_ref(),
             &mut self.prepared,
+            &mut self.parts.logs,
             self.clock.now(),
         )
         .await?;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Failure;
 use crate::attest::{Attester, Parts};
 use crate::client::Client;
+use crate::collect::Logs;
 use crate::config::Config;
 use crate::deliver::Delivery;
 use crate::keep::{Keep, Outcome};
@@ -32,6 +33,7 @@ async fn attest(config: Config) -> Result<(), Failure> {
         delivery: Delivery::open(&config.deliver)?,
         tpm: Tpm::spawn(config.tpm)?,
         enrollment: config.enrollment,
+        logs: Logs::new(config.collect),
     };
     let stop = stop_signal()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), verifier = %parts.client.url(), "started");

@@ -116,10 +116,36 @@ pub struct Challenge {
     pub selection: PcrSelection,
     /// The PCRs that the authPolicy of a credential key is over, a subset of `selection`.
     pub credential_policy: CredentialPolicy,
+    /// The logs to send along.
+    #[serde(default)]
+    pub logs: LogsAsked,
     /// When to answer, in seconds from now: 0 is at once.
     pub attest_in: u64,
     /// From when on the verifier does not accept an answer, in seconds from now.
     pub expires_in: u64,
+}
+
+/// Which logs to send with the quote. A hint that saves bytes: what the verifier needs and has, it knows by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LogsAsked {
+    /// The boot event log.
+    pub boot_log: bool,
+    /// The IMA list.
+    pub ima: bool,
+    /// What the verifier has already, where it has something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<KnownLogs>,
+}
+
+/// What the verifier has of the logs of one boot; of another boot it has nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownLogs {
+    /// The boot: resetCount of its quotes (TPMS_CLOCK_INFO, Part 2, table 120).
+    pub reset_count: u32,
+    /// Whether it has the boot event log.
+    pub boot_log: bool,
+    /// How many entries of the IMA list it has; the next to send.
+    pub ima_entries: u64,
 }
 
 /// PCRs that a credential key is tied to by TPM2_PolicyPCR.
@@ -155,6 +181,56 @@ pub struct EvidenceRequest {
     /// PKCS#10 request for an X.509-SVID, with the TPM2_Certify statement as attestation attribute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_request: Option<CertificateRequestBlob>,
+    /// The boot event log, where it was asked for and the verifier does not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_log: Option<BootLogPart>,
+    /// The next entries of the IMA list, where they were asked for. Read after the quote was made, so that the quote
+    /// covers no entry that is not here or was sent before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ima: Option<ImaPart>,
+}
+
+/// The boot event log, as the machine has it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state", deny_unknown_fields)]
+pub enum BootLogPart {
+    /// The kernel exposes none.
+    Absent,
+    /// Here it is: the file of the kernel, as one zstd frame (RFC 8878).
+    Present {
+        /// The frame; at most [`BootLogPart::MAX`] bytes when decompressed.
+        zstd: Blob<{ 512 * 1024 }>,
+    },
+}
+
+impl BootLogPart {
+    /// The longest boot event log, not compressed. The longest known has 130 KB; kernels keep what firmware has room for,
+    /// mostly 64 KB.
+    pub const MAX: usize = 1024 * 1024;
+}
+
+/// Some consecutive entries of the IMA list.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state", deny_unknown_fields)]
+pub enum ImaPart {
+    /// The kernel exposes none.
+    Absent,
+    /// Here they are.
+    Present {
+        /// The number of the first, from 0.
+        from: u64,
+        /// Whole entries of the kernel's binary list, as one zstd frame (RFC 8878); at most [`ImaPart::MAX`] bytes when
+        /// decompressed.
+        zstd: Blob<{ 3 * 1024 * 1024 }>,
+        /// Whether the list goes on: it is longer than fits into one message.
+        more: bool,
+    },
+}
+
+impl ImaPart {
+    /// The most bytes of entries in one message, not compressed: some 40,000 entries, so that most lists take one message,
+    /// and the longest few.
+    pub const MAX: usize = 4 * 1024 * 1024;
 }
 
 impl EvidenceRequest {

@@ -47,6 +47,8 @@ impl SoftwareTpm {
             pcrs: self.values(selection),
             certificate_request: certificate_request
                 .map(|request| Blob::new(request).expect("a short request")),
+            boot_log: None,
+            ima: None,
         }
     }
 

@@ -87,6 +87,8 @@ impl Simulated {
             signature: Blob::new(quote.signature).expect("a short signature"),
             pcrs: self.tpm.values(&challenge.selection),
             certificate_request: csr.map(|csr| Blob::new(csr).expect("a short request")),
+            boot_log: None,
+            ima: None,
         }
     }
 

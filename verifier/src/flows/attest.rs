@@ -7,7 +7,7 @@ use rootbound_common::blob::Blob;
 use rootbound_common::clock::Timestamp;
 use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::{
-    Challenge, ChallengeRequest, CredentialOutcome, EvidenceRequest, EvidenceResponse,
+    Challenge, ChallengeRequest, CredentialOutcome, EvidenceRequest, EvidenceResponse, LogsAsked,
 };
 
 use super::{Verifier, decision, rng};
@@ -357,6 +357,7 @@ impl Verifier {
             nonce: Blob::from_array(*minted.nonce.as_bytes()),
             selection,
             credential_policy,
+            logs: LogsAsked::default(),
             attest_in: interval.map_or(0, |interval| interval.as_secs()),
             expires_in: lifetime.as_secs(),
         }

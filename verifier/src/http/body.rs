@@ -24,13 +24,25 @@ use super::slots::Slots;
 /// How the bodies of an endpoint are received.
 #[derive(Debug, Clone)]
 pub(super) struct Receiving {
-    /// Bodies on their way, to whichever endpoint.
-    pub(super) slots: Arc<Slots>,
+    /// For bodies of up to [`SHORT`] bytes, to whichever endpoint.
+    pub(super) short: Room,
+    /// For bodies that declare more.
+    pub(super) long: Room,
     /// The most bytes that the endpoint takes.
     pub(super) limit: usize,
-    /// How long a body may take to arrive.
+}
+
+/// Bodies on their way.
+#[derive(Debug, Clone)]
+pub(super) struct Room {
+    /// How many there may be.
+    pub(super) slots: Arc<Slots>,
+    /// How long one may take to arrive.
     pub(super) within: Duration,
 }
+
+/// What is longer says so beforehand, and takes a place of which there are few.
+pub(super) const SHORT: usize = 64 * 1024;
 
 /// A body that has arrived as a whole.
 #[derive(Debug, Clone)]
@@ -39,8 +51,8 @@ struct Received(Bytes);
 /// Receives the body of a request, for [`Message`].
 ///
 /// Established when the next step begins, in this order: the content type is JSON · there is no content encoding · the
-/// length, where it is declared, is within the limit · there was room for one more body on its way · it has at most
-/// `limit` bytes · it arrived in time.
+/// length, where it is declared, is within the limit · there was room for one more body of this length on its way · it has at
+/// most `limit` bytes, and [`SHORT`] where it declared none · it arrived in time.
 pub(super) async fn receive(State(receiving): State<Receiving>, request: Request, next: Next) -> Response {
     match receiving.receive(request).await {
         Ok(request) => next.run(request).await,
@@ -53,8 +65,11 @@ impl Receiving {
         let (mut parts, body) = request.into_parts();
         check_head(&parts.headers, self.limit)?;
         let ClientAddress(address) = parts.extensions.get().copied().ok_or(EdgeRefusal::Internal)?;
-        let slot = self.slots.take(address).ok_or(EdgeRefusal::TooManyBodies)?;
-        let bytes = collect(body, self.limit, self.within).await?;
+        let long = declared_length(&parts.headers).is_some_and(|length| length > SHORT);
+        let (room, limit) =
+            if long { (&self.long, self.limit) } else { (&self.short, self.limit.min(SHORT)) };
+        let slot = room.slots.take(address).ok_or(EdgeRefusal::TooManyBodies)?;
+        let bytes = collect(body, limit, room.within).await?;
         drop(slot);
         parts.extensions.insert(Received(bytes));
         Ok(Request::from_parts(parts, Body::empty()))

@@ -20,8 +20,9 @@ pub(super) const ENDPOINT: Endpoint = Endpoint {
     handler: || post(attest),
 };
 
-/// The PCRs of four banks in hex are 15 KB, a certificate request 11 KB in base64url, the quote and the rest 3 KB.
-const LIMIT: usize = 64 * 1024;
+/// The PCRs of four banks in hex are 15 KB, a certificate request 11 KB in base64url, the quote and the rest 3 KB; the boot
+/// event log and a part of the IMA list, where they come along, have up to 0.7 and 4.2 MB.
+const LIMIT: usize = 5 * 1024 * 1024;
 
 /// A quote with the values that it is over, and perhaps a request for a credential.
 ///

@@ -17,6 +17,11 @@ pub struct Limits {
     /// Requests being answered at once; above it, the answer is 503 at once. Two cores answer thousands of requests per
     /// second, so that a longer queue would only hold requests whose callers have given up.
     pub max_requests: NonZeroU32,
+    /// Long bodies on their way at once: of evidence with logs, 5 MB at most each, so that these take at most 80 MB; above
+    /// it, the answer is 503 at once. A machine sends one after a boot, so that these carry a hundred boots a second.
+    pub max_long_bodies: NonZeroU32,
+    /// Long bodies on their way at once from one client address (one /64 for IPv6).
+    pub max_long_bodies_per_address: NonZeroU32,
     /// Bodies on their way at once, 64 KB at most each, so that these take at most 256 MB; above it, the answer is 503 at
     /// once. They take no place among the requests being answered.
     pub max_bodies: NonZeroU32,
@@ -37,6 +42,9 @@ pub struct Limits {
     /// How long the body of a request may take to arrive: 64 KB within it is a slow mobile link.
     #[serde(with = "humantime_serde")]
     pub body_timeout: Duration,
+    /// How long a long body may take to arrive: 5 MB within it is a slow mobile link, too.
+    #[serde(with = "humantime_serde")]
+    pub long_body_timeout: Duration,
     /// After how long a caller, whose request has arrived, is told that there is no answer. What was begun is still brought to its end.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
@@ -86,12 +94,15 @@ impl Default for Limits {
             max_connections: count(2048),
             max_connections_per_address: count(512),
             max_requests: count(256),
+            max_long_bodies: count(16),
+            max_long_bodies_per_address: count(4),
             max_bodies: count(4096),
             max_bodies_per_address: count(128),
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(10),
+            long_body_timeout: Duration::from_secs(60),
             request_timeout: Duration::from_secs(30),
             connection_age: Duration::from_secs(600),
             drain_timeout: Duration::from_secs(20),
@@ -119,6 +130,7 @@ impl Limits {
             ("header_timeout", self.header_timeout),
             ("idle_timeout", self.idle_timeout),
             ("body_timeout", self.body_timeout),
+            ("long_body_timeout", self.long_body_timeout),
             ("request_timeout", self.request_timeout),
             ("connection_age", self.connection_age),
             ("drain_timeout", self.drain_timeout),

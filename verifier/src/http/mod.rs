@@ -44,7 +44,7 @@ pub use server::{Server, StartError};
 pub use tls::{ServingNames, TlsIdentity, TlsIdentityError};
 
 use crate::flows::Verifier;
-use body::Receiving;
+use body::{Receiving, Room};
 use problem::{EdgeRefusal, Refusal};
 use slots::Slots;
 use story::Stories;
@@ -58,6 +58,7 @@ struct Edge {
     throttle: Arc<Throttle>,
     /// For bodies that are on their way.
     bodies: Arc<Slots>,
+    long_bodies: Arc<Slots>,
     stories: Stories,
 }
 
@@ -90,12 +91,17 @@ impl Edge {
             throttle: Arc::new(Throttle::new(&limits)),
             bodies: Slots::new(limits.max_bodies, limits.max_bodies_per_address),
             stories: Stories::new(limits.max_requests, limits.request_timeout),
+            long_bodies: Slots::new(limits.max_long_bodies, limits.max_long_bodies_per_address),
             limits: Arc::new(limits),
         }
     }
 
     fn receiving(&self, limit: usize) -> Receiving {
-        Receiving { slots: Arc::clone(&self.bodies), limit, within: self.limits.body_timeout }
+        Receiving {
+            short: Room { slots: Arc::clone(&self.bodies), within: self.limits.body_timeout },
+            long: Room { slots: Arc::clone(&self.long_bodies), within: self.limits.long_body_timeout },
+            limit,
+        }
     }
 
     fn router(&self) -> Router {

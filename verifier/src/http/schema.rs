@@ -96,10 +96,35 @@ pub(super) struct Challenge {
     selection: Vec<BankSelection>,
     /// The PCRs that the authPolicy of a credential key is over.
     credential_policy: BankSelection,
+    /// The logs to send along.
+    logs: LogsAsked,
     /// When to answer, in seconds from now: 0 is at once.
     attest_in: u64,
     /// From when on no answer is accepted, in seconds from now.
     expires_in: u64,
+}
+
+/// Which logs to send with the quote.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct LogsAsked {
+    /// The boot event log.
+    boot_log: bool,
+    /// The IMA list.
+    ima: bool,
+    /// What the verifier has already, where it has something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    known: Option<KnownLogs>,
+}
+
+/// What the verifier has of the logs of one boot.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct KnownLogs {
+    /// The boot: resetCount of its quotes.
+    reset_count: u32,
+    /// Whether it has the boot event log.
+    boot_log: bool,
+    /// How many entries of the IMA list it has; the next to send.
+    ima_entries: u64,
 }
 
 /// PCRs of one bank.
@@ -141,6 +166,42 @@ pub(super) struct EvidenceRequest {
     /// PKCS#10 request for an X.509-SVID with the TPM2_Certify statement as attestation attribute, DER in base64url.
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate_request: Option<String>,
+    /// The boot event log, where it was asked for and the verifier does not have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot_log: Option<BootLogPart>,
+    /// The next entries of the IMA list, where they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ima: Option<ImaPart>,
+}
+
+/// The boot event log, as the machine has it.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case", tag = "state", deny_unknown_fields)]
+pub(super) enum BootLogPart {
+    /// The kernel exposes none.
+    Absent,
+    /// Here it is.
+    Present {
+        /// The kernel's file as one zstd frame (RFC 8878), base64url; at most 1 MiB when decompressed.
+        zstd: String,
+    },
+}
+
+/// Some consecutive entries of the IMA list.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case", tag = "state", deny_unknown_fields)]
+pub(super) enum ImaPart {
+    /// The kernel exposes none.
+    Absent,
+    /// Here they are.
+    Present {
+        /// The number of the first, from 0.
+        from: u64,
+        /// Whole entries of the kernel's binary list as one zstd frame, base64url; at most 4 MiB when decompressed.
+        zstd: String,
+        /// Whether the list goes on.
+        more: bool,
+    },
 }
 
 /// What authentic evidence means, and what comes next.
@@ -360,7 +421,8 @@ mod tests {
     fn challenge() -> Value {
         json!({
             "token": "AAAA", "nonce": "A".repeat(43), "selection": [{ "bank": "sha256", "pcrs": [0, 7] }],
-            "credential_policy": { "bank": "sha256", "pcrs": [7] }, "attest_in": 0, "expires_in": 30
+            "credential_policy": { "bank": "sha256", "pcrs": [7] }, "attest_in": 0, "expires_in": 30,
+            "logs": { "boot_log": true, "ima": true, "known": { "reset_count": 1, "boot_log": true, "ima_entries": 2 } }
         })
     }
 
@@ -390,7 +452,9 @@ mod tests {
             "EvidenceRequest",
             &json!({
                 "challenge": "AAAA", "quote": "AAAA", "signature": "AAAA",
-                "pcrs": { "sha256": { "7": node } }, "certificate_request": "AAAA"
+                "pcrs": { "sha256": { "7": node } }, "certificate_request": "AAAA",
+                "boot_log": { "state": "present", "zstd": "AAAA" },
+                "ima": { "state": "present", "from": 0, "zstd": "AAAA", "more": false }
             }),
             &json!({ "challenge": "", "quote": "", "signature": "", "pcrs": {} }),
         );
