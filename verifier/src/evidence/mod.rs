@@ -1,9 +1,11 @@
 //! Evidence: from bytes that anybody can send to facts that one TPM vouches for.
 //!
 //! - `quote`: [`authenticate`], the checklist of `docs/PROTOCOL.md`, and what it returns
+//! - [`ima`]: the list of what the kernel measured since, replayed to a quoted value
 //! - `continuity`: one TPM's clock goes forward; a clone's or a rolled-back one's does not
 
 mod continuity;
+pub mod ima;
 mod quote;
 
 pub use continuity::{Continuity, ContinuityError, check as check_continuity};

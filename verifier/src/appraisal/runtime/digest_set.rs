@@ -1,0 +1,336 @@
+//! Digest sets: what may run, by digest and path.
+
+use data_encoding::{DecodePartial, HEXLOWER};
+use rootbound_common::crypto::{Digest, Hasher};
+use rootbound_common::tpm::HashAlgorithm;
+
+use super::table::{Found, PathSpan, Record, Table};
+use crate::evidence::ima::{DigestKind, FileDigest, FileHash};
+
+/// Accepted digests, each at a path or at any. Parsed and compiled at once, then shared.
+///
+/// Its text has one digest a line: `sha256:<hex>`, two spaces, and the path or `*`. fs-verity digests are written
+/// `verity:sha256:<hex>`. Lines that are empty or begin with `#` say nothing. A space in a path is taken as `_`, as the
+/// kernel writes it.
+#[derive(Debug)]
+pub struct DigestSet {
+    content: Tables,
+    verity: Tables,
+    paths: Box<[u8]>,
+    id: [u8; 32],
+}
+
+#[derive(Debug)]
+struct Tables {
+    sha1: Table<20>,
+    sha256: Table<32>,
+    sha384: Table<48>,
+    sha512: Table<64>,
+}
+
+#[derive(Debug, Default)]
+struct Records {
+    sha1: Vec<Record<20>>,
+    sha256: Vec<Record<32>>,
+    sha384: Vec<Record<48>>,
+    sha512: Vec<Record<64>>,
+}
+
+/// Why a text is no digest set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DigestSetError {
+    /// Too long.
+    #[error("a digest set has at most {} bytes", DigestSet::MAX_BYTES)]
+    TooLarge,
+    /// Too many digests.
+    #[error("a digest set has at most {} digests", DigestSet::MAX_DIGESTS)]
+    TooMany,
+    /// No digest.
+    #[error("a digest set needs at least one digest: an empty one accepts nothing")]
+    Empty,
+    /// A line is not of the form.
+    #[error("line {line}: {rule}")]
+    Line {
+        /// From 1.
+        line: usize,
+        /// The rule that is broken.
+        rule: &'static str,
+    },
+}
+
+impl DigestSet {
+    /// Bytes of the text. A distribution's whole archive has some 200 MB.
+    pub const MAX_BYTES: usize = 512 << 20;
+    /// Digests of one set.
+    pub const MAX_DIGESTS: usize = 4_000_000;
+    /// Bytes of a path: PATH_MAX.
+    const MAX_PATH: usize = 4096;
+
+    /// Parses and compiles a text.
+    pub fn parse(text: &[u8]) -> Result<Self, DigestSetError> {
+        if text.len() > Self::MAX_BYTES {
+            return Err(DigestSetError::TooLarge);
+        }
+        let (mut content, mut verity, mut paths) = (Records::default(), Records::default(), Vec::new());
+        let mut count = 0;
+        for (line, text) in (1..).zip(text.split(|byte| *byte == b'\n')) {
+            if matches!(text.first(), None | Some(b'#')) {
+                continue;
+            }
+            count += 1;
+            if count > Self::MAX_DIGESTS {
+                return Err(DigestSetError::TooMany);
+            }
+            let (kind, rest) = match text.strip_prefix(b"verity:") {
+                Some(rest) => (&mut verity, rest),
+                None => (&mut content, text),
+            };
+            kind.line(rest, &mut paths).map_err(|rule| DigestSetError::Line { line, rule })?;
+        }
+        if count == 0 {
+            return Err(DigestSetError::Empty);
+        }
+        let (content, verity) = (content.compile(&paths), verity.compile(&paths));
+        let mut hasher = Hasher::new(HashAlgorithm::Sha256);
+        for tables in [&content, &verity] {
+            tables.canonical(&paths, &mut hasher);
+        }
+        let mut id = [0; 32];
+        for (to, from) in id.iter_mut().zip(hasher.finish().as_bytes()) {
+            *to = *from;
+        }
+        Ok(Self { content, verity, paths: paths.into(), id })
+    }
+
+    /// SHA-256 of what the set accepts: two texts that accept the same, in whatever order, have one.
+    #[must_use]
+    pub fn id(&self) -> &[u8; 32] {
+        &self.id
+    }
+
+    /// How many pairs of digest and path there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.content.len() + self.verity.len()
+    }
+
+    /// Never: a set without digests is refused.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of memory that it takes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.content.memory() + self.verity.memory() + self.paths.len()
+    }
+
+    #[inline]
+    pub(super) fn find(&self, digest: &FileDigest<'_>, path: &[u8]) -> Found {
+        let tables = match digest.kind {
+            DigestKind::Content => &self.content,
+            DigestKind::Verity => &self.verity,
+        };
+        let FileHash::Tpm(algorithm) = digest.algorithm else { return Found::Unknown };
+        tables.find(algorithm, digest.bytes, path, &self.paths)
+    }
+
+    /// Digests at any path, without a text.
+    pub(super) fn of_digests<'d>(digests: impl Iterator<Item = &'d Digest>) -> Self {
+        let mut content = Records::default();
+        for digest in digests {
+            // A digest has its algorithm's size.
+            let _ = content.push(digest.algorithm(), digest.as_bytes(), PathSpan::ANY);
+        }
+        let content = content.compile(&[]);
+        Self { content, verity: Records::default().compile(&[]), paths: Box::default(), id: [0; 32] }
+    }
+}
+
+impl Records {
+    /// A line after its kind.
+    fn line(&mut self, line: &[u8], paths: &mut Vec<u8>) -> Result<(), &'static str> {
+        const ALGORITHM: &str = "begins with none of sha1:, sha256:, sha384: and sha512:";
+        let colon = line.iter().take(8).position(|byte| *byte == b':').ok_or(ALGORITHM)?;
+        let (name, rest) = line.split_at_checked(colon).ok_or(ALGORITHM)?;
+        let Some(FileHash::Tpm(algorithm)) = FileHash::of_name(name) else { return Err(ALGORITHM) };
+        let digits = 2 * algorithm.size();
+        let (hex, rest) =
+            rest.get(1..).and_then(|rest| rest.split_at_checked(digits)).ok_or("the digest is too short")?;
+        let mut digest = [0; 64];
+        let digest = digest.get_mut(..algorithm.size()).ok_or(ALGORITHM)?;
+        HEXLOWER
+            .decode_mut(hex, digest)
+            .map_err(|DecodePartial { .. }| "the digest is not in lower-case hex of its algorithm's size")?;
+        let path = rest.strip_prefix(b"  ").ok_or("after the digest come two spaces and the path")?;
+        let path = match path {
+            b"*" => PathSpan::ANY,
+            [b'/', ..] => {
+                if path.len() > DigestSet::MAX_PATH {
+                    return Err("the path has more than 4096 bytes");
+                }
+                if path.iter().any(|byte| matches!(byte, 0 | b'\r')) {
+                    return Err("the path has a NUL or a carriage return");
+                }
+                let start = paths.len();
+                let span = PathSpan::append(paths, path).ok_or("the paths have more than 4 GiB")?;
+                for byte in
+                    paths.get_mut(start..).unwrap_or_default().iter_mut().filter(|byte| **byte == b' ')
+                {
+                    *byte = b'_';
+                }
+                span
+            }
+            _ => return Err("the path is neither absolute nor `*`"),
+        };
+        self.push(algorithm, digest, path).ok_or(ALGORITHM)
+    }
+
+    fn push(&mut self, algorithm: HashAlgorithm, digest: &[u8], path: PathSpan) -> Option<()> {
+        match algorithm {
+            HashAlgorithm::Sha1 => self.sha1.push(Record::new(digest.try_into().ok()?, path)),
+            HashAlgorithm::Sha256 => self.sha256.push(Record::new(digest.try_into().ok()?, path)),
+            HashAlgorithm::Sha384 => self.sha384.push(Record::new(digest.try_into().ok()?, path)),
+            HashAlgorithm::Sha512 => self.sha512.push(Record::new(digest.try_into().ok()?, path)),
+        }
+        Some(())
+    }
+
+    fn compile(self, paths: &[u8]) -> Tables {
+        Tables {
+            sha1: Table::new(self.sha1, paths),
+            sha256: Table::new(self.sha256, paths),
+            sha384: Table::new(self.sha384, paths),
+            sha512: Table::new(self.sha512, paths),
+        }
+    }
+}
+
+impl Tables {
+    #[inline]
+    fn find(&self, algorithm: HashAlgorithm, digest: &[u8], path: &[u8], paths: &[u8]) -> Found {
+        let found = match algorithm {
+            HashAlgorithm::Sha1 => digest.try_into().map(|digest| self.sha1.find(digest, path, paths)),
+            HashAlgorithm::Sha256 => digest.try_into().map(|digest| self.sha256.find(digest, path, paths)),
+            HashAlgorithm::Sha384 => digest.try_into().map(|digest| self.sha384.find(digest, path, paths)),
+            HashAlgorithm::Sha512 => digest.try_into().map(|digest| self.sha512.find(digest, path, paths)),
+        };
+        found.unwrap_or(Found::Unknown)
+    }
+
+    fn len(&self) -> usize {
+        self.sha1.len() + self.sha256.len() + self.sha384.len() + self.sha512.len()
+    }
+
+    fn memory(&self) -> usize {
+        self.sha1.memory() + self.sha256.memory() + self.sha384.memory() + self.sha512.memory()
+    }
+
+    /// How many there are, then each digest with its path, sorted, the path with its length before it.
+    fn canonical(&self, paths: &[u8], hasher: &mut Hasher) {
+        canonical(&self.sha1, paths, hasher);
+        canonical(&self.sha256, paths, hasher);
+        canonical(&self.sha384, paths, hasher);
+        canonical(&self.sha512, paths, hasher);
+    }
+}
+
+fn canonical<const N: usize>(table: &Table<N>, paths: &[u8], hasher: &mut Hasher) {
+    hasher.update(&u64::try_from(table.len()).unwrap_or(u64::MAX).to_be_bytes());
+    let mut bytes = Vec::with_capacity(8192);
+    for (digest, path) in table.iter() {
+        let path = path.of(paths);
+        bytes.extend_from_slice(digest);
+        bytes.extend_from_slice(&u16::try_from(path.len()).unwrap_or(u16::MAX).to_be_bytes());
+        bytes.extend_from_slice(path);
+        if bytes.len() > 4096 {
+            hasher.update(&bytes);
+            bytes.clear();
+        }
+    }
+    hasher.update(&bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(algorithm: &str, digit: char, path: &str) -> String {
+        let size = algorithm.rsplit(':').next().unwrap().parse::<HashAlgorithm>().unwrap().size();
+        format!("{algorithm}:{}  {path}\n", digit.to_string().repeat(2 * size))
+    }
+
+    fn find(set: &DigestSet, kind: DigestKind, algorithm: HashAlgorithm, byte: u8, path: &str) -> Found {
+        let bytes = [byte; 64];
+        let digest =
+            FileDigest { kind, algorithm: FileHash::Tpm(algorithm), bytes: &bytes[..algorithm.size()] };
+        set.find(&digest, path.as_bytes())
+    }
+
+    #[test]
+    fn a_digest_is_accepted_at_its_path_in_its_algorithm_and_of_its_kind() {
+        use DigestKind::{Content, Verity};
+        use HashAlgorithm::{Sha1, Sha256, Sha384, Sha512};
+        let text = [
+            "# what runs\n\n".to_owned(),
+            line("sha256", '1', "/bin/a"),
+            line("sha256", '1', "/bin/b c"),
+            line("sha384", '2', "*"),
+            line("verity:sha512", '3', "/bin/v"),
+            line("sha1", '4', "/bin/old"),
+        ]
+        .concat();
+        let set = DigestSet::parse(text.as_bytes()).unwrap();
+        assert_eq!(set.len(), 5);
+        for (kind, algorithm, byte, path, expected) in [
+            (Content, Sha256, 0x11, "/bin/a", Found::Accepted),
+            (Content, Sha256, 0x11, "/bin/b_c", Found::Accepted),
+            (Content, Sha256, 0x11, "/bin/c", Found::OtherPath),
+            (Content, Sha256, 0x12, "/bin/a", Found::Unknown),
+            (Content, Sha384, 0x22, "anything", Found::Accepted),
+            (Verity, Sha512, 0x33, "/bin/v", Found::Accepted),
+            (Content, Sha512, 0x33, "/bin/v", Found::Unknown),
+            (Verity, Sha256, 0x11, "/bin/a", Found::Unknown),
+            (Content, Sha1, 0x44, "/bin/old", Found::Accepted),
+            (Content, Sha1, 0x11, "/bin/a", Found::Unknown),
+        ] {
+            assert_eq!(find(&set, kind, algorithm, byte, path), expected, "{algorithm} {byte:02x} {path}");
+        }
+    }
+
+    #[test]
+    fn what_accepts_the_same_has_one_id() {
+        let (a, b) = (line("sha256", 'a', "/a"), line("sha256", 'b', "*"));
+        let id = |text: &str| *DigestSet::parse(text.as_bytes()).unwrap().id();
+        let first = id(&format!("{a}{b}"));
+        assert_eq!(first, id(&format!("# a remark\n{b}\n{a}{a}")));
+        for other in [a.clone(), format!("{a}{}", line("sha256", 'b', "/b")), format!("verity:{a}{b}")] {
+            assert_ne!(first, id(&other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_not_of_the_form_is_named() {
+        let good = line("sha256", 'a', "/a");
+        for (bad, case) in [
+            (good.replace("sha256", "md5"), "another algorithm"),
+            (good.replace("sha256:", ""), "no algorithm"),
+            (good.replace('a', "A"), "upper case"),
+            (good.replace("aa  ", "  "), "a byte too few"),
+            (good.replace("  ", "aa  "), "a byte too many"),
+            (good.replace("  ", " "), "one space"),
+            (good.replace("  /a", ""), "no path"),
+            (good.replace("/a", "a"), "a relative path"),
+            (good.replace("/a", ""), "an empty path"),
+            (good.replace("/a", "/a\r"), "a DOS line"),
+            (good.replace("/a", "/a\0"), "a NUL"),
+            (good.replace("/a", &format!("/{}", "a".repeat(4096))), "a long path"),
+        ] {
+            let text = format!("{good}\n{bad}");
+            let error = DigestSet::parse(text.as_bytes()).unwrap_err();
+            assert!(matches!(error, DigestSetError::Line { line: 3, .. }), "{case}: {error:?}");
+        }
+        assert_eq!(DigestSet::parse(b"# nothing\n\n").unwrap_err(), DigestSetError::Empty);
+    }
+}

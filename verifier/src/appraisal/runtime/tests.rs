@@ -1,0 +1,1 @@
+//! Attacks on the list, and what each comes to.
