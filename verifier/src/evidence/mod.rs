@@ -1,8 +1,10 @@
 //! Evidence: from bytes that anybody can send to facts that one TPM vouches for.
 //!
 //! - `quote`: [`authenticate`], the checklist of `docs/PROTOCOL.md`, and what it returns
+//! - [`boot_log`]: what was measured as the machine booted, held against the quoted PCR values
 //! - `continuity`: one TPM's clock goes forward; a clone's or a rolled-back one's does not
 
+pub mod boot_log;
 mod continuity;
 mod quote;
 
