@@ -11,6 +11,8 @@ use crate::evidence::Observed;
 use crate::node::Labels;
 use crate::reference::{NoProfile, Profile, ReferenceBook, Versioned, idle_bank};
 
+pub mod boot;
+
 /// What an appraisal came to. Staleness is no verdict: it is read off the clock when somebody asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
