@@ -12,6 +12,7 @@ use crate::node::Labels;
 use crate::reference::{NoProfile, Profile, ReferenceBook, Versioned, idle_bank};
 
 pub mod runtime;
+pub mod boot;
 
 /// What an appraisal came to. Staleness is no verdict: it is read off the clock when somebody asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,8 +2,10 @@
 //!
 //! - `quote`: [`authenticate`], the checklist of `docs/PROTOCOL.md`, and what it returns
 //! - [`ima`]: the list of what the kernel measured since, replayed to a quoted value
+//! - [`boot_log`]: what was measured as the machine booted, held against the quoted PCR values
 //! - `continuity`: one TPM's clock goes forward; a clone's or a rolled-back one's does not
 
+pub mod boot_log;
 mod continuity;
 pub mod ima;
 mod quote;

@@ -1,0 +1,25 @@
+//! Boots, judged event by event: rules, and what deviates from them.
+//!
+//! - `rules`, `command_line`: what an operator expects
+//! - `deviation`: what was otherwise, naming the event
+//! - `judge`, `secure_boot`: [`judge`]
+//! - `capture`: rules out of a boot that is known to be good
+
+mod capture;
+mod command_line;
+mod deviation;
+mod judge;
+mod rules;
+mod secure_boot;
+#[cfg(test)]
+mod tests;
+
+pub use capture::{LeftOut, capture};
+pub use command_line::{CommandLineFault, CommandLineRules, TokenRules};
+pub use deviation::{BootDeviation, NamedEvent};
+pub use judge::judge;
+pub use rules::{
+    AuthorityKind, AuthorityRule, BootRules, BootRulesError, DbxRules, Debugger, DmaProtection, EntryKind,
+    EntryRule, EventRule, FirmwareRules, Measurement, RuleDigest, SecureBootMode, SecureBootRules,
+    VariableRules,
+};
