@@ -9,6 +9,7 @@ use rootbound_common::id::NodeId;
 use rootbound_common::nonce::Nonce;
 use rootbound_common::tpm::{HashAlgorithm, Name, PcrIndex, PcrSelection, PcrSet, PcrValues};
 use rootbound_common::wire::v1::CredentialPolicy;
+use rootbound_verifier::appraisal::logs::Logs;
 use rootbound_verifier::appraisal::{Appraisal, appraise};
 use rootbound_verifier::credential::request::{BoundKey, Demand, ParsedRequest, RequestError};
 use rootbound_verifier::enrollment::AttestationKey;
@@ -157,7 +158,7 @@ impl Exchange {
         };
         let key = AttestationKey::parse(self.tpm.attestation_key.public().as_bytes()).expect("a usable AK");
         let observed = restore(stored, self.node(), &key).expect("an honest quote");
-        appraise(&observed, &Labels::default(), book)
+        appraise(&observed, &Logs::none(), &Labels::default(), book)
     }
 
     /// A book that accepts exactly what was quoted, with credentials of so long a life.
@@ -178,7 +179,12 @@ impl Exchange {
         body.credential_lifetime = lifetime;
         let profile = Profile::new(id(), body, provenance()).expect("a profile");
         let accepted = AcceptedPcrs::captured(&self.quoted).expect("reference values");
-        ReferenceBook::new(vec![profile], vec![ReferenceSet { id: id(), accepted, provenance: provenance() }])
+        ReferenceBook::new(
+            vec![profile],
+            vec![ReferenceSet { id: id(), accepted, provenance: provenance() }],
+            Vec::new(),
+        )
+        .expect("a book")
     }
 
     /// The grant of a credential with so long a life, decided on fresh evidence that its reference values explain.

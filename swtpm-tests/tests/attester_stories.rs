@@ -133,13 +133,11 @@ impl Story {
     async fn profile_of(&mut self, banks: Vec<HashAlgorithm>, policy: HashAlgorithm) {
         let quoted = banks.into_iter().map(|bank| (bank, pcrs([0, 2, 4, 7, 14])));
         let body = ProfileBody {
-            match_labels: Default::default(),
             pcrs: PcrSelection::of_banks(quoted).unwrap(),
             credential_policy: CredentialPolicy { bank: policy, pcrs: pcrs([0, 2, 4, 7]) },
-            references: vec!["default".parse().unwrap()],
             interval: INTERVAL,
-            stale_after: 3,
             credential_lifetime: Duration::from_secs(3600),
+            ..ProfileBody::initial("default".parse().unwrap())
         };
         self.service.verifier.put_profile("default".parse().unwrap(), body, &operator()).await.unwrap();
     }

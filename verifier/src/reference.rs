@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rootbound_common::clock::Timestamp;
@@ -10,6 +11,9 @@ use rootbound_common::tpm::{HashAlgorithm, PcrIndex, PcrSelection, PcrSet, PcrVa
 use rootbound_common::wire::v1::CredentialPolicy;
 use serde::{Deserialize, Serialize};
 
+use crate::appraisal::boot::{BootRules, BootRulesError};
+use crate::appraisal::runtime::{CompiledRules, DigestSet, RuntimeRules, RuntimeRulesError};
+use crate::evidence::ima;
 use crate::node::{Labels, Name};
 
 /// One version of something that has a name, printed as `name@version`.
@@ -183,6 +187,9 @@ pub struct ProfileBody {
     pub pcrs: PcrSelection,
     /// The PCRs that credential keys are tied to.
     pub credential_policy: CredentialPolicy,
+    /// PCRs that are quoted and not judged, in any bank: what differs from machine to machine.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub ignored: PcrSet,
     /// The sets whose values are accepted, together.
     pub references: Vec<Name>,
     /// How often nodes attest.
@@ -193,6 +200,25 @@ pub struct ProfileBody {
     /// Life of a credential.
     #[serde(with = "humantime_serde")]
     pub credential_lifetime: Duration,
+    /// Logs that are asked for and kept, but not judged: to look at, and to make rules of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub collect: Vec<LogKind>,
+    /// What may have booted, by the boot event log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<BootRules>,
+    /// What may run, by the IMA list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<RuntimeRules>,
+}
+
+/// A log that goes along with a quote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogKind {
+    /// What firmware and boot loaders measured.
+    BootLog,
+    /// What the kernel measured since.
+    Ima,
 }
 
 /// Why a profile is refused.
@@ -213,9 +239,36 @@ pub enum ProfileError {
     /// A credential key would be tied to the IMA PCR.
     #[error("credential_policy: PCR 10 moves as the machine works (IMA); a key tied to it dies at once")]
     CredentialPcr10,
-    /// No set is named.
-    #[error("references: name at least one set; without one nothing is ever accepted")]
-    NoReferences,
+    /// A PCR that is not judged is not quoted either, or is judged all the same.
+    #[error("ignored: PCR {pcr} is {why}")]
+    Ignored {
+        /// The PCR.
+        pcr: PcrIndex,
+        /// What contradicts.
+        why: &'static str,
+    },
+    /// Rules over logs about a PCR that is not quoted.
+    #[error("{rules}: PCR {pcr} has to be one of `pcrs`, in bank {bank}")]
+    LogPcrNotQuoted {
+        /// The field.
+        rules: &'static str,
+        /// The bank.
+        bank: HashAlgorithm,
+        /// The PCR.
+        pcr: PcrIndex,
+    },
+    /// The rules over the boot are refused.
+    #[error("boot: {0}")]
+    Boot(#[from] BootRulesError),
+    /// The rules over what runs are refused.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeRulesError),
+    /// No set is named, and some PCR needs one.
+    #[error("references: name at least one set; without one PCR {pcr} is never accepted")]
+    NoReferences {
+        /// The first that needs one.
+        pcr: PcrIndex,
+    },
     /// Too many sets are named.
     #[error("references: at most {} sets", ProfileBody::MAX_REFERENCES)]
     TooManyReferences,
@@ -244,10 +297,14 @@ impl ProfileBody {
             match_labels: Labels::default(),
             pcrs: PcrSelection::of_bank(HashAlgorithm::Sha256, pcrs),
             credential_policy: CredentialPolicy { bank: HashAlgorithm::Sha256, pcrs },
+            ignored: PcrSet::EMPTY,
             references: vec![references],
             interval: Duration::from_secs(60),
             stale_after: 3,
             credential_lifetime: Duration::from_secs(600),
+            collect: Vec::new(),
+            boot: None,
+            runtime: None,
         }
     }
 
@@ -272,8 +329,13 @@ impl ProfileBody {
         if !pcrs.is_subset_of(self.pcrs.pcrs(bank)) {
             return Err(ProfileError::CredentialPcrNotQuoted);
         }
-        if self.references.is_empty() {
-            return Err(ProfileError::NoReferences);
+        self.check_logs()?;
+        let pinned = self.pcrs.banks().flat_map(|(bank, pcrs)| pcrs.iter().map(move |pcr| (bank, pcr)));
+        if let Some((_, pcr)) =
+            pinned.into_iter().find(|(bank, pcr)| self.judged_by(*bank, *pcr) == JudgedBy::Reference)
+            && self.references.is_empty()
+        {
+            return Err(ProfileError::NoReferences { pcr });
         }
         if self.references.len() > Self::MAX_REFERENCES {
             return Err(ProfileError::TooManyReferences);
@@ -290,11 +352,114 @@ impl ProfileBody {
         Ok(())
     }
 
+    /// Rules over logs are about PCRs that are quoted; what is not judged is nothing else.
+    fn check_logs(&self) -> Result<(), ProfileError> {
+        let needs =
+            |rules, bank, pcrs: PcrSet| match pcrs.iter().find(|pcr| !self.pcrs.pcrs(bank).contains(*pcr)) {
+                Some(pcr) => Err(ProfileError::LogPcrNotQuoted { rules, bank, pcr }),
+                None => Ok(()),
+            };
+        if let Some(rules) = &self.boot {
+            rules.check()?;
+            needs("boot.explained", rules.bank, rules.explained)?;
+        }
+        if let Some(rules) = &self.runtime {
+            rules.check()?;
+            needs("runtime", self.log_bank(), ima_pcr())?;
+        }
+        if self.collect.contains(&LogKind::Ima) {
+            needs("collect", self.log_bank(), ima_pcr())?;
+        }
+        for pcr in self.ignored.iter() {
+            let why = if !self.pcrs.banks().any(|(_, pcrs)| pcrs.contains(pcr)) {
+                "not one of `pcrs`"
+            } else if self.boot.as_ref().is_some_and(|rules| rules.explained.contains(pcr)) {
+                "explained by the boot event log"
+            } else if self.runtime.is_some() && ima_pcr().contains(pcr) {
+                "explained by the IMA list"
+            } else {
+                continue;
+            };
+            return Err(ProfileError::Ignored { pcr, why });
+        }
+        Ok(())
+    }
+
+    /// Whether a log is asked for: to be judged, or kept at least.
+    #[must_use]
+    pub fn asks_for(&self, log: LogKind) -> bool {
+        let judges = match log {
+            LogKind::BootLog => self.boot.is_some(),
+            LogKind::Ima => self.runtime.is_some(),
+        };
+        judges || self.collect.contains(&log)
+    }
+
+    /// Whether any log is asked for.
+    #[must_use]
+    pub fn asks_for_logs(&self) -> bool {
+        self.asks_for(LogKind::BootLog) || self.asks_for(LogKind::Ima)
+    }
+
+    /// The bank that logs have to come to.
+    #[must_use]
+    pub fn log_bank(&self) -> HashAlgorithm {
+        self.boot.as_ref().map_or(self.credential_policy.bank, |rules| rules.bank)
+    }
+
+    /// By what a quoted PCR is judged.
+    #[must_use]
+    pub fn judged_by(&self, bank: HashAlgorithm, pcr: PcrIndex) -> JudgedBy {
+        if self.ignored.contains(pcr) {
+            JudgedBy::Nothing
+        } else if self.boot.as_ref().is_some_and(|rules| rules.bank == bank && rules.explained.contains(pcr))
+        {
+            JudgedBy::BootLog
+        } else if self.runtime.is_some() && bank == self.log_bank() && ima_pcr().contains(pcr) {
+            JudgedBy::ImaList
+        } else {
+            JudgedBy::Reference
+        }
+    }
+
     /// How old evidence may be before its node is stale.
     #[must_use]
     pub fn freshness(&self) -> Duration {
         self.interval * self.stale_after
     }
+}
+
+/// By what a quoted PCR is judged: each in one way, which the profile says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JudgedBy {
+    /// It is pinned: a reference set has its value.
+    Reference,
+    /// It is explained, event by event.
+    BootLog,
+    /// It is explained, entry by entry.
+    ImaList,
+    /// It is not judged.
+    Nothing,
+}
+
+fn is_empty(pcrs: &PcrSet) -> bool {
+    pcrs.is_empty()
+}
+
+/// The PCR that IMA extends.
+fn ima_pcr() -> PcrSet {
+    PcrIndex::new(ima::PCR).into_iter().collect()
+}
+
+/// One version of a digest set.
+#[derive(Debug, Clone)]
+pub struct DigestSetVersion {
+    /// Its name and version.
+    pub id: Versioned,
+    /// What it accepts; shared by all versions and sets that accept the same.
+    pub digests: Arc<DigestSet>,
+    /// Who made it.
+    pub provenance: Provenance,
 }
 
 /// One version of a profile. Made by [`Profile::new`] only, which checks it.
@@ -336,6 +501,18 @@ impl Profile {
 pub struct ReferenceBook {
     profiles: Vec<Profile>,
     sets: BTreeMap<Name, ReferenceSet>,
+    digest_sets: BTreeMap<Name, DigestSetVersion>,
+    /// The run-time rules of each profile that asks for the IMA list, ready for use.
+    runtime: BTreeMap<Name, Arc<CompiledRules>>,
+}
+
+/// What a node is judged by.
+#[derive(Debug, Clone, Copy)]
+pub struct RuleBook<'a> {
+    /// Its profile, where one fits.
+    pub profile: Option<&'a ProfileBody>,
+    /// The run-time rules of that.
+    pub runtime: Option<&'a CompiledRules>,
 }
 
 /// Why no profile is a node's.
@@ -355,10 +532,51 @@ pub enum NoProfile {
 }
 
 impl ReferenceBook {
-    /// The book of the current version of each profile and set.
+    /// The book of the current version of each profile and set. Run-time rules are compiled here, once.
+    pub fn new(
+        profiles: Vec<Profile>,
+        sets: Vec<ReferenceSet>,
+        digest_sets: Vec<DigestSetVersion>,
+    ) -> Result<Self, ProfileError> {
+        let digest_sets: BTreeMap<_, _> =
+            digest_sets.into_iter().map(|set| (set.id.name.clone(), set)).collect();
+        let mut runtime = BTreeMap::new();
+        for profile in &profiles {
+            let find = |name: &Name| digest_sets.get(name).map(|set| Arc::clone(&set.digests));
+            let compiled = match &profile.body.runtime {
+                Some(rules) => CompiledRules::new(rules.clone(), find)?,
+                // What accepts nothing still replays, and nobody reads what it finds.
+                None if profile.body.collect.contains(&LogKind::Ima) => {
+                    let digest_sets = vec![Name::default_set()];
+                    CompiledRules::new(RuntimeRules { digest_sets, ..RuntimeRules::default() }, |_| None)?
+                }
+                None => continue,
+            };
+            runtime.insert(profile.id.name.clone(), Arc::new(compiled));
+        }
+        let sets = sets.into_iter().map(|set| (set.id.name.clone(), set)).collect();
+        Ok(Self { profiles, sets, digest_sets, runtime })
+    }
+
+    /// What a node with these labels is judged by.
     #[must_use]
-    pub fn new(profiles: Vec<Profile>, sets: Vec<ReferenceSet>) -> Self {
-        Self { profiles, sets: sets.into_iter().map(|set| (set.id.name.clone(), set)).collect() }
+    pub fn rules(&self, labels: &Labels) -> RuleBook<'_> {
+        let profile = self.profile(labels).ok();
+        let runtime = profile.and_then(|profile| self.runtime.get(&profile.id.name));
+        RuleBook { profile: profile.map(Profile::body), runtime: runtime.map(Arc::as_ref) }
+    }
+
+    /// The current version of a digest set.
+    #[must_use]
+    pub fn digest_set(&self, name: &Name) -> Option<&DigestSetVersion> {
+        self.digest_sets.get(name)
+    }
+
+    /// Digests with this content, where a current set has them: they need not be compiled again.
+    #[must_use]
+    pub fn digests_of(&self, content: &[u8; 32]) -> Option<Arc<DigestSet>> {
+        let mut sets = self.digest_sets.values();
+        sets.find(|set| set.digests.id() == content).map(|set| Arc::clone(&set.digests))
     }
 
     /// The profile of a node with these labels: of those whose labels the node all has, the one that names most.
@@ -432,7 +650,9 @@ mod tests {
                 profile("prod-db", &[("env", "prod"), ("role", "db")]),
             ],
             vec![],
-        );
+            vec![],
+        )
+        .unwrap();
         let of = |pairs: &[(&str, &str)]| book.profile(&labels(pairs)).unwrap().id().to_string();
         assert_eq!(of(&[]), "any@1");
         assert_eq!(of(&[("env", "test")]), "any@1");
@@ -445,7 +665,9 @@ mod tests {
         let book = ReferenceBook::new(
             vec![profile("a", &[("env", "prod")]), profile("b", &[("role", "db")])],
             vec![],
-        );
+            vec![],
+        )
+        .unwrap();
         assert_eq!(book.profile(&labels(&[])), Err(NoProfile::None));
         let both = book.profile(&labels(&[("env", "prod"), ("role", "db")]));
         assert!(matches!(both, Err(NoProfile::Ambiguous { .. })), "{both:?}");
@@ -472,7 +694,7 @@ mod tests {
                 ProfileBody { credential_policy: policy(&[23]), ..base() },
                 ProfileError::CredentialPcrNotQuoted,
             ),
-            (ProfileBody { references: vec![], ..base() }, ProfileError::NoReferences),
+            (ProfileBody { references: vec![], ..base() }, ProfileError::NoReferences { pcr: pcr(0) }),
             (ProfileBody { references: vec![name("a"); 33], ..base() }, ProfileError::TooManyReferences),
             (ProfileBody { interval: Duration::ZERO, ..base() }, bounds("interval", "1s", "1day")),
             (ProfileBody { stale_after: 1, ..base() }, bounds("stale_after", "2", "100")),

@@ -71,6 +71,30 @@ CREATE TABLE evidence (
     posture TEXT NOT NULL
 ) STRICT;
 
+-- The logs of the boot that this evidence is of, as far as they were asked for.
+CREATE TABLE node_log (
+    node BLOB PRIMARY KEY REFERENCES evidence (node) ON DELETE CASCADE,
+    -- Names the boot.
+    reset_count INTEGER NOT NULL,
+    boot_log_state TEXT NOT NULL CHECK (boot_log_state IN ('not_sent', 'absent', 'present')),
+    -- A zstd frame, as it came.
+    boot_log BLOB,
+    -- How far the IMA list is verified, and what came of it; NULL where it was never asked for.
+    ima TEXT,
+    CHECK ((boot_log_state = 'present') = (boot_log IS NOT NULL))
+) STRICT;
+
+-- The IMA list of that boot: consecutive entries, as zstd frames.
+CREATE TABLE ima_frame (
+    number INTEGER PRIMARY KEY,
+    node BLOB NOT NULL REFERENCES node_log (node) ON DELETE CASCADE,
+    -- Whether no quote covers it yet: the list comes in several messages.
+    pending INTEGER NOT NULL CHECK (pending IN (0, 1)),
+    frame BLOB NOT NULL
+) STRICT;
+
+CREATE INDEX ima_frame_by_node ON ima_frame (node, pending, number);
+
 CREATE TABLE certificate (
     recorded INTEGER PRIMARY KEY,
     serial BLOB NOT NULL UNIQUE CHECK (length(serial) = 16),
@@ -89,6 +113,29 @@ CREATE TABLE reference_set (
     name TEXT NOT NULL,
     version INTEGER NOT NULL CHECK (version > 0),
     accepted TEXT NOT NULL,
+    author TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    withdrawn_by TEXT,
+    withdrawn_reason TEXT,
+    withdrawn_at INTEGER,
+    PRIMARY KEY (name, version),
+    CHECK ((withdrawn_by IS NULL) = (withdrawn_reason IS NULL)),
+    CHECK ((withdrawn_by IS NULL) = (withdrawn_at IS NULL))
+) STRICT;
+
+-- What digest sets accept, once for each content: versions, and sets, that accept the same share it.
+CREATE TABLE digest_content (
+    hash BLOB PRIMARY KEY CHECK (length(hash) = 32),
+    -- A zstd frame of its text.
+    frame BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE digest_set (
+    name TEXT NOT NULL,
+    version INTEGER NOT NULL CHECK (version > 0),
+    content BLOB NOT NULL REFERENCES digest_content (hash),
+    digests INTEGER NOT NULL CHECK (digests > 0),
     author TEXT NOT NULL,
     reason TEXT NOT NULL,
     created_at INTEGER NOT NULL,
@@ -122,6 +169,22 @@ BEGIN SELECT RAISE(ABORT, 'a withdrawn version of a reference set stays withdraw
 CREATE TRIGGER reference_set_stays
 BEFORE DELETE ON reference_set
 BEGIN SELECT RAISE(ABORT, 'a version of a reference set is never deleted'); END;
+
+CREATE TRIGGER digest_content_is_immutable
+BEFORE UPDATE ON digest_content
+BEGIN SELECT RAISE(ABORT, 'the content of a digest set never changes'); END;
+
+CREATE TRIGGER digest_set_is_immutable
+BEFORE UPDATE OF name, version, content, digests, author, reason, created_at ON digest_set
+BEGIN SELECT RAISE(ABORT, 'a version of a digest set never changes'); END;
+
+CREATE TRIGGER digest_set_is_withdrawn_once
+BEFORE UPDATE ON digest_set WHEN OLD.withdrawn_at IS NOT NULL
+BEGIN SELECT RAISE(ABORT, 'a withdrawn version of a digest set stays withdrawn'); END;
+
+CREATE TRIGGER digest_set_stays
+BEFORE DELETE ON digest_set
+BEGIN SELECT RAISE(ABORT, 'a version of a digest set is never deleted'); END;
 
 CREATE TRIGGER profile_is_immutable
 BEFORE UPDATE ON profile

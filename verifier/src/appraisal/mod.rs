@@ -1,4 +1,11 @@
 //! Appraisal: what observed values mean, by reference values. A deviation is unexpected, not broken.
+//!
+//! - [`appraise`]: PCR values, by reference sets; and what the logs explain
+//! - [`logs`]: what became of the boot event log and the IMA list; [`boot`], [`runtime`]: rules over them
+
+pub mod boot;
+pub mod logs;
+pub mod runtime;
 
 use rootbound_common::clock::Timestamp;
 use rootbound_common::crypto::Digest;
@@ -9,10 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::evidence::Observed;
 use crate::node::Labels;
-use crate::reference::{NoProfile, Profile, ReferenceBook, Versioned, idle_bank};
-
-pub mod runtime;
-pub mod boot;
+use crate::reference::{JudgedBy, NoProfile, Profile, ReferenceBook, Versioned, idle_bank};
+use logs::{BootFinding, Logs, RuntimeFinding};
 
 /// What an appraisal came to. Staleness is no verdict: it is read off the clock when somebody asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +71,12 @@ pub enum Deviation {
         /// What would have been accepted.
         accepted: Vec<Digest>,
     },
+    /// About what booted.
+    #[error(transparent)]
+    Boot(BootFinding),
+    /// About what ran.
+    #[error(transparent)]
+    Runtime(RuntimeFinding),
 }
 
 impl Deviation {
@@ -83,6 +94,8 @@ impl Deviation {
             Self::IdleBank { .. } => "bank_idle",
             Self::NoReference { .. } => "no_reference_value",
             Self::PcrMismatch { .. } => "pcr_mismatch",
+            Self::Boot(finding) => finding.code(),
+            Self::Runtime(finding) => finding.code(),
         }
     }
 
@@ -90,7 +103,7 @@ impl Deviation {
     #[must_use]
     pub fn report(&self) -> DeviationReport {
         let (bank, pcr, observed, accepted) = match self {
-            Self::NoProfile(_) => (None, None, None, &[][..]),
+            Self::NoProfile(_) | Self::Boot(_) | Self::Runtime(_) => (None, None, None, &[][..]),
             Self::NotQuoted { bank, pcr } => (Some(*bank), Some(*pcr), None, &[][..]),
             Self::IdleBank { bank } => (Some(*bank), None, None, &[][..]),
             Self::NoReference { bank, pcr, observed } => (Some(*bank), Some(*pcr), Some(observed), &[][..]),
@@ -160,10 +173,11 @@ impl Appraisal {
 /// Appraises what was observed on a node with these labels.
 ///
 /// Established when the verdict is affirming: exactly one profile fits best · every PCR that it selects was quoted · no
-/// selected bank is idle · every selected PCR has a value that one of the profile's current sets accepts. A named set
-/// that does not exist accepts nothing.
+/// selected bank is idle · every selected PCR that the profile neither ignores nor explains by a log has a value that one of
+/// the profile's current sets accepts · where the profile judges by a log, that came, replays to the quoted values, and
+/// holds nothing that the rules do not accept. A named set that does not exist accepts nothing.
 #[must_use]
-pub fn appraise(observed: &Observed, labels: &Labels, book: &ReferenceBook) -> Appraisal {
+pub fn appraise(observed: &Observed, logs: &Logs, labels: &Labels, book: &ReferenceBook) -> Appraisal {
     let mut appraisal = Appraisal {
         node: observed.node(),
         evidence_at: observed.evidence_at(),
@@ -185,14 +199,25 @@ pub fn appraise(observed: &Observed, labels: &Labels, book: &ReferenceBook) -> A
     for (bank, pcrs) in profile.body().pcrs.banks() {
         for pcr in pcrs.iter() {
             let accepted = sets.iter().flat_map(|set| set.accepted.of(bank, pcr));
-            let deviation = match observed.pcrs().get(bank, pcr) {
-                None => Some(Deviation::NotQuoted { bank, pcr }),
-                Some(value) => judge(bank, pcr, value, accepted),
+            let deviation = match (observed.pcrs().get(bank, pcr), profile.body().judged_by(bank, pcr)) {
+                (None, _) => Some(Deviation::NotQuoted { bank, pcr }),
+                (Some(value), JudgedBy::Reference) => judge(bank, pcr, value, accepted),
+                (Some(_), JudgedBy::BootLog | JudgedBy::ImaList | JudgedBy::Nothing) => None,
             };
             appraisal.deviations.extend(deviation);
         }
     }
-    appraisal.references = sets.iter().map(|set| set.id.clone()).collect();
+    if let Some(rules) = &profile.body().boot {
+        appraisal.deviations.extend(logs::judge_boot(&logs.boot, rules).into_iter().map(Deviation::Boot));
+    }
+    let mut digest_sets = Vec::new();
+    if let Some(rules) = &profile.body().runtime {
+        let findings = logs::judge_runtime(&logs.runtime);
+        appraisal.deviations.extend(findings.into_iter().map(Deviation::Runtime));
+        digest_sets = rules.digest_sets.iter().filter_map(|name| book.digest_set(name)).collect();
+    }
+    let sets = sets.iter().map(|set| &set.id).chain(digest_sets.into_iter().map(|set| &set.id));
+    appraisal.references = sets.cloned().collect();
     appraisal.profile = Some(profile.clone());
     appraisal
 }
@@ -264,11 +289,11 @@ mod tests {
             accepted: AcceptedPcrs::new(values.iter().map(|(index, value)| (pcr(*index), *value))).unwrap(),
             provenance: provenance(),
         });
-        ReferenceBook::new(vec![profile], sets.collect())
+        ReferenceBook::new(vec![profile], sets.collect(), Vec::new()).unwrap()
     }
 
     fn deviations(observed: &Observed, book: &ReferenceBook) -> Vec<Deviation> {
-        let appraisal = appraise(observed, &Labels::default(), book);
+        let appraisal = appraise(observed, &Logs::none(), &Labels::default(), book);
         let expected =
             if appraisal.deviations().is_empty() { Verdict::Affirming } else { Verdict::Contraindicated };
         assert_eq!(appraisal.verdict(), expected);
@@ -286,8 +311,12 @@ mod tests {
             let seen = observed(&[(0, value(firmware)), (7, value("keys"))]);
             assert_eq!(deviations(&seen, &book), []);
         }
-        let appraisal =
-            appraise(&observed(&[(0, value("old firmware")), (7, value("keys"))]), &Labels::default(), &book);
+        let appraisal = appraise(
+            &observed(&[(0, value("old firmware")), (7, value("keys"))]),
+            &Logs::none(),
+            &Labels::default(),
+            &book,
+        );
         assert_eq!(appraisal.references(), [named("a"), named("b")]);
         assert_eq!(appraisal.profile().unwrap().id(), &named("p"));
         let seen = observed(&[(0, value("somebody else's firmware")), (7, value("keys"))]);

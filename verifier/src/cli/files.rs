@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use crate::http::admin::message::DigestFrame;
+
 /// Longer than any reference set or profile.
 const MAX: u64 = 4 * 1024 * 1024;
 
@@ -20,7 +22,7 @@ pub(super) enum FileError {
         source: std::io::Error,
     },
     /// It is too long.
-    #[error("{} is longer than {MAX} bytes", path.display())]
+    #[error("{} is too long", path.display())]
     TooLong {
         /// The file.
         path: PathBuf,
@@ -50,6 +52,20 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
     }
     parse(&text).map_err(|message| FileError::Malformed { path: path.to_owned(), message })
 }
+
+/// Reads the text of a digest set and compresses it; `-` is standard input. The daemon parses it.
+pub(super) fn read_packed(path: &Path) -> Result<DigestFrame, FileError> {
+    let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };
+    let frame = if path == Path::new("-") {
+        zstd::encode_all(std::io::stdin().lock(), LEVEL)
+    } else {
+        std::fs::File::open(path).and_then(|file| zstd::encode_all(file, LEVEL))
+    };
+    DigestFrame::new(frame.map_err(unreadable)?).ok_or_else(|| FileError::TooLong { path: path.to_owned() })
+}
+
+/// Digests do not compress, paths do so at any level.
+const LEVEL: i32 = 3;
 
 fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     if text.trim_start().starts_with('{') {

@@ -163,12 +163,16 @@ fn obey(arguments: Arguments) -> Result<Exit, CliError> {
                 Some(socket) => socket,
                 None => config::admin_socket(&Config::load(&config)?.state.directory),
             };
+            let wants_rules = verb.wants_boot_rules();
             let reply = client::ask_once(&socket, &verb.command()?)?;
             let exit = match &reply {
                 Reply::Health(health) if !health.ready => Exit::NotReady,
                 _ => Exit::Done,
             };
-            show(&reply, output)?;
+            match &reply {
+                Reply::Boot(boot) if wants_rules => show(&render::Rules(boot), output)?,
+                reply => show(reply, output)?,
+            }
             Ok(exit)
         }
     }

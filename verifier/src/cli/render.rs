@@ -7,10 +7,14 @@ use rootbound_common::wire::v1::PostureReport;
 
 use super::Show;
 use super::table::{Table, fields};
+use crate::appraisal::boot::BootRules;
+use crate::appraisal::runtime::DigestSet;
+use crate::evidence::frame::unpack;
 use crate::flows::operate::Reappraised;
 use crate::http::admin::message::{
-    CaDetail, EndorsementDetail, Health, NewJoinToken, NodeDetail, NodePage, NodeSummary, ProfileDetail,
-    ReferenceDetail, ReferenceSummary, Removed, Reply, Written,
+    BootDetail, CaDetail, DigestSetDetail, DigestSetSummary, DigestsCaptured, EndorsementDetail, Health,
+    NewJoinToken, NodeDetail, NodePage, NodeSummary, ProfileDetail, ReferenceDetail, ReferenceSummary,
+    Removed, Reply, Written,
 };
 use crate::node::{Labels, Standing};
 use crate::reference::Provenance;
@@ -30,6 +34,10 @@ impl Show for Reply {
             Self::References(sets) => references(sets),
             Self::Reference(set) => reference(set),
             Self::Written(written) => written_text(written),
+            Self::DigestSets(sets) => digest_sets(sets),
+            Self::DigestSet(set) => digest_set(set),
+            Self::DigestsCaptured(captured) => captured_text(captured),
+            Self::Boot(boot) => boot_text(boot),
             Self::Profiles(profiles) => profiles_text(profiles),
             Self::Profile(profile) => profile_text(profile),
             Self::Ca(ca) => ca_text(ca),
@@ -233,6 +241,64 @@ fn reference(set: &ReferenceDetail) -> String {
     let mut text = format!("# {}@{}{withdrawn}\n{}", set.name, set.version, made(&set.provenance));
     text += &toml::to_string(&set.accepted).unwrap_or_default();
     text
+}
+
+fn digest_sets(sets: &[DigestSetSummary]) -> String {
+    let mut table = Table::new(["SET", "DIGESTS", "CONTENT", "STATE", "WRITTEN", "BY", "REASON"]);
+    for set in sets {
+        let state = if set.withdrawn { "withdrawn" } else { "accepted" };
+        let [at, author, reason] = by(&set.provenance);
+        let name = format!("{}@{}", set.name, set.version);
+        let content = set.content.get(..16).unwrap_or_default().to_owned();
+        table.row([name, set.digests.to_string(), content, state.to_owned(), at, author, reason]);
+    }
+    table.text("There are no digest sets.")
+}
+
+/// A text that `digests set` takes.
+fn digest_set(set: &DigestSetDetail) -> String {
+    let summary = &set.summary;
+    let withdrawn = if summary.withdrawn { ", withdrawn" } else { "" };
+    let text = unpack(set.frame.as_bytes(), DigestSet::MAX_BYTES).unwrap_or_default();
+    let made = made(&summary.provenance);
+    format!("# {}@{}{withdrawn}\n{made}{}", summary.name, summary.version, String::from_utf8_lossy(&text))
+}
+
+fn captured_text(captured: &DigestsCaptured) -> String {
+    let mut text = format!("{} digests\n", captured.digests);
+    if captured.left_out > 0 {
+        text += &format!("{} entries left out: violations, events, weak digests\n", captured.left_out);
+    }
+    written_text(&captured.written) + &text
+}
+
+fn boot_text(boot: &BootDetail) -> String {
+    boot.events.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// Rules that accept a boot, as a part of a profile.
+pub(super) struct Rules<'a>(pub(super) &'a BootDetail);
+
+impl Show for Rules<'_> {
+    fn text(&self) -> String {
+        let left_out: String = self.0.left_out.iter().map(|line| format!("# left out: {line}\n")).collect();
+        left_out + &toml::to_string(&self.part()).unwrap_or_default()
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::to_value(self.part()).unwrap_or_default()
+    }
+}
+
+#[derive(serde::Serialize)]
+struct ProfilePart<'a> {
+    boot: &'a BootRules,
+}
+
+impl Rules<'_> {
+    fn part(&self) -> ProfilePart<'_> {
+        ProfilePart { boot: &self.0.rules }
+    }
 }
 
 fn made(provenance: &Provenance) -> String {

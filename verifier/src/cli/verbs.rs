@@ -37,6 +37,9 @@ pub(super) enum Verb {
     /// Reference sets: accepted PCR values, in versions that never change
     #[command(subcommand)]
     Reference(ReferenceVerb),
+    /// Digest sets: which files may run, by the digests of an IMA list, in versions that never change
+    #[command(subcommand)]
+    Digests(DigestsVerb),
     /// Profiles: what is expected of which nodes
     #[command(subcommand)]
     Profile(ProfileVerb),
@@ -76,6 +79,14 @@ pub(super) enum NodeVerb {
     Show {
         /// Its id
         node: NodeId,
+    },
+    /// Show what a node measured as it booted, by its boot event log, held against its last quote
+    Boot {
+        /// Its id
+        node: NodeId,
+        /// Print rules that accept this boot instead, as TOML for a profile
+        #[arg(long)]
+        rules: bool,
     },
     /// Admit a pending node, or take a retired one back
     Approve {
@@ -198,6 +209,44 @@ pub(super) enum ReferenceVerb {
 }
 
 #[derive(Debug, Subcommand)]
+pub(super) enum DigestsVerb {
+    /// Make a digest set of the files that ran on a node, as far as its quotes cover them
+    Capture {
+        /// The node
+        node: NodeId,
+        /// The set that they become the next version of
+        #[arg(long, default_value = "default")]
+        name: Name,
+        #[command(flatten)]
+        reason: Reason,
+    },
+    /// Print a version of a set, one line for each digest
+    Show {
+        /// NAME or NAME@VERSION
+        #[arg(value_parser = versioned)]
+        set: (Name, Option<u32>),
+    },
+    /// List every version of every set
+    List,
+    /// Write the next version of a set from a file
+    Set {
+        /// The set
+        name: Name,
+        /// Lines of `sha256:<hex>`, two spaces, and a path or `*`; `-` is standard input
+        file: PathBuf,
+        #[command(flatten)]
+        reason: Reason,
+    },
+    /// Withdraw a set: its digests are accepted no longer
+    Remove {
+        /// The set
+        name: Name,
+        #[command(flatten)]
+        reason: Reason,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(super) enum ProfileVerb {
     /// Write the next version of a profile from a file, such as `show` prints
     Set {
@@ -225,6 +274,11 @@ pub(super) enum CaVerb {
 }
 
 impl Verb {
+    /// Whether of a boot only the rules are to be shown.
+    pub(super) const fn wants_boot_rules(&self) -> bool {
+        matches!(self, Self::Node(NodeVerb::Boot { rules: true, .. }))
+    }
+
     /// As the daemon takes it.
     pub(super) fn command(self) -> Result<Command, VerbError> {
         match self {
@@ -232,6 +286,7 @@ impl Verb {
             Self::Inventory(verb) => Ok(verb.command()?),
             Self::JoinToken(verb) => Ok(verb.command()?),
             Self::Reference(verb) => Ok(verb.command()?),
+            Self::Digests(verb) => Ok(verb.command()?),
             Self::Profile(verb) => Ok(verb.command()?),
             Self::Ca(CaVerb::Show) => Ok(Command::CaShow),
             Self::Healthcheck => Ok(Command::Health),
@@ -246,6 +301,7 @@ impl NodeVerb {
                 Command::NodeList { posture, labels: labels_of(labels)?, after, limit }
             }
             Self::Show { node } => Command::NodeShow { node },
+            Self::Boot { node, rules: _ } => Command::NodeBoot { node },
             Self::Approve { node, reason } => Command::NodeApprove { node, reason: reason.reason },
             Self::Label { node, set, remove, reason } => {
                 Command::NodeLabel { node, set: labels_of(set)?, remove, reason: reason.reason }
@@ -297,6 +353,22 @@ impl ReferenceVerb {
                 Command::ReferenceSet { name, accepted: files::read(&file)?, reason: reason.reason }
             }
             Self::Remove { name, reason } => Command::ReferenceRemove { name, reason: reason.reason },
+        })
+    }
+}
+
+impl DigestsVerb {
+    fn command(self) -> Result<Command, FileError> {
+        Ok(match self {
+            Self::Capture { node, name, reason } => {
+                Command::DigestsCapture { node, name, reason: reason.reason }
+            }
+            Self::Show { set: (name, version) } => Command::DigestsShow { name, version },
+            Self::List => Command::DigestsList,
+            Self::Set { name, file, reason } => {
+                Command::DigestsSet { name, frame: files::read_packed(&file)?, reason: reason.reason }
+            }
+            Self::Remove { name, reason } => Command::DigestsRemove { name, reason: reason.reason },
         })
     }
 }

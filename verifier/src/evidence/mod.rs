@@ -1,12 +1,14 @@
 //! Evidence: from bytes that anybody can send to facts that one TPM vouches for.
 //!
 //! - `quote`: [`authenticate`], the checklist of `docs/PROTOCOL.md`, and what it returns
-//! - [`ima`]: the list of what the kernel measured since, replayed to a quoted value
-//! - [`boot_log`]: what was measured as the machine booted, held against the quoted PCR values
 //! - `continuity`: one TPM's clock goes forward; a clone's or a rolled-back one's does not
+//! - [`boot_log`]: what firmware and boot loaders measured, held against the quoted PCRs
+//! - [`ima`]: the list of what the kernel measured since, replayed to a quoted value
+//! - [`frame`]: logs, compressed, and bounded by what they become
 
 pub mod boot_log;
 mod continuity;
+pub mod frame;
 pub mod ima;
 mod quote;
 

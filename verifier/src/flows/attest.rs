@@ -10,6 +10,7 @@ use rootbound_common::wire::v1::{
     Challenge, ChallengeRequest, CredentialOutcome, EvidenceRequest, EvidenceResponse, LogsAsked,
 };
 
+use super::logs::{OfQuote, Read, Sent};
 use super::{Verifier, decision, rng};
 use crate::appraisal::{Appraisal, Deviation, Verdict, appraise};
 use crate::challenge::{ChallengeError, FreshChallenge, Terms, UnspentChallenge, mint};
@@ -103,7 +104,8 @@ impl Verifier {
     /// Gives a node a challenge to be answered at once.
     pub async fn challenge(&self, request: &ChallengeRequest) -> Result<Challenge, AttestError> {
         let node = self.admitted(request.node).await?;
-        Ok(self.mint(&node, None))
+        let logs = self.logs_asked(node.id, &node.labels).await?;
+        Ok(self.mint(&node, None, logs))
     }
 
     /// Judges evidence: the whole of the steady state, one request.
@@ -149,10 +151,18 @@ impl Verifier {
         let (key, last) = (&node.attestation_key, node.last_seen.as_ref());
         let evidence = authenticate(challenge, unproven, node.id, key, last, now, self.limits.oldest_quote)
             .map_err(AttestRefusal::from)?;
-        let appraisal = appraise(evidence.observed(), &node.labels, &book);
+        let quote = OfQuote {
+            node: node.id,
+            reset_count: evidence.last_seen().clock.reset_count,
+            observed: evidence.observed(),
+        };
+        let rules = book.rules(&node.labels);
+        let sent = Sent { boot_log: request.boot_log, ima: request.ima };
+        let read = self.read_logs(&quote, &rules, sent).await?;
+        let appraisal = appraise(evidence.observed(), &read.logs, &node.labels, &book);
         let answer = self.answer(csr, &node, &evidence, &appraisal, now);
         let posture = Posture::of(&appraisal);
-        let recorded = self.record(&node, &evidence, &posture, &answer, now).await;
+        let recorded = self.record(&node, &evidence, &read, &posture, &answer, now).await;
         if matches!(recorded, Err(AttestError::Store(_))) && posture.verdict == Verdict::Contraindicated {
             // Trust does not outlive evidence against it, whether or not that can be written down.
             self.fleet.distrust(node.id, node.revision, posture.clone());
@@ -167,7 +177,7 @@ impl Verifier {
         Ok(EvidenceResponse {
             posture: posture.report(now),
             credential: self.hand_out(answer),
-            next: self.mint(&node, self.next_interval(&evidence, &appraisal)),
+            next: self.mint(&node, self.next_interval(&evidence, &appraisal, &read), read.asked(&rules)),
         })
     }
 
@@ -233,6 +243,7 @@ impl Verifier {
         &self,
         node: &NodeRecord,
         evidence: &Authenticated,
+        read: &Read,
         posture: &Posture,
         answer: &Answer<'_>,
         now: Timestamp,
@@ -259,6 +270,7 @@ impl Verifier {
             revision: node.revision,
             last_seen: *evidence.last_seen(),
             quote: evidence.stored().clone(),
+            logs: read.change.clone(),
             posture: posture.clone(),
             certificate,
             decision: decision(now, Some(node.id), DecisionKind::Attest, granted, code, detail),
@@ -319,11 +331,17 @@ impl Verifier {
 
     /// After which time the node shows evidence again. At once, where the profile has come to ask for other PCRs than this
     /// challenge did: what that costs the node is the verifier's doing, and the next quote ends it.
-    fn next_interval(&self, evidence: &Authenticated, appraisal: &Appraisal) -> Option<Duration> {
+    /// So too, where more of its logs is needed.
+    fn next_interval(
+        &self,
+        evidence: &Authenticated,
+        appraisal: &Appraisal,
+        read: &Read,
+    ) -> Option<Duration> {
         let Some(profile) = appraisal.profile() else { return Some(WITHOUT_PROFILE) };
         let asks_for_more = |deviation: &Deviation| matches!(deviation, Deviation::NotQuoted { .. });
         let other_policy = evidence.credential_policy() != profile.body().credential_policy;
-        if other_policy || appraisal.deviations().iter().any(asks_for_more) {
+        if read.ask_at_once || other_policy || appraisal.deviations().iter().any(asks_for_more) {
             return None;
         }
         Some(profile.body().interval)
@@ -332,7 +350,7 @@ impl Verifier {
     /// Mints a challenge by the node's profile: to be answered at once, or after an interval.
     ///
     /// A node without a profile is asked for what the initial profile asks for, so that its evidence can be captured.
-    pub(super) fn mint(&self, node: &NodeRecord, interval: Option<Duration>) -> Challenge {
+    pub(super) fn mint(&self, node: &NodeRecord, interval: Option<Duration>, logs: LogsAsked) -> Challenge {
         let now = self.now();
         let book = self.book.load();
         let (selection, credential_policy) = match book.profile(&node.labels) {
@@ -357,7 +375,7 @@ impl Verifier {
             nonce: Blob::from_array(*minted.nonce.as_bytes()),
             selection,
             credential_policy,
-            logs: LogsAsked::default(),
+            logs,
             attest_in: interval.map_or(0, |interval| interval.as_secs()),
             expires_in: lifetime.as_secs(),
         }

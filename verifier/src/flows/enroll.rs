@@ -191,7 +191,10 @@ impl Verifier {
         };
         self.refresh(node).await?;
         let (admission, challenge) = match record.standing {
-            Standing::Admitted { .. } => (Admission::Admitted, Some(self.mint(&record, None))),
+            Standing::Admitted { .. } => {
+                let logs = self.logs_asked(node, &record.labels).await?;
+                (Admission::Admitted, Some(self.mint(&record, None, logs)))
+            }
             Standing::Pending | Standing::Retired => (Admission::Pending, None),
         };
         Ok(ActivateResponse { node, spiffe_id: self.trust_domain.node(node), admission, challenge })

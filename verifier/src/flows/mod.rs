@@ -2,10 +2,14 @@
 //!
 //! - [`enroll`]: a machine shows its TPM, proves that it holds it, and becomes a node
 //! - [`attest`]: a node shows evidence, is appraised, and gets a credential, or does not
+//! - [`logs`]: what is kept of the logs that come with evidence, and what they come to
+//! - [`observe`]: what a node's logs say, to read and to make rules of
 //! - [`operate`]: what an operator changes, and what follows from it
 
 pub mod attest;
 pub mod enroll;
+mod logs;
+pub mod observe;
 pub mod operate;
 
 use std::sync::Arc;
@@ -19,6 +23,7 @@ use rootbound_common::random;
 use rootbound_common::secret::Secret;
 use tokio::sync::Mutex;
 
+use crate::appraisal::runtime::SignatureCache;
 use crate::challenge::ChallengeKey;
 use crate::credential::authority::Authority;
 use crate::enrollment::{EndorsementRoots, RevocationPolicy};
@@ -61,7 +66,12 @@ pub struct Verifier {
     limits: Limits,
     fleet: Fleet,
     book: ArcSwap<ReferenceBook>,
+    /// Signatures of files that were verified, for all nodes.
+    signatures: SignatureCache,
 }
+
+/// Signatures that are remembered: those of a distribution's packages, some 12 MB.
+const SIGNATURES: usize = 300_000;
 
 impl std::fmt::Debug for Verifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -97,7 +107,7 @@ impl Verifier {
     /// Reads what the store has, the fleet and the reference values, and appraises every node again: a change of reference
     /// values whose appraisals a crash cut short is finished here, before anybody is answered.
     pub async fn start(parts: Parts) -> Result<Self, StoreError> {
-        let book = parts.store.reference_book().await?;
+        let book = parts.store.reference_book(&ReferenceBook::default()).await?;
         let fleet = Fleet::new(parts.store.live_nodes(parts.clock.now()).await?);
         let verifier = Self {
             store: parts.store,
@@ -111,6 +121,7 @@ impl Verifier {
             limits: parts.limits,
             fleet,
             book: ArcSwap::from_pointee(book),
+            signatures: SignatureCache::with_capacity(SIGNATURES),
         };
         let done = verifier.reappraise_all().await?;
         tracing::info!(nodes = done.nodes, "every node is appraised by the reference values of now");

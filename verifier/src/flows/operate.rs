@@ -10,14 +10,19 @@ use rootbound_common::wire::v1::JoinToken;
 use tokio::sync::MutexGuard;
 
 use super::enroll::digest_of_token;
+use super::logs::{OfQuote, Sent};
 use super::{Verifier, decision, rng};
+use crate::appraisal::runtime::{DigestSet, DigestSetError};
 use crate::appraisal::{Verdict, appraise};
+use crate::evidence::frame::{FrameError, unpack};
 use crate::evidence::{Observed, restore};
 use crate::node::{Labels, Name, NodeRecord};
 use crate::posture::{Posture, STORED_EVIDENCE_INVALID};
 use crate::reference::{
-    AcceptedPcrs, Profile, ProfileBody, ProfileError, Provenance, ReferenceError, ReferenceSet,
+    AcceptedPcrs, DigestSetVersion, Profile, ProfileBody, ProfileError, Provenance, ReferenceBook,
+    ReferenceError, ReferenceSet,
 };
+use crate::store::logs::LogChange;
 use crate::store::{
     DecisionKind, DecisionRecord, InventoryEntry, JoinTokenRecord, NodeChange, Recorded, StoreError,
 };
@@ -60,6 +65,28 @@ pub enum OperateError {
     /// The profile is refused.
     #[error(transparent)]
     Profile(#[from] ProfileError),
+    /// The log did not come.
+    #[error("node {node} has sent no {log} since it booted: does its profile ask for it (`collect`)?")]
+    NoLog {
+        /// The node.
+        node: NodeId,
+        /// Which log.
+        log: &'static str,
+    },
+    /// The log is no evidence.
+    #[error("the boot event log of node {node} is refused: {why}")]
+    BootLog {
+        /// The node.
+        node: NodeId,
+        /// Why.
+        why: String,
+    },
+    /// The text is no digest set.
+    #[error("digest set: {0}")]
+    Digests(#[from] DigestSetError),
+    /// What came does not decompress.
+    #[error("digest set: {0}")]
+    Frame(#[from] FrameError),
     /// No such set, inventory entry or token.
     #[error("there is no {what} `{name}`")]
     NoSuch {
@@ -88,6 +115,9 @@ impl OperateError {
             Self::StoredEvidence { .. } => STORED_EVIDENCE_INVALID,
             Self::Reference(_) => "reference_refused",
             Self::Profile(_) => "profile_refused",
+            Self::NoLog { .. } => "no_log",
+            Self::BootLog { .. } => "boot_log_refused",
+            Self::Digests(_) | Self::Frame(_) => "digest_set_refused",
             Self::NoSuch { .. } => "not_found",
             Self::JoinTokenLifetime => "join_token_lifetime",
             Self::Store(_) => "store_failed",
@@ -197,6 +227,46 @@ impl Verifier {
         Ok(appraised)
     }
 
+    /// Writes the next version of a digest set from its text in a zstd frame, and appraises every node again.
+    pub async fn put_digest_set(
+        &self,
+        name: Name,
+        frame: &[u8],
+        operator: &Operator,
+    ) -> Result<(DigestSetVersion, Reappraised), OperateError> {
+        let text = unpack(frame, DigestSet::MAX_BYTES)?;
+        self.write_digest_set(name, text, operator).await
+    }
+
+    pub(super) async fn write_digest_set(
+        &self,
+        name: Name,
+        text: Vec<u8>,
+        operator: &Operator,
+    ) -> Result<(DigestSetVersion, Reappraised), OperateError> {
+        let digests = Arc::new(DigestSet::parse(&text)?);
+        let change = self.changes.lock().await;
+        let set = self.store.put_digest_set(name, digests, text, self.provenance(operator)).await?;
+        tracing::info!(set = %set.id, author = %operator.author, "digest set written");
+        Ok((set, self.references_changed(change).await?))
+    }
+
+    /// Withdraws a digest set, and appraises every node again.
+    pub async fn remove_digest_set(
+        &self,
+        name: &Name,
+        operator: &Operator,
+    ) -> Result<Reappraised, OperateError> {
+        let change = self.changes.lock().await;
+        let withdrawn = self.store.withdraw_digest_set(name, self.provenance(operator)).await?;
+        let appraised = self.references_changed(change).await?;
+        if !withdrawn {
+            return Err(OperateError::NoSuch { what: "digest set", name: name.to_string() });
+        }
+        tracing::info!(set = %name, author = %operator.author, "digest set withdrawn");
+        Ok(appraised)
+    }
+
     /// Writes the next version of a profile, and appraises every node again.
     pub async fn put_profile(
         &self,
@@ -221,7 +291,8 @@ impl Verifier {
 
     /// Puts what was just written into force. One change at a time, else the older of two books could come last.
     async fn references_changed(&self, _change: MutexGuard<'_, ()>) -> Result<Reappraised, OperateError> {
-        self.book.store(Arc::new(self.store.reference_book().await?));
+        let book = self.store.reference_book(&self.book.load_full()).await?;
+        self.book.store(Arc::new(book));
         self.reappraise_all().await.map_err(OperateError::Store)
     }
 
@@ -265,25 +336,45 @@ impl Verifier {
             let book = self.book.load_full();
             let Some(node) = self.store.node(id).await? else { return Ok(None) };
             let before = self.fleet.node(id).and_then(|live| live.posture.clone());
-            let posture = match self.stored_evidence(&node).await? {
+            let (posture, logs) = match self.stored_evidence(&node).await? {
                 None => return Ok(None),
-                Some(Ok(observed)) => Posture::of(&appraise(&observed, &node.labels, &book)),
+                Some(Ok(observed)) => self.appraise_again(&node, &observed, &book).await?,
                 Some(Err(why)) => {
                     tracing::error!(node = %id, why, "the stored evidence does not verify any more");
-                    Posture::without_foundation(before.as_ref())
+                    (Posture::without_foundation(before.as_ref()), None)
                 }
             };
             let verdicts = (before.as_ref().map(|before| before.verdict), posture.verdict);
-            let settled =
-                before.as_ref() == Some(&posture) || self.record_reappraisal(&node, posture).await?;
+            let settled = (before.as_ref() == Some(&posture) && logs.is_none())
+                || self.record_reappraisal(&node, posture, logs).await?;
             if settled && Arc::ptr_eq(&book, &self.book.load()) {
                 return Ok(Some(verdicts));
             }
         }
     }
 
+    /// Appraises what a node showed last, with the logs that are kept of it. What those come to by other rules than before is
+    /// to be kept.
+    async fn appraise_again(
+        &self,
+        node: &NodeRecord,
+        observed: &Observed,
+        book: &ReferenceBook,
+    ) -> Result<(Posture, Option<LogChange>), StoreError> {
+        let reset_count = node.last_seen.as_ref().map_or(0, |seen| seen.clock.reset_count);
+        let quote = OfQuote { node: node.id, reset_count, observed };
+        let read = self.read_logs(&quote, &book.rules(&node.labels), Sent::default()).await?;
+        let posture = Posture::of(&appraise(observed, &read.logs, &node.labels, book));
+        Ok((posture, read.rejudged()))
+    }
+
     /// Records and shows the outcome of a reappraisal; `false`: the node has changed since it was read.
-    async fn record_reappraisal(&self, node: &NodeRecord, posture: Posture) -> Result<bool, StoreError> {
+    async fn record_reappraisal(
+        &self,
+        node: &NodeRecord,
+        posture: Posture,
+        logs: Option<LogChange>,
+    ) -> Result<bool, StoreError> {
         let (id, now) = (node.id, self.now());
         let (granted, code) = match posture.verdict {
             Verdict::Affirming => (true, "affirming"),
@@ -292,7 +383,7 @@ impl Verifier {
         };
         let detail = posture.deviations.first().map(|first| first.detail.clone()).unwrap_or_default();
         let record = decision(now, Some(id), DecisionKind::Reappraise, granted, code, detail);
-        match self.store.record_reappraisal(id, node.revision, &posture, record).await {
+        match self.store.record_reappraisal(id, node.revision, &posture, logs, record).await {
             Ok(Recorded::NodeChanged) => Ok(false),
             Ok(Recorded::Yes { revision }) => {
                 let key = node.attestation_key.name();
@@ -312,7 +403,7 @@ impl Verifier {
     }
 
     /// What a node showed last, verified once more; or why it does not stand.
-    async fn stored_evidence(
+    pub(super) async fn stored_evidence(
         &self,
         node: &NodeRecord,
     ) -> Result<Option<Result<Observed, String>>, StoreError> {

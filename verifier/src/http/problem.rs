@@ -303,6 +303,10 @@ impl From<OperateError> for Refusal {
             | OperateError::StoredEvidence { .. }
             | OperateError::Reference(_)
             | OperateError::Profile(_)
+            | OperateError::Digests(_)
+            | OperateError::Frame(_)
+            | OperateError::NoLog { .. }
+            | OperateError::BootLog { .. }
             | OperateError::JoinTokenLifetime => Self::new(StatusCode::FORBIDDEN, code, detail),
             OperateError::Store(error) => error.into(),
         }

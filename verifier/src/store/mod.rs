@@ -4,22 +4,30 @@
 //! (`tests/store/contract`). What must happen together happens in one verb, which is one transaction. Rows are parsed
 //! like packets: a combination of columns that no verb writes is [`StoreError::Inconsistent`], not a guess.
 
+pub mod logs;
 mod sqlite;
 mod words;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use rootbound_common::clock::Timestamp;
 use rootbound_common::id::NodeId;
 use serde::{Deserialize, Serialize};
 
+use self::logs::LogChange;
+use crate::appraisal::runtime::DigestSet;
 use crate::challenge::{SpendReceipt, UnspentChallenge};
 use crate::credential::serial::SerialNumber;
 use crate::enrollment::{ActivatedKeys, ChainWaiver, PendingActivation};
 use crate::evidence::StoredQuote;
 use crate::node::{AdmittedBy, Labels, LastSeen, Name, NodeRecord};
 use crate::posture::{LiveNode, Posture};
-use crate::reference::{AcceptedPcrs, Profile, ProfileBody, Provenance, ReferenceBook, ReferenceSet};
+use crate::reference::{
+    AcceptedPcrs, DigestSetVersion, Profile, ProfileBody, Provenance, ReferenceBook, ReferenceSet, Versioned,
+};
 
+pub use logs::LogStore;
 pub use sqlite::{SqliteStore, StoreOpenError};
 
 /// What the store could not do.
@@ -46,6 +54,7 @@ pub trait Store:
     + EnrollmentStore
     + NodeStore
     + EvidenceStore
+    + LogStore
     + ReferenceStore
     + InventoryStore
     + JoinTokenStore
@@ -204,6 +213,8 @@ pub struct EvidenceRecord {
     pub last_seen: LastSeen,
     /// The quote, to appraise again.
     pub quote: StoredQuote,
+    /// What it changes about the node's logs; `None`: nothing.
+    pub logs: Option<LogChange>,
     /// What it means.
     pub posture: Posture,
     /// The certificate that is about to be issued, if one is.
@@ -234,13 +245,14 @@ pub trait EvidenceStore: Send + Sync {
     /// The last accepted quote by the AK that is enrolled now.
     async fn last_quote(&self, node: NodeId) -> Result<Option<StoredQuote>, StoreError>;
 
-    /// Records the outcome of appraising the last quote again, if the node is still at that revision and has a quote, and
+    /// Records the outcome of appraising the last quote again, and what that changes about its logs, if the node is still at that revision and has a quote, and
     /// counts the revision up: of two that were made at once, one is told to look again.
     async fn record_reappraisal(
         &self,
         node: NodeId,
         revision: u64,
         posture: &Posture,
+        logs: Option<LogChange>,
         decision: DecisionRecord,
     ) -> Result<Recorded, StoreError>;
 
@@ -251,11 +263,28 @@ pub trait EvidenceStore: Send + Sync {
     async fn forget_certificates(&self, before: Timestamp) -> Result<u64, StoreError>;
 }
 
-/// Reference sets and profiles. A version, once written, never changes; it can only be withdrawn.
+/// A version of a digest set, without its digests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DigestSetRecord {
+    /// Its name and version.
+    pub id: Versioned,
+    /// Names what it accepts.
+    pub content: [u8; 32],
+    /// How many digests it has.
+    pub digests: u64,
+    /// Whether it is withdrawn.
+    pub withdrawn: bool,
+    /// Who made it.
+    pub provenance: Provenance,
+}
+
+/// Reference sets, digest sets and profiles. A version, once written, never changes; it can only be withdrawn.
 #[async_trait]
 pub trait ReferenceStore: Send + Sync {
     /// The current version of every profile and of every set that is not withdrawn.
-    async fn reference_book(&self) -> Result<ReferenceBook, StoreError>;
+    ///
+    /// Digest sets are large: what one of `before` has is taken from there.
+    async fn reference_book(&self, before: &ReferenceBook) -> Result<ReferenceBook, StoreError>;
 
     /// Writes the next version of a set.
     async fn put_reference_set(
@@ -270,6 +299,24 @@ pub trait ReferenceStore: Send + Sync {
 
     /// Withdraws every version of a set; `false`: there is none that is not withdrawn.
     async fn withdraw_reference_set(&self, name: &Name, provenance: Provenance) -> Result<bool, StoreError>;
+
+    /// Writes the next version of a digest set, with the text that `digests` was parsed from.
+    async fn put_digest_set(
+        &self,
+        name: Name,
+        digests: Arc<DigestSet>,
+        text: Vec<u8>,
+        provenance: Provenance,
+    ) -> Result<DigestSetVersion, StoreError>;
+
+    /// Every version of every digest set, by name and rising version.
+    async fn digest_sets(&self) -> Result<Vec<DigestSetRecord>, StoreError>;
+
+    /// The text of a digest set with this content.
+    async fn digest_text(&self, content: &[u8; 32]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Withdraws every version of a digest set; `false`: there is none that is not withdrawn.
+    async fn withdraw_digest_set(&self, name: &Name, provenance: Provenance) -> Result<bool, StoreError>;
 
     /// Writes the next version of a profile, which the caller has checked.
     async fn put_profile(

@@ -3,22 +3,26 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rootbound_common::blob::Blob;
 use rootbound_common::crypto::sha256;
 use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::{PostureReport, PostureStatus};
 
 use super::message::{
-    CaDetail, Command, CredentialDetail, EndorsementDetail, Health, NewJoinToken, NodeDetail, NodePage,
-    NodeSummary, ProfileDetail, ReferenceDetail, ReferenceSummary, Removed, Reply, Words, Written,
+    BootDetail, CaDetail, Command, CredentialDetail, DigestSetDetail, DigestSetSummary, DigestsCaptured,
+    EndorsementDetail, Health, NewJoinToken, NodeDetail, NodePage, NodeSummary, ProfileDetail,
+    ReferenceDetail, ReferenceSummary, Removed, Reply, Words, Written,
 };
 use crate::enrollment::Endorsement;
+use crate::evidence::frame::pack;
 use crate::flows::Verifier;
+use crate::flows::observe::ShownBoot;
 use crate::flows::operate::{OperateError, Operator};
 use crate::http::readyz;
 use crate::node::{Labels, Name, NodeRecord};
 use crate::posture;
 use crate::reference::{Profile, ReferenceSet};
-use crate::store::CertificateRecord;
+use crate::store::{CertificateRecord, DigestSetRecord};
 
 /// Who asks, and whom.
 #[derive(Debug)]
@@ -88,6 +92,34 @@ pub(super) async fn answer(session: &Session<'_>, command: Command) -> Result<Re
             let what = format!("reference set {name}");
             Ok(Reply::Removed(Removed { what, reappraised: Some(reappraised) }))
         }
+        Command::DigestsCapture { node, name, reason } => {
+            let captured = verifier.capture_digests(node, name, &session.operator(&reason)).await?;
+            let digests = captured.set.digests.len();
+            let crate::reference::Versioned { name, version } = captured.set.id;
+            let written = Written { name, version, reappraised: captured.reappraised };
+            let left_out = captured.left_out;
+            Ok(Reply::DigestsCaptured(DigestsCaptured { written, digests, left_out }))
+        }
+        Command::DigestsShow { name, version } => session.digest_set(name, version).await,
+        Command::DigestsList => {
+            let sets = verifier.store().digest_sets().await?;
+            Ok(Reply::DigestSets(sets.into_iter().map(digest_summary).collect()))
+        }
+        Command::DigestsSet { name, frame, reason } => {
+            let operator = session.operator(&reason);
+            let (set, reappraised) = verifier.put_digest_set(name, frame.as_bytes(), &operator).await?;
+            let crate::reference::Versioned { name, version } = set.id;
+            Ok(Reply::Written(Written { name, version, reappraised }))
+        }
+        Command::DigestsRemove { name, reason } => {
+            let reappraised = verifier.remove_digest_set(&name, &session.operator(&reason)).await?;
+            let what = format!("digest set {name}");
+            Ok(Reply::Removed(Removed { what, reappraised: Some(reappraised) }))
+        }
+        Command::NodeBoot { node } => {
+            let ShownBoot { events, rules, left_out } = verifier.show_boot(node).await?;
+            Ok(Reply::Boot(BootDetail { events, rules, left_out }))
+        }
         Command::ProfileSet { name, body, reason } => {
             let (profile, reappraised) = verifier.put_profile(name, body, &session.operator(&reason)).await?;
             let crate::reference::Versioned { name, version } = profile.id().clone();
@@ -99,6 +131,17 @@ pub(super) async fn answer(session: &Session<'_>, command: Command) -> Result<Re
             Ok(Reply::Profiles(profiles.iter().map(ProfileDetail::of).collect()))
         }
         Command::CaShow => Ok(Reply::Ca(session.ca())),
+    }
+}
+
+fn digest_summary(record: DigestSetRecord) -> DigestSetSummary {
+    DigestSetSummary {
+        name: record.id.name,
+        version: record.id.version,
+        withdrawn: record.withdrawn,
+        digests: record.digests,
+        content: data_encoding::HEXLOWER.encode(&record.content),
+        provenance: record.provenance,
     }
 }
 
@@ -236,6 +279,18 @@ impl Session<'_> {
         let (set, withdrawn) =
             found.ok_or_else(|| OperateError::NoSuch { what: "reference set", name: of(&name, version) })?;
         Ok(Reply::Reference(ReferenceDetail::of(set, withdrawn)))
+    }
+
+    async fn digest_set(&self, name: Name, version: Option<u32>) -> Result<Reply, OperateError> {
+        let sets = self.verifier.store().digest_sets().await?;
+        let fits = |set: &DigestSetRecord| {
+            set.id.name == name && version.is_none_or(|version| set.id.version == version)
+        };
+        let missing = || OperateError::NoSuch { what: "digest set", name: of(&name, version) };
+        let record = sets.into_iter().rfind(fits).ok_or_else(missing)?;
+        let text = self.verifier.store().digest_text(&record.content).await?.ok_or_else(missing)?;
+        let frame = Blob::new(pack(&text)?).ok_or_else(missing)?;
+        Ok(Reply::DigestSet(DigestSetDetail { summary: digest_summary(record), frame }))
     }
 
     async fn profile(&self, name: Name, version: Option<u32>) -> Result<Reply, OperateError> {

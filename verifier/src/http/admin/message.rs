@@ -4,12 +4,14 @@
 
 use std::net::SocketAddr;
 
+use rootbound_common::blob::Blob;
 use rootbound_common::clock::Timestamp;
 use rootbound_common::id::{NodeId, SpiffeId, TrustDomain};
 use rootbound_common::text::only_shows;
 use rootbound_common::wire::v1::{JoinToken, PostureReport, PostureStatus};
 use serde::{Deserialize, Serialize};
 
+use crate::appraisal::boot::BootRules;
 use crate::flows::operate::Reappraised;
 use crate::node::{Labels, Name, Standing};
 use crate::reference::{AcceptedPcrs, Profile, ProfileBody, Provenance, ReferenceSet};
@@ -61,6 +63,9 @@ impl From<Words> for String {
         words.0
     }
 }
+
+/// The text of a digest set, as a zstd frame.
+pub type DigestFrame = Blob<{ 90 * 1024 * 1024 }>;
 
 /// What an operator wants.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -183,6 +188,45 @@ pub enum Command {
         /// Why.
         reason: Words,
     },
+    /// Make a digest set of what ran on a node.
+    DigestsCapture {
+        /// Which node.
+        node: NodeId,
+        /// What the set is called.
+        name: Name,
+        /// Why.
+        reason: Words,
+    },
+    /// What does a digest set accept?
+    DigestsShow {
+        /// Which.
+        name: Name,
+        /// Which version; the latest where it is not said.
+        version: Option<u32>,
+    },
+    /// Which digest sets are there?
+    DigestsList,
+    /// Write the next version of a digest set.
+    DigestsSet {
+        /// What it is called.
+        name: Name,
+        /// Its text, as a zstd frame.
+        frame: DigestFrame,
+        /// Why.
+        reason: Words,
+    },
+    /// Withdraw a digest set.
+    DigestsRemove {
+        /// Which.
+        name: Name,
+        /// Why.
+        reason: Words,
+    },
+    /// What did a node measure as it booted?
+    NodeBoot {
+        /// Which.
+        node: NodeId,
+    },
     /// Write the next version of a profile.
     ProfileSet {
         /// What it is called.
@@ -236,6 +280,14 @@ pub enum Reply {
     Reference(ReferenceDetail),
     /// To the commands that write a reference set or a profile.
     Written(Written),
+    /// To [`Command::DigestsList`].
+    DigestSets(Vec<DigestSetSummary>),
+    /// To [`Command::DigestsShow`].
+    DigestSet(DigestSetDetail),
+    /// To [`Command::DigestsCapture`].
+    DigestsCaptured(DigestsCaptured),
+    /// To [`Command::NodeBoot`].
+    Boot(BootDetail),
     /// To [`Command::ProfileList`].
     Profiles(Vec<ProfileDetail>),
     /// To [`Command::ProfileShow`].
@@ -398,6 +450,56 @@ impl ReferenceDetail {
         let ReferenceSet { id, accepted, provenance } = set;
         Self { name: id.name, version: id.version, withdrawn, accepted, provenance }
     }
+}
+
+/// A version of a digest set in one line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DigestSetSummary {
+    /// Its name.
+    pub name: Name,
+    /// Its version.
+    pub version: u32,
+    /// Whether it is withdrawn.
+    pub withdrawn: bool,
+    /// How many digests it has.
+    pub digests: u64,
+    /// SHA-256 of what it accepts, in hex: versions that accept the same have the same.
+    pub content: String,
+    /// Who made it.
+    pub provenance: Provenance,
+}
+
+/// A version of a digest set.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DigestSetDetail {
+    /// Which.
+    #[serde(flatten)]
+    pub summary: DigestSetSummary,
+    /// Its text, as a zstd frame.
+    pub frame: DigestFrame,
+}
+
+/// A digest set was made of a node's IMA list.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DigestsCaptured {
+    /// The set.
+    #[serde(flatten)]
+    pub written: Written,
+    /// How many digests it has.
+    pub digests: usize,
+    /// Entries that it could not take: violations, events, weak digests.
+    pub left_out: u64,
+}
+
+/// What a node measured as it booted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BootDetail {
+    /// A line for each event.
+    pub events: Vec<String>,
+    /// Rules that accept this boot, for a profile.
+    pub rules: BootRules,
+    /// What they do not say, and why.
+    pub left_out: Vec<String>,
 }
 
 /// A version of a profile.

@@ -7,10 +7,11 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::columns::{Columns, to_json};
-use super::{SqliteStore, decision};
+use super::{SqliteStore, decision, logs};
 use crate::credential::serial::SerialNumber;
 use crate::evidence::StoredQuote;
 use crate::posture::Posture;
+use crate::store::logs::LogChange;
 use crate::store::{CertificateRecord, DecisionRecord, EvidenceRecord, EvidenceStore, Recorded, StoreError};
 
 #[async_trait]
@@ -23,6 +24,9 @@ impl EvidenceStore for SqliteStore {
                     return Ok(Recorded::NodeChanged);
                 };
                 save_quote(connection, record.node, &record.quote, pcrs, posture).await?;
+                if let Some(change) = &record.logs {
+                    logs::save(connection, record.node, change).await?;
+                }
                 if let Some(certificate) = &record.certificate {
                     insert_certificate(connection, record.node, certificate).await?;
                 }
@@ -48,6 +52,7 @@ impl EvidenceStore for SqliteStore {
         node: NodeId,
         revision: u64,
         posture: &Posture,
+        logs: Option<LogChange>,
         decision: DecisionRecord,
     ) -> Result<Recorded, StoreError> {
         let posture = to_json(posture)?;
@@ -75,6 +80,9 @@ impl EvidenceStore for SqliteStore {
                     .bind(to)
                     .execute(&mut *connection)
                     .await?;
+                if let Some(change) = &logs {
+                    logs::save(connection, node, change).await?;
+                }
                 decision::insert(connection, &decision).await?;
                 Ok(Recorded::Yes { revision: next })
             })

@@ -6,10 +6,12 @@
 mod challenge;
 mod columns;
 mod decision;
+mod digest_set;
 mod enrollment;
 mod evidence;
 mod inventory;
 mod join_token;
+mod logs;
 mod node;
 mod open;
 mod reference;

@@ -1,20 +1,23 @@
 //! Reference sets and profiles. Triggers in the schema hold that a version never changes.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
-use super::SqliteStore;
 use super::columns::{Columns, to_json};
+use super::{SqliteStore, digest_set};
+use crate::appraisal::runtime::DigestSet;
 use crate::node::Name;
 use crate::reference::{
-    AcceptedPcrs, Profile, ProfileBody, Provenance, ReferenceBook, ReferenceSet, Versioned,
+    AcceptedPcrs, DigestSetVersion, Profile, ProfileBody, Provenance, ReferenceBook, ReferenceSet, Versioned,
 };
-use crate::store::{ReferenceStore, StoreError};
+use crate::store::{DigestSetRecord, ReferenceStore, StoreError};
 
 #[async_trait]
 impl ReferenceStore for SqliteStore {
-    async fn reference_book(&self) -> Result<ReferenceBook, StoreError> {
+    async fn reference_book(&self, before: &ReferenceBook) -> Result<ReferenceBook, StoreError> {
         let mut snapshot = self.snapshot().await?;
         // With max(), SQLite takes the other columns from the row that has the maximum (SELECT, 2.5).
         let profiles = sqlx::query(
@@ -30,9 +33,32 @@ impl ReferenceStore for SqliteStore {
         )
         .fetch_all(&mut *snapshot)
         .await?;
+        let rows = sqlx::query(
+            "SELECT name, max(version) AS version, content, digests, author, reason, created_at, withdrawn_by, \
+             withdrawn_reason, withdrawn_at FROM digest_set WHERE withdrawn_at IS NULL \
+             GROUP BY name ORDER BY name",
+        )
+        .fetch_all(&mut *snapshot)
+        .await?;
+        let mut digest_sets: Vec<DigestSetVersion> = Vec::new();
+        for row in &rows {
+            let record = digest_set::parse(row)?;
+            let here = digest_sets.iter().find(|set| *set.digests.id() == record.content);
+            let digests =
+                match here.map(|set| Arc::clone(&set.digests)).or_else(|| before.digests_of(&record.content))
+                {
+                    Some(digests) => digests,
+                    None => digest_set::compile(&mut snapshot, &record).await?,
+                };
+            digest_sets.push(DigestSetVersion { id: record.id, digests, provenance: record.provenance });
+        }
         let profiles = profiles.iter().map(parse_profile).collect::<Result<_, _>>()?;
         let sets = sets.iter().map(|row| Ok(parse_set(row)?.0)).collect::<Result<_, StoreError>>()?;
-        Ok(ReferenceBook::new(profiles, sets))
+        ReferenceBook::new(profiles, sets, digest_sets).map_err(|error| StoreError::Inconsistent {
+            what: "profile",
+            id: String::new(),
+            why: error.to_string(),
+        })
     }
 
     async fn put_reference_set(
@@ -76,23 +102,40 @@ impl ReferenceStore for SqliteStore {
     }
 
     async fn withdraw_reference_set(&self, name: &Name, provenance: Provenance) -> Result<bool, StoreError> {
-        let name = name.clone();
-        self.write(move |connection| {
-            Box::pin(async move {
-                let update = sqlx::query(
-                    "UPDATE reference_set SET withdrawn_by = ?2, withdrawn_reason = ?3, withdrawn_at = ?4 \
-                     WHERE name = ?1 AND withdrawn_at IS NULL",
-                )
-                .bind(name.as_str())
-                .bind(provenance.author.as_str())
-                .bind(provenance.reason.as_str())
-                .bind(provenance.created_at.as_millis())
-                .execute(connection)
-                .await?;
-                Ok(update.rows_affected() > 0)
-            })
-        })
-        .await
+        let sql = "UPDATE reference_set SET withdrawn_by = ?2, withdrawn_reason = ?3, withdrawn_at = ?4 \
+                   WHERE name = ?1 AND withdrawn_at IS NULL";
+        self.withdraw(sql, name, provenance).await
+    }
+
+    async fn put_digest_set(
+        &self,
+        name: Name,
+        digests: Arc<DigestSet>,
+        text: Vec<u8>,
+        provenance: Provenance,
+    ) -> Result<DigestSetVersion, StoreError> {
+        self.write_digest_set(name, digests, text, provenance).await
+    }
+
+    async fn digest_sets(&self) -> Result<Vec<DigestSetRecord>, StoreError> {
+        let mut reader = self.reader().await?;
+        let rows = sqlx::query(
+            "SELECT name, version, content, digests, author, reason, created_at, withdrawn_by, withdrawn_reason, \
+             withdrawn_at FROM digest_set ORDER BY name, version",
+        )
+        .fetch_all(&mut *reader)
+        .await?;
+        rows.iter().map(digest_set::parse).collect()
+    }
+
+    async fn digest_text(&self, content: &[u8; 32]) -> Result<Option<Vec<u8>>, StoreError> {
+        digest_set::text(&mut *self.reader().await?, content).await
+    }
+
+    async fn withdraw_digest_set(&self, name: &Name, provenance: Provenance) -> Result<bool, StoreError> {
+        let sql = "UPDATE digest_set SET withdrawn_by = ?2, withdrawn_reason = ?3, withdrawn_at = ?4 \
+                   WHERE name = ?1 AND withdrawn_at IS NULL";
+        self.withdraw(sql, name, provenance).await
     }
 
     async fn put_profile(
@@ -141,8 +184,33 @@ impl ReferenceStore for SqliteStore {
     }
 }
 
+impl SqliteStore {
+    /// Withdraws every version of a name, by `sql`.
+    async fn withdraw(
+        &self,
+        sql: &'static str,
+        name: &Name,
+        provenance: Provenance,
+    ) -> Result<bool, StoreError> {
+        let name = name.clone();
+        self.write(move |connection| {
+            Box::pin(async move {
+                let update = sqlx::query(sql)
+                    .bind(name.as_str())
+                    .bind(provenance.author.as_str())
+                    .bind(provenance.reason.as_str())
+                    .bind(provenance.created_at.as_millis())
+                    .execute(connection)
+                    .await?;
+                Ok(update.rows_affected() > 0)
+            })
+        })
+        .await
+    }
+}
+
 /// One more than the newest version, withdrawn or not: a number is never used again.
-async fn next_version(
+pub(super) async fn next_version(
     connection: &mut SqliteConnection,
     newest: &'static str,
     what: &'static str,
@@ -158,7 +226,7 @@ async fn next_version(
     })
 }
 
-fn versioned(columns: &Columns<'_>) -> Result<Versioned, StoreError> {
+pub(super) fn versioned(columns: &Columns<'_>) -> Result<Versioned, StoreError> {
     let name: &str = columns.plain("name")?;
     let name = name.parse().map_err(|error| columns.inconsistent(error))?;
     match columns.number("version")? {
@@ -167,17 +235,21 @@ fn versioned(columns: &Columns<'_>) -> Result<Versioned, StoreError> {
     }
 }
 
-/// The set, and whether it is withdrawn.
-fn parse_set(row: &SqliteRow) -> Result<(ReferenceSet, bool), StoreError> {
-    let columns = Columns::named_by_version(row, "reference set");
+pub(super) fn withdrawn(columns: &Columns<'_>) -> Result<bool, StoreError> {
     let by: Option<&str> = columns.plain("withdrawn_by")?;
     let reason: Option<&str> = columns.plain("withdrawn_reason")?;
     let at: Option<i64> = columns.plain("withdrawn_at")?;
-    let withdrawn = match (by, reason, at) {
-        (Some(_), Some(_), Some(_)) => true,
-        (None, None, None) => false,
-        _ => return Err(columns.inconsistent("of who withdrew it, why and when only a part is there")),
-    };
+    match (by, reason, at) {
+        (Some(_), Some(_), Some(_)) => Ok(true),
+        (None, None, None) => Ok(false),
+        _ => Err(columns.inconsistent("of who withdrew it, why and when only a part is there")),
+    }
+}
+
+/// The set, and whether it is withdrawn.
+fn parse_set(row: &SqliteRow) -> Result<(ReferenceSet, bool), StoreError> {
+    let columns = Columns::named_by_version(row, "reference set");
+    let withdrawn = withdrawn(&columns)?;
     let set = ReferenceSet {
         id: versioned(&columns)?,
         accepted: columns.json("accepted")?,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rootbound_verifier::reference::{ProfileBody, ReferenceSet, Versioned};
+use rootbound_verifier::reference::{ProfileBody, ReferenceBook, ReferenceSet, Versioned};
 use rootbound_verifier::store::Store;
 
 use super::BackEnd;
@@ -41,7 +41,7 @@ pub(crate) async fn versions_count_up_and_never_change(back_end: &impl BackEnd) 
 
 pub(crate) async fn book_has_the_current_versions(back_end: &impl BackEnd) {
     let store = back_end.store();
-    let empty = store.reference_book().await.unwrap();
+    let empty = store.reference_book(&ReferenceBook::default()).await.unwrap();
     assert!(empty.profile(&labels(&[])).is_err());
     for (set, seed) in [("default", 1), ("lab", 2), ("default", 3)] {
         put(&*store, set, seed).await;
@@ -50,7 +50,7 @@ pub(crate) async fn book_has_the_current_versions(back_end: &impl BackEnd) {
     for interval in 1..=10 {
         store.put_profile(name("any"), profile(interval), provenance("")).await.unwrap();
     }
-    let book = store.reference_book().await.unwrap();
+    let book = store.reference_book(&ReferenceBook::default()).await.unwrap();
     let any = book.profile(&labels(&[])).unwrap();
     assert_eq!((any.id().to_string(), any.body()), ("any@10".to_owned(), &profile(10)));
     let default = book.set(&name("default")).unwrap();
@@ -67,7 +67,7 @@ pub(crate) async fn withdrawn_set_leaves_the_book_and_stays_listed(back_end: &im
     assert!(withdraw("default").await);
     assert!(!withdraw("default").await);
     assert!(!withdraw("none").await);
-    let book = store.reference_book().await.unwrap();
+    let book = store.reference_book(&ReferenceBook::default()).await.unwrap();
     assert!(book.set(&name("default")).is_none());
     assert!(book.set(&name("lab")).is_some());
     let listed = async || {
@@ -81,7 +81,16 @@ pub(crate) async fn withdrawn_set_leaves_the_book_and_stays_listed(back_end: &im
 
     // A number is not used again; the withdrawn ones stay withdrawn.
     assert_eq!(put(&*store, "default", 4).await.id.version, 3);
-    assert_eq!(store.reference_book().await.unwrap().set(&name("default")).unwrap().accepted, accepted(4));
+    assert_eq!(
+        store
+            .reference_book(&ReferenceBook::default())
+            .await
+            .unwrap()
+            .set(&name("default"))
+            .unwrap()
+            .accepted,
+        accepted(4)
+    );
     let sets = [("default@1", true), ("default@2", true), ("default@3", false), ("lab@1", false)];
     assert_eq!(listed().await, expect(&sets));
 }

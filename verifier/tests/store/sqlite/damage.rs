@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use rootbound_verifier::reference::ReferenceBook;
 use rootbound_verifier::store::{PendingEnrollment, StoreError};
 
 use super::{BackEnd as _, Sqlite};
@@ -182,7 +183,13 @@ async fn references_that_no_verb_writes_are_inconsistent() {
         sqlite.corrupt(sql).await;
         let store = sqlite.store();
         assert_inconsistent(store.reference_sets().await, "reference set", key, reason, sql);
-        assert_inconsistent(store.reference_book().await, "reference set", key, reason, sql);
+        assert_inconsistent(
+            store.reference_book(&ReferenceBook::default()).await,
+            "reference set",
+            key,
+            reason,
+            sql,
+        );
     }
     let sqlite = populated().await;
     let sql = "UPDATE reference_set SET withdrawn_at = 7";
@@ -205,7 +212,13 @@ async fn references_that_no_verb_writes_are_inconsistent() {
         sqlite.corrupt(sql).await;
         let store = sqlite.store();
         assert_inconsistent(store.profiles().await, "profile", key, reason, sql);
-        assert_inconsistent(store.reference_book().await, "profile", key, reason, sql);
+        assert_inconsistent(
+            store.reference_book(&ReferenceBook::default()).await,
+            "profile",
+            key,
+            reason,
+            sql,
+        );
     }
 }
 

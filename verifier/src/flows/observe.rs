@@ -1,0 +1,129 @@
+//! What a node's logs say, for an operator: to read, and to make rules of.
+
+use rootbound_common::id::NodeId;
+use rootbound_common::tpm::{HashAlgorithm, PcrSet};
+use rootbound_common::wire::v1::{BootLogPart, ImaPart};
+
+use super::Verifier;
+use super::operate::{OperateError, Operator, Reappraised};
+use crate::appraisal::boot::{BootRules, capture};
+use crate::evidence::boot_log::{ParsedBootLog, authenticate};
+use crate::evidence::frame::unpack;
+use crate::evidence::ima::{Attachment, BootAggregate, Entry, FileHash, ImaError, ListParser};
+use crate::node::Name;
+use crate::reference::DigestSetVersion;
+use crate::store::logs::BootLogRecord;
+
+/// A boot, as its log tells it.
+#[derive(Debug, Clone)]
+pub struct ShownBoot {
+    /// One line for each event.
+    pub events: Vec<String>,
+    /// Rules by which this boot is as expected.
+    pub rules: BootRules,
+    /// What they do not say, and why.
+    pub left_out: Vec<String>,
+}
+
+/// What was made of a node's IMA list.
+#[derive(Debug, Clone)]
+pub struct CapturedDigests {
+    /// The set.
+    pub set: DigestSetVersion,
+    /// What it changed.
+    pub reappraised: Reappraised,
+    /// Entries that are no files with a digest that a set could hold: violations, events, weak digests.
+    pub left_out: u64,
+}
+
+impl Verifier {
+    /// What a node's boot measured, held against its last quote; and rules that accept it.
+    pub async fn show_boot(&self, id: NodeId) -> Result<ShownBoot, OperateError> {
+        let node = self.store.node(id).await?.ok_or(OperateError::UnknownNode(id))?;
+        let stored = self.stored_evidence(&node).await?.ok_or(OperateError::NoEvidence(id))?;
+        let observed = stored.map_err(|why| OperateError::StoredEvidence { node: id, why })?;
+        let kept = self.store.logs(id).await?.map(|kept| kept.boot_log);
+        let Some(BootLogRecord::Present(frame)) = kept else {
+            return Err(OperateError::NoLog { node: id, log: "boot event log" });
+        };
+        let refused = |why: String| OperateError::BootLog { node: id, why };
+        let log = unpack(&frame, BootLogPart::MAX).map_err(|error| refused(error.to_string()))?;
+        let parsed = ParsedBootLog::parse(&log).map_err(|error| refused(error.to_string()))?;
+        let bank = self
+            .book
+            .load()
+            .rules(&node.labels)
+            .profile
+            .map_or(HashAlgorithm::Sha256, |body| body.log_bank());
+        let quoted: PcrSet =
+            observed.pcrs().iter().filter(|(other, _, _)| *other == bank).map(|(_, pcr, _)| pcr).collect();
+        let in_log: PcrSet = parsed.replay(bank).into_keys().filter(|pcr| quoted.contains(*pcr)).collect();
+        let history =
+            authenticate(parsed, &observed, bank, in_log).map_err(|error| refused(error.to_string()))?;
+        let (rules, left_out) = capture(&history, in_log);
+        Ok(ShownBoot {
+            events: history.describe().collect(),
+            rules,
+            left_out: left_out.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// Makes a digest set of the files in the part of a node's IMA list that its quotes cover.
+    pub async fn capture_digests(
+        &self,
+        id: NodeId,
+        name: Name,
+        operator: &Operator,
+    ) -> Result<CapturedDigests, OperateError> {
+        self.store.node(id).await?.ok_or(OperateError::UnknownNode(id))?;
+        let no_log = || OperateError::NoLog { node: id, log: "IMA list" };
+        let changed = |why: &dyn ToString| OperateError::StoredEvidence { node: id, why: why.to_string() };
+        let mut captured = Captured { text: Vec::new(), left_out: 0 };
+        let mut parser = ListParser::new(0, HashAlgorithm::Sha1);
+        let mut after = None;
+        while let Some((number, frame)) = self.store.ima_frame(id, false, after).await? {
+            after = Some(number);
+            let entries = unpack(&frame, ImaPart::MAX).map_err(|error| changed(&error))?;
+            parser
+                .push(&entries, |entry| {
+                    captured.take(&entry);
+                    Ok::<_, ImaError>(())
+                })
+                .map_err(|error| changed(&error))?;
+            tokio::task::yield_now().await;
+        }
+        if after.is_none() {
+            return Err(no_log());
+        }
+        let Captured { text, left_out } = captured;
+        let (set, reappraised) = self.write_digest_set(name, text, operator).await?;
+        Ok(CapturedDigests { set, reappraised, left_out })
+    }
+}
+
+/// The text of a digest set, line by line.
+struct Captured {
+    text: Vec<u8>,
+    left_out: u64,
+}
+
+impl Captured {
+    fn take(&mut self, entry: &Entry<'_>) {
+        if BootAggregate::is(entry) {
+            return;
+        }
+        let digest = entry.digest();
+        let strong = matches!(digest.algorithm, FileHash::Tpm(algorithm) if algorithm != HashAlgorithm::Sha1);
+        let file = !matches!(entry.attachment(), Attachment::Buffer(_)) && !entry.is_violation();
+        let path = entry.name();
+        let writable = path.starts_with(b"/") && !path.iter().any(|byte| matches!(byte, 0 | b'\n' | b'\r'));
+        if !(file && strong && writable) {
+            self.left_out = self.left_out.saturating_add(1);
+            return;
+        }
+        self.text.extend_from_slice(digest.to_string().as_bytes());
+        self.text.extend_from_slice(b"  ");
+        self.text.extend_from_slice(path);
+        self.text.push(b'\n');
+    }
+}

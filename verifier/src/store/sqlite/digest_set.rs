@@ -1,0 +1,104 @@
+//! Digest sets: versions, and what they accept, once for each content.
+
+use std::sync::Arc;
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, SqliteConnection};
+
+use super::SqliteStore;
+use super::columns::{Columns, to_integer};
+use super::reference::{next_version, versioned, withdrawn};
+use crate::appraisal::runtime::DigestSet;
+use crate::evidence::frame::{pack, unpack};
+use crate::node::Name;
+use crate::reference::{DigestSetVersion, Provenance, Versioned};
+use crate::store::{DigestSetRecord, StoreError};
+
+impl SqliteStore {
+    pub(super) async fn write_digest_set(
+        &self,
+        name: Name,
+        digests: Arc<DigestSet>,
+        text: Vec<u8>,
+        provenance: Provenance,
+    ) -> Result<DigestSetVersion, StoreError> {
+        let frame = pack(&text).map_err(|error| StoreError::Database(Box::new(error)))?;
+        drop(text);
+        let count = to_integer(u64::try_from(digests.len()).unwrap_or(u64::MAX))?;
+        self.write(move |connection| {
+            Box::pin(async move {
+                let newest = "SELECT max(version) AS newest FROM digest_set WHERE name = ?1";
+                let version = next_version(connection, newest, "digest set", &name).await?;
+                sqlx::query(
+                    "INSERT INTO digest_content (hash, frame) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+                )
+                .bind(digests.id().as_slice())
+                .bind(frame)
+                .execute(&mut *connection)
+                .await?;
+                sqlx::query(
+                    "INSERT INTO digest_set (name, version, content, digests, author, reason, created_at) \
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                )
+                .bind(name.as_str())
+                .bind(i64::from(version))
+                .bind(digests.id().as_slice())
+                .bind(count)
+                .bind(provenance.author.as_str())
+                .bind(provenance.reason.as_str())
+                .bind(provenance.created_at.as_millis())
+                .execute(connection)
+                .await?;
+                Ok(DigestSetVersion { id: Versioned { name, version }, digests, provenance })
+            })
+        })
+        .await
+    }
+}
+
+/// The text of a content.
+pub(super) async fn text(
+    connection: &mut SqliteConnection,
+    content: &[u8; 32],
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let row = sqlx::query("SELECT frame FROM digest_content WHERE hash = ?1")
+        .bind(content.as_slice())
+        .fetch_optional(connection)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let frame: Vec<u8> = row.try_get("frame")?;
+    let text =
+        unpack(&frame, DigestSet::MAX_BYTES).map_err(|error| inconsistent(content, error.to_string()))?;
+    Ok(Some(text))
+}
+
+/// What a version accepts, read and compiled. What was changed on disk does not have the content that it is named by.
+pub(super) async fn compile(
+    connection: &mut SqliteConnection,
+    record: &DigestSetRecord,
+) -> Result<Arc<DigestSet>, StoreError> {
+    let content = &record.content;
+    let text = text(connection, content).await?;
+    let text = text.ok_or_else(|| inconsistent(content, format!("{} has no content", record.id)))?;
+    let digests = DigestSet::parse(&text).map_err(|error| inconsistent(content, error.to_string()))?;
+    if digests.id() == content {
+        Ok(Arc::new(digests))
+    } else {
+        Err(inconsistent(content, "it accepts something else than what it is named by".to_owned()))
+    }
+}
+
+fn inconsistent(content: &[u8; 32], why: String) -> StoreError {
+    StoreError::Inconsistent { what: "digest content", id: data_encoding::HEXLOWER.encode(content), why }
+}
+
+pub(super) fn parse(row: &SqliteRow) -> Result<DigestSetRecord, StoreError> {
+    let columns = Columns::named_by_version(row, "digest set");
+    Ok(DigestSetRecord {
+        id: versioned(&columns)?,
+        content: columns.bytes("content")?,
+        digests: columns.number("digests")?,
+        withdrawn: withdrawn(&columns)?,
+        provenance: columns.provenance()?,
+    })
+}
