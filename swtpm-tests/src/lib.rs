@@ -13,6 +13,7 @@
 //! - [`scene`]: an affirming node to be attacked, and one that must not notice
 //! - [`vendor`]: EK certificates and CRLs, good and bad
 //! - [`watch`]: what an attack leaves behind at the verifier
+//! - [`measured_logs`]: boot event logs and IMA lists, measured as they are written
 //! - [`measured`]: rows of the table that `scripts/bench` prints
 //! - [`world`]: a verifier, its clock and its machines, all in one process
 //! - [`software_tpm`]: TPM statements fabricated by keys in software, for load and for what no TPM would say
@@ -28,6 +29,7 @@ pub mod https;
 pub mod keys;
 pub mod manual;
 pub mod measured;
+pub mod measured_logs;
 pub mod openssl;
 pub mod random;
 pub mod scene;

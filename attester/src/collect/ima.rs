@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rootbound_common::blob::Blob;
 use rootbound_common::wire::v1::ImaPart;
@@ -28,17 +28,27 @@ const NAME: usize = 32;
 
 const HEAD: usize = 4 + 20 + 4;
 
-/// Reads a list, and remembers where in the file the last entry began: it is read again, to see that it is still there.
+/// Reads a list, and remembers the last entry that it read, and where: from there it goes on, also where the kernel has
+/// dropped entries from the front meanwhile.
 #[derive(Debug)]
 pub struct Reader {
     path: PathBuf,
-    position: Position,
+    last: Option<Last>,
 }
 
-/// Where an entry begins, in the list of one boot.
-#[derive(Debug, Clone, Copy, Default)]
-struct Position {
+/// The last entry of the boot that was read.
+#[derive(Debug)]
+struct Last {
     reset_count: u32,
+    position: Position,
+    entry: Vec<u8>,
+    /// Whether its number is that of the file only: the kernel has dropped we know not how many before it.
+    renumbered: bool,
+}
+
+/// Where an entry begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Position {
     entries: u64,
     offset: u64,
 }
@@ -55,7 +65,7 @@ impl Reader {
     /// Nothing is read yet.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path, position: Position::default() }
+        Self { path, last: None }
     }
 
     /// Reads entries from number `from` on, as many as fit into one message. A list that has fewer (the kernel was changed by
@@ -66,61 +76,53 @@ impl Reader {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(ImaPart::Absent),
             Err(error) => return Err(CollectError::read(&self.path)(error)),
         };
-        let start = Position { reset_count, ..Position::default() };
-        let here = if self.position.reset_count == reset_count && self.position.entries <= from {
-            self.position
-        } else {
-            start
+        let mut scan = Scan::new(&self.path, file);
+        let last = self.last.as_ref().filter(|last| last.reset_count == reset_count);
+        let mut renumbered = last.is_some_and(|last| last.renumbered);
+        let is_next =
+            |last: &&Last| from > 0 && (renumbered || last.position.entries.checked_add(1) == Some(from));
+        let found = match last.filter(is_next) {
+            Some(last) => scan.go_on_after(last, from)?,
+            None => scan.skip(from)?,
         };
-        let mut scan = self.scan(file, here)?;
-        match scan.skip(from) {
-            Ok(true) => {}
-            // What was remembered may be of a list that is there no longer: once more, from the beginning.
-            Ok(false) | Err(CollectError::NotAList { .. }) if here.entries > 0 => {
-                scan = scan.restart(start)?;
-                if !scan.skip(from)? {
-                    scan = scan.restart(start)?;
-                }
-            }
-            Ok(false) => scan = scan.restart(start)?,
-            Err(error) => return Err(error),
+        if !found {
+            scan.go_to(Position::default())?;
+            renumbered = true;
         }
         let from = scan.position.entries;
         let (frame, stopped) = scan.pack()?;
-        self.position = scan.previous;
+        if let Some((position, entry)) = scan.last {
+            self.last = Some(Last { reset_count, position, entry, renumbered });
+        }
         let limit = 3 * 1024 * 1024;
         let zstd =
             Blob::new(frame).ok_or_else(|| CollectError::TooLong { path: self.path.clone(), limit })?;
         Ok(ImaPart::Present { from, zstd, more: matches!(stopped, Stopped::Full) })
     }
-
-    fn scan(&self, mut file: File, position: Position) -> Result<Scan<'_>, CollectError> {
-        file.seek(SeekFrom::Start(position.offset)).map_err(CollectError::read(&self.path))?;
-        Ok(Scan {
-            path: &self.path,
-            file: BufReader::with_capacity(64 * 1024, file),
-            position,
-            previous: position,
-            entry: Vec::new(),
-        })
-    }
 }
 
 /// Goes through the list once.
 struct Scan<'a> {
-    path: &'a PathBuf,
+    path: &'a Path,
     file: BufReader<File>,
     position: Position,
-    /// Where the entry before began.
-    previous: Position,
     entry: Vec<u8>,
+    /// The last entry that was packed.
+    last: Option<(Position, Vec<u8>)>,
+}
+
+impl<'a> Scan<'a> {
+    fn new(path: &'a Path, file: File) -> Self {
+        let file = BufReader::with_capacity(64 * 1024, file);
+        Self { path, file, position: Position::default(), entry: Vec::new(), last: None }
+    }
 }
 
 impl Scan<'_> {
-    fn restart(mut self, position: Position) -> Result<Self, CollectError> {
+    fn go_to(&mut self, position: Position) -> Result<(), CollectError> {
         self.file.seek(SeekFrom::Start(position.offset)).map_err(CollectError::read(self.path))?;
-        (self.position, self.previous) = (position, position);
-        Ok(self)
+        self.position = position;
+        Ok(())
     }
 
     /// Goes to an entry; `false`: the list ends before it.
@@ -133,6 +135,29 @@ impl Scan<'_> {
         Ok(true)
     }
 
+    /// Goes to the entry after the last one, which has the number `to`: where that was, or else wherever it is now. `false`:
+    /// it is gone.
+    fn go_on_after(&mut self, last: &Last, to: u64) -> Result<bool, CollectError> {
+        self.go_to(last.position)?;
+        match self.next() {
+            Ok(true) if self.entry == last.entry => {
+                self.position.entries = to;
+                return Ok(true);
+            }
+            // Of a list from which entries were dropped, this may be the middle of one.
+            Ok(_) | Err(CollectError::NotAList { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.go_to(Position::default())?;
+        while self.next()? {
+            if self.entry == last.entry {
+                self.position.entries = to;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Compresses the entries from here on, until the message is full.
     fn pack(&mut self) -> Result<(Vec<u8>, Stopped), CollectError> {
         let failed = CollectError::read(self.path);
@@ -140,18 +165,23 @@ impl Scan<'_> {
             Ok(encoder) => encoder,
             Err(error) => return Err(failed(error)),
         };
-        let mut raw = 0;
+        let (mut raw, mut last) = (0, None);
         loop {
             if raw + ENTRY > ImaPart::MAX || encoder.get_ref().len() > FRAME {
+                self.last = last;
                 let more = self.more()?;
                 let frame = encoder.finish().map_err(failed)?;
                 return Ok((frame, if more { Stopped::Full } else { Stopped::AtEnd }));
             }
+            let position = self.position;
             if !self.next()? {
+                self.last = last;
                 return Ok((encoder.finish().map_err(failed)?, Stopped::AtEnd));
             }
             raw += self.entry.len();
-            if let Err(error) = encoder.write_all(&self.entry) {
+            last = Some((position, std::mem::take(&mut self.entry)));
+            let Some((_, entry)) = &last else { continue };
+            if let Err(error) = encoder.write_all(entry) {
                 return Err(failed(error));
             }
         }
@@ -181,7 +211,6 @@ impl Scan<'_> {
         self.take(4)?;
         let length = self.number(at)?;
         self.take(length)?;
-        self.previous = self.position;
         self.position.entries += 1;
         self.position.offset += u64::try_from(self.entry.len()).unwrap_or(u64::MAX);
         Ok(true)
@@ -207,14 +236,13 @@ impl Scan<'_> {
     }
 
     fn not_a_list(&self) -> CollectError {
-        CollectError::NotAList { path: self.path.clone(), entry: self.position.entries }
+        CollectError::NotAList { path: self.path.to_owned(), entry: self.position.entries }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     fn entry(template: &str, data: &[u8]) -> Vec<u8> {
         let mut entry = 10u32.to_ne_bytes().to_vec();
@@ -273,7 +301,24 @@ mod tests {
         assert_eq!(read(&mut reader, 0).1.len(), entries.concat().len());
         write(&path, &entries[30..40]);
         assert_eq!(read(&mut reader, 50), (0, entries[30..40].concat(), false));
-        assert_eq!(read(&mut reader, 5), (5, entries[35..40].concat(), false));
+    }
+
+    #[test]
+    fn list_whose_front_was_dropped_goes_on_after_the_last_entry() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("list");
+        let mut reader = Reader::new(path.clone());
+        let entries = list(50);
+        write(&path, &entries[..20]);
+        assert_eq!(read(&mut reader, 0).0, 0);
+        for (dropped, until) in [(0, 21), (7, 30), (29, 40), (39, 50)] {
+            write(&path, &entries[dropped..until]);
+            let next = reader.last.as_ref().unwrap().position.entries + 1;
+            let (from, bytes, _) = read(&mut reader, next);
+            assert_eq!(bytes, entries[usize::try_from(from).unwrap()..until].concat(), "{dropped}");
+        }
+        write(&path, &entries[..0]);
+        assert_eq!(read(&mut reader, 50), (0, Vec::new(), false));
     }
 
     #[test]

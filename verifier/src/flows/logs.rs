@@ -256,7 +256,8 @@ impl List<'_> {
         if from != expected && from != 0 {
             return Ok(failed(RuntimeEvidence::OutOfStep { from, expected }, record));
         }
-        let anew = from != expected;
+        // Frames that are kept of another boot, or bank, are none of this list's.
+        let anew = is_new || from != expected;
         if more {
             return Ok(self.keep_pending(record, &bytes, anew));
         }
@@ -270,7 +271,8 @@ impl List<'_> {
         if matches!(whole.evidence, RuntimeEvidence::Refused(ImaError::NotReached { .. })) {
             // What came may be the rest of a list of which the kernel has dropped the front.
             let rest = self.walk_to_the_quote(record, From::Verified, &bytes).await?;
-            if matches!(rest.evidence, RuntimeEvidence::Judged(_)) {
+            let goes_on = |appraisal: &RuntimeAppraisal| appraisal.walked().newly_covered() > 0;
+            if matches!(&rest.evidence, RuntimeEvidence::Judged(appraisal) if goes_on(appraisal)) {
                 return Ok(rest);
             }
         }
