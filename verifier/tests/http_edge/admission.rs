@@ -9,8 +9,9 @@ use rootbound_common::clock::{Clock as _, Timestamp};
 use rootbound_common::tpm::{HashAlgorithm, Name};
 use rootbound_common::wire::v1::DeviationReport;
 use rootbound_verifier::appraisal::Verdict;
+use rootbound_verifier::appraisal::trust_vector::{Executables, TrustVector};
 use rootbound_verifier::credential::serial::SerialNumber;
-use rootbound_verifier::node::{AdmittedBy, Labels, Standing};
+use rootbound_verifier::node::{AdmittedBy, EndorsedBy, Labels, Standing};
 use rootbound_verifier::posture::{LiveCredential, LiveNode, Posture};
 use serde_json::{Value, json};
 
@@ -81,12 +82,14 @@ fn live(stage: &Stage, leaf: &Leaf, change: impl FnOnce(&mut LiveNode)) {
         profile: Some("default@1".to_owned()),
         references: vec!["default@1".to_owned()],
         deviations: Vec::new(),
+        claims: TrustVector { executables: Executables::ApprovedBoot, ..TrustVector::NONE },
     };
     let mut live = LiveNode {
         revision: stage.verifier.fleet().node(node(1)).map_or(1, |live| live.revision + 1),
         standing: Standing::Admitted { by: AdmittedBy::Inventory },
         labels,
         attestation_key: Name::of_public_area(HashAlgorithm::Sha256, b"key"),
+        endorsed_by: EndorsedBy::Manufacturer,
         posture: Some(posture),
         credentials: vec![LiveCredential {
             serial: leaf.serial,
