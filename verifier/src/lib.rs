@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod appraisal;
+pub mod attestation_result;
 pub mod challenge;
 pub mod cli;
 pub mod config;
