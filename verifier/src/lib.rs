@@ -20,5 +20,6 @@ pub mod node;
 pub mod policy;
 pub mod posture;
 pub mod reference;
+pub mod relying_party;
 pub mod store;
 pub mod telemetry;

@@ -365,8 +365,8 @@ mod tests {
         let appraised = claims["submods"]["rootbound"].as_object().unwrap();
         assert_eq!(appraised.keys().collect::<Vec<_>>(), ["ear_status", "ear_trustworthiness_vector"]);
         assert_eq!(appraised["ear_status"], "none");
-        let values = appraised["ear_trustworthiness_vector"].as_object().unwrap().values();
-        assert!(values.len() == 8 && values.cloned().all(|value| value == json!(0)));
+        let vector = appraised["ear_trustworthiness_vector"].as_object().unwrap();
+        assert!(vector.len() == 8 && vector.values().all(|value| *value == json!(0)));
         assert!(claims.get("eat_nonce").is_none());
         assert_eq!(claims["exp"], NOW.as_seconds() + 60);
     }

@@ -346,13 +346,13 @@ fn init_makes_everything_once() {
     let state = program.path("state");
     let mode = |name: &str| state.join(name).metadata().unwrap().mode() & 0o777;
     assert_eq!(state.metadata().unwrap().mode() & 0o777, 0o700);
-    assert_eq!((mode("ca.key"), mode("verifier.db")), (0o600, 0o600));
+    assert_eq!((mode("ca.key"), mode("result.key"), mode("verifier.db")), (0o600, 0o600, 0o600));
     let config = String::from_utf8(read(&program.path("verifier.toml"))).unwrap();
     for part in ["verifier.example.org", "192.0.2.1", "example.org", state.to_str().unwrap()] {
         assert!(config.contains(part), "{part}: {config}");
     }
 
-    let files = ["ca.key", "ca.pem", "bundle.pem", "verifier.db"];
+    let files = ["ca.key", "ca.pem", "result.key", "bundle.pem", "verifier.db"];
     let before: Vec<_> = files.iter().map(|name| read(&state.join(name))).collect();
     let again = program.init(&[]);
     assert_eq!(again.code, 4);
@@ -368,6 +368,7 @@ fn init_goes_on_where_it_was_cut_off() {
         &["verifier.toml"][..],
         &["verifier.toml", "state/bundle.pem"],
         &["verifier.toml", "state/bundle.pem", "state/verifier.db"],
+        &["verifier.toml", "state/bundle.pem", "state/verifier.db", "state/result.key"],
     ] {
         let program = Program::new();
         assert_eq!(program.init(&[]).code, 0);
