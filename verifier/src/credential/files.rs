@@ -174,3 +174,38 @@ fn write(path: &Path, content: &[u8], mode: u32, existing: Existing) -> Result<(
     };
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rootbound_common::random;
+
+    #[test]
+    fn key_of_results_is_made_where_there_is_none_and_then_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("result.key");
+        let made = result_key(&path, &mut random::system()).unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o600);
+        let again = result_key(&path, &mut random::system()).unwrap();
+        assert_eq!(again.id(), made.id());
+        std::fs::remove_file(&path).unwrap();
+        assert_ne!(result_key(&path, &mut random::system()).unwrap().id(), made.id());
+    }
+
+    #[test]
+    fn what_is_no_key_of_ours_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("result.key");
+        let refused = |path: &Path| result_key(path, &mut random::system()).unwrap_err();
+        result_key(&path, &mut random::system()).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(refused(&path), FileError::KeyMode { mode: 0o640, .. }));
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        std::fs::write(&path, "no key").unwrap();
+        assert!(matches!(refused(&path), FileError::ResultKey { error: ResultKeyError::Key, .. }));
+        assert_eq!(std::fs::read(&path).unwrap(), b"no key");
+        let dangling = folder.path().join("dangling");
+        std::os::unix::fs::symlink(folder.path().join("nowhere"), &dangling).unwrap();
+        assert!(matches!(refused(&dangling), FileError::Io { .. }), "nothing is made behind a link");
+    }
+}
