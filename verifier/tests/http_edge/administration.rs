@@ -416,3 +416,27 @@ fn init_takes_an_upstream_ca() {
     assert_eq!(wrong.code, 1, "{}", wrong.err);
     assert!(!program.path("state/ca.key").exists());
 }
+
+/// A state directory of before there were attestation results gets its key; a relying party has a CA of its own.
+#[test]
+fn a_start_makes_the_key_of_results_and_refuses_its_own_ca_for_relying_parties() {
+    let mut program = Program::new();
+    assert_eq!(program.init(&[]).code, 0);
+    std::fs::remove_file(program.path("state/result.key")).unwrap();
+    let config = String::from_utf8(read(&program.path("verifier.toml"))).unwrap();
+    let with_ca_in = |path: &Path| {
+        let section =
+            "[[relying_party]]\nname = \"gateway\"\naccepted_names = [\"a.example\"]\nmatch_labels = {}";
+        let text = format!("{config}\n{section}\nca = {}\n", toml::Value::from(path.to_str().unwrap()));
+        std::fs::write(program.path("verifier.toml"), text).unwrap();
+    };
+    with_ca_in(&program.path("state/ca.pem"));
+    let refused = program.call(&["run"]);
+    assert!(refused.code == 2 && refused.err.contains("the verifier's own CA"), "{}", refused.err);
+    let other = Program::new();
+    assert_eq!(other.init(&[]).code, 0);
+    with_ca_in(&other.path("state/ca.pem"));
+    program.run();
+    assert!(program.path("state/result.key").exists());
+    assert_eq!(program.stop(), Some(0));
+}
