@@ -24,11 +24,14 @@ use rootbound_common::wire::v1::{CredentialPolicy, PostureStatus};
 use rootbound_swtpm_tests::Swtpm;
 use rootbound_swtpm_tests::exchange::pcrs;
 use rootbound_verifier::credential::authority::Authority;
+use rootbound_verifier::credential::ear::{EatProfile, ResultSigner};
+use rootbound_verifier::credential::result_key::ResultKey;
 use rootbound_verifier::enrollment::{EndorsementRoots, RevocationPolicy};
 use rootbound_verifier::flows::operate::Operator;
 use rootbound_verifier::flows::{Limits, Parts, Verifier};
 use rootbound_verifier::http::{self, Rate, Server, ServingNames, TlsIdentity};
 use rootbound_verifier::reference::ProfileBody;
+use rootbound_verifier::relying_party::RelyingParties;
 use rootbound_verifier::store::SqliteStore;
 use tempfile::TempDir;
 
@@ -61,7 +64,10 @@ impl Service {
         for pem in [root, issuer] {
             roots.add_file("ek.pem".as_ref(), pem.as_bytes()).unwrap();
         }
+        let result_key = ResultKey::generate(&mut random::system());
         let verifier = Verifier::start(Parts {
+            result_signer: ResultSigner::new(result_key, EatProfile::default(), domain.clone()),
+            relying_parties: RelyingParties::none(),
             store: Arc::new(SqliteStore::open(&folder.join(name)).await.unwrap()),
             clock: Arc::new(SystemClock),
             trust_domain: domain,

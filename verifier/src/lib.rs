@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod appraisal;
+pub mod attestation_result;
 pub mod challenge;
 pub mod cli;
 pub mod config;
@@ -19,5 +20,6 @@ pub mod node;
 pub mod policy;
 pub mod posture;
 pub mod reference;
+pub mod relying_party;
 pub mod store;
 pub mod telemetry;

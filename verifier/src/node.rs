@@ -156,6 +156,15 @@ pub enum AdmittedBy {
     Approval,
 }
 
+/// Who vouches for a node's EK.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndorsedBy {
+    /// The TPM's manufacturer, by a certificate chain.
+    Manufacturer,
+    /// The operator, who listed this very key. What made it is not known.
+    Operator,
+}
+
 /// Where a node is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]

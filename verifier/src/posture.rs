@@ -10,10 +10,11 @@ use rootbound_common::tpm;
 use rootbound_common::wire::v1::{DeviationReport, PostureReport, PostureStatus};
 use serde::{Deserialize, Serialize};
 
+use crate::appraisal::trust_vector::TrustVector;
 use crate::appraisal::{Appraisal, Verdict};
 use crate::credential::presented::PresentedSvid;
 use crate::credential::serial::SerialNumber;
-use crate::node::{Labels, Standing};
+use crate::node::{EndorsedBy, Labels, Standing};
 
 /// The code where stored evidence does not verify any more.
 pub(crate) const STORED_EVIDENCE_INVALID: &str = "stored_evidence_invalid";
@@ -33,6 +34,10 @@ pub struct Posture {
     pub references: Vec<String>,
     /// What no reference value explains.
     pub deviations: Vec<DeviationReport>,
+    /// The same in the words of AR4SI: what booted and runs. A row from before there was such a thing claims nothing,
+    /// until the start appraises it again.
+    #[serde(default)]
+    pub claims: TrustVector,
 }
 
 impl Posture {
@@ -46,6 +51,7 @@ impl Posture {
             profile: appraisal.profile().map(|profile| profile.id().to_string()),
             references: appraisal.references().iter().map(ToString::to_string).collect(),
             deviations: appraisal.deviations().iter().map(crate::appraisal::Deviation::report).collect(),
+            claims: TrustVector::of(appraisal),
         }
     }
 
@@ -68,6 +74,7 @@ impl Posture {
             profile: None,
             references: Vec::new(),
             deviations: vec![deviation],
+            claims: TrustVector::UNFOUNDED,
         }
     }
 
@@ -132,6 +139,8 @@ pub struct LiveNode {
     pub labels: Labels,
     /// Name of the enrolled AK.
     pub attestation_key: tpm::Name,
+    /// Who vouches for its EK.
+    pub endorsed_by: EndorsedBy,
     /// Its posture; `None` before the first evidence by this AK.
     pub posture: Option<Posture>,
     /// The credentials issued under this AK that have not expired: any other is not ours, or is superseded.
@@ -192,12 +201,32 @@ impl AdmissionError {
     }
 }
 
-/// A node that may act now. Only [`Fleet::admit`] makes it; it is used at once, never kept.
+/// A node that is who it says, however it stands. Only [`Fleet::identify`] makes it; it is used at once, never kept.
 #[derive(Debug)]
-pub struct AdmittedNode {
+pub struct IdentifiedNode {
     id: NodeId,
     certificate: PresentedSvid,
     node: Arc<LiveNode>,
+}
+
+impl IdentifiedNode {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The node.
+    #[must_use]
+    pub fn node(&self) -> &LiveNode {
+        &self.node
+    }
+}
+
+/// A node that may act now. Only [`Fleet::admit`] makes it; it is used at once, never kept.
+#[derive(Debug)]
+pub struct AdmittedNode {
+    identified: IdentifiedNode,
     report: PostureReport,
 }
 
@@ -205,19 +234,19 @@ impl AdmittedNode {
     /// Its id.
     #[must_use]
     pub fn id(&self) -> NodeId {
-        self.id
+        self.identified.id
     }
 
     /// The certificate.
     #[must_use]
     pub fn certificate(&self) -> &PresentedSvid {
-        &self.certificate
+        &self.identified.certificate
     }
 
     /// The node.
     #[must_use]
     pub fn node(&self) -> &LiveNode {
-        &self.node
+        &self.identified.node
     }
 
     /// Its posture at the time of admission.
@@ -308,17 +337,17 @@ impl Fleet {
         self.nodes.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
-    /// Judges a caller by how its node stands now.
+    /// Says which node a caller is.
     ///
-    /// Established when this returns, in this order: the certificate names a node of this domain · the node is enrolled · admitted and not retired · the certificate
-    /// has not expired · it was issued to this node under the AK that is enrolled now · the node has shown evidence, it
-    /// is affirming, and it is fresh.
-    pub fn admit(
+    /// Established when this returns, in this order: the certificate names a node of this domain · the node is enrolled ·
+    /// admitted and not retired · the certificate has not expired · it was issued to this node under the AK that is
+    /// enrolled now.
+    pub fn identify(
         &self,
         certificate: Option<PresentedSvid>,
         domain: &TrustDomain,
         now: Timestamp,
-    ) -> Result<AdmittedNode, AdmissionError> {
+    ) -> Result<IdentifiedNode, AdmissionError> {
         let certificate = certificate.ok_or(AdmissionError::NoCertificate)?;
         let id = domain.node_of(&certificate.spiffe_id).ok_or(AdmissionError::NotANode)?;
         let node = self.node(id).ok_or(AdmissionError::UnknownNode)?;
@@ -333,10 +362,24 @@ impl Fleet {
         if !node.credentials.iter().any(|credential| credential.serial == certificate.serial) {
             return Err(AdmissionError::Superseded);
         }
-        let posture = node.posture.as_ref().ok_or(AdmissionError::PostureUnknown)?;
+        Ok(IdentifiedNode { id, certificate, node })
+    }
+
+    /// Judges a caller by how its node stands now.
+    ///
+    /// Established when this returns, in this order: all that [`Self::identify`] establishes · the node has shown
+    /// evidence, it is affirming, and it is fresh.
+    pub fn admit(
+        &self,
+        certificate: Option<PresentedSvid>,
+        domain: &TrustDomain,
+        now: Timestamp,
+    ) -> Result<AdmittedNode, AdmissionError> {
+        let identified = self.identify(certificate, domain, now)?;
+        let posture = identified.node.posture.as_ref().ok_or(AdmissionError::PostureUnknown)?;
         let report = posture.report(now);
         match report.status {
-            PostureStatus::Affirming => Ok(AdmittedNode { id, certificate, node, report }),
+            PostureStatus::Affirming => Ok(AdmittedNode { identified, report }),
             PostureStatus::Unknown => Err(AdmissionError::PostureUnknown),
             PostureStatus::Stale => Err(AdmissionError::PostureStale(posture.evidence_at)),
             PostureStatus::Warning | PostureStatus::Contraindicated => {
@@ -378,6 +421,7 @@ mod tests {
             profile: Some("p@1".into()),
             references: vec![],
             deviations: vec![],
+            claims: TrustVector::NONE,
         }
     }
 
@@ -387,6 +431,7 @@ mod tests {
             standing: Standing::Admitted { by: AdmittedBy::Approval },
             labels: Labels::default(),
             attestation_key: tpm::Name::of_public_area(HashAlgorithm::Sha256, b"AK"),
+            endorsed_by: EndorsedBy::Manufacturer,
             posture: Some(posture(Verdict::Affirming)),
             credentials: vec![LiveCredential { serial: serial(1), not_after: NOW.plus(10 * MINUTE) }],
         }

@@ -80,8 +80,15 @@ fn the_road_has_no_io_no_clock_and_no_randomness_of_its_own() {
         "std::env",
     ];
     assert_none(&offenders(&ROAD, &words), "the road is pure");
-    let credential = ["verifier/src/credential/request.rs", "verifier/src/credential/issue.rs"];
-    assert_none(&offenders(&credential, &words), "the road is pure");
+    let told = [
+        "verifier/src/credential/request.rs",
+        "verifier/src/credential/issue.rs",
+        "verifier/src/credential/ear.rs",
+        "verifier/src/credential/result_key.rs",
+        "verifier/src/attestation_result.rs",
+        "verifier/src/relying_party.rs",
+    ];
+    assert_none(&offenders(&told, &words), "what is issued follows from what is given");
     assert_none(&offenders(&["common/src/tpm", "common/src/crypto"], &words), "common's parsers are pure");
 }
 

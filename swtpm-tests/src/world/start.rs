@@ -8,11 +8,14 @@ use rootbound_common::clock::Clock;
 use rootbound_common::id::TrustDomain;
 use rootbound_common::random;
 use rootbound_verifier::credential::authority::Authority;
+use rootbound_verifier::credential::ear::{EatProfile, ResultSigner};
+use rootbound_verifier::credential::files;
 use rootbound_verifier::enrollment::{EndorsementRoots, RevocationPolicy, RootsError};
 use rootbound_verifier::flows::{Limits, Parts, Verifier};
 use rootbound_verifier::http::{Limits as HttpLimits, Rate, Server, ServingNames, TlsIdentity};
 use rootbound_verifier::node::Name;
 use rootbound_verifier::reference::ProfileBody;
+use rootbound_verifier::relying_party::RelyingParties;
 use rootbound_verifier::store::SqliteStore;
 use tempfile::TempDir;
 
@@ -24,6 +27,7 @@ use crate::Manufacturer;
 pub(super) struct Settings {
     revocation: RevocationPolicy,
     limits: Limits,
+    eat_profile: EatProfile,
     http_limits: HttpLimits,
 }
 
@@ -44,7 +48,8 @@ impl Default for WorldBuilder {
             ..HttpLimits::default()
         };
         let revocation = RevocationPolicy::IfAvailable;
-        let settings = Settings { revocation, limits: Limits::default(), http_limits };
+        let eat_profile = EatProfile::default();
+        let settings = Settings { revocation, limits: Limits::default(), eat_profile, http_limits };
         Self { roots: Vec::new(), settings }
     }
 }
@@ -79,6 +84,13 @@ impl WorldBuilder {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.settings.limits = limits;
+        self
+    }
+
+    /// The profile that attestation results name, instead of the usual one.
+    #[must_use]
+    pub fn eat_profile(mut self, profile: EatProfile) -> Self {
+        self.settings.eat_profile = profile;
         self
     }
 
@@ -130,7 +142,11 @@ impl Settings {
         let trust_domain: TrustDomain = TRUST_DOMAIN.parse().expect("a trust domain");
         let (chain, key) = authority;
         let authority = Authority::load(chain, key, trust_domain.clone(), clock.now()).expect("a CA");
+        let result_key = files::result_key(&dir.join("result.key"), &mut random::system()).expect("a key");
+        let result_signer = ResultSigner::new(result_key, self.eat_profile.clone(), trust_domain.clone());
         let parts = Parts {
+            result_signer,
+            relying_parties: RelyingParties::none(),
             store: Arc::new(store),
             clock: Arc::clone(clock) as Arc<dyn Clock>,
             trust_domain,

@@ -2,10 +2,12 @@
 //!
 //! - [`appraise`]: PCR values, by reference sets; and what the logs explain
 //! - [`logs`]: what became of the boot event log and the IMA list; [`boot`], [`runtime`]: rules over them
+//! - [`trust_vector`]: the same in the words of AR4SI, for relying parties
 
 pub mod boot;
 pub mod logs;
 pub mod runtime;
+pub mod trust_vector;
 
 use rootbound_common::clock::Timestamp;
 use rootbound_common::crypto::Digest;
@@ -243,7 +245,7 @@ fn judge<'a>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::node::Name;
     use crate::reference::{AcceptedPcrs, ProfileBody, Provenance, ReferenceSet};
@@ -256,11 +258,11 @@ mod tests {
         PcrIndex::new(index).unwrap()
     }
 
-    fn value(text: &str) -> Digest {
+    pub(crate) fn value(text: &str) -> Digest {
         hash(BANK, &[text.as_bytes()])
     }
 
-    fn observed(values: &[(u8, Digest)]) -> Observed {
+    pub(crate) fn observed(values: &[(u8, Digest)]) -> Observed {
         let mut pcrs = PcrValues::default();
         for (index, value) in values {
             pcrs.insert(pcr(*index), *value);
@@ -277,7 +279,7 @@ mod tests {
     }
 
     /// A profile over PCRs 0 and 7 that names the sets `a` and `b`, and these sets.
-    fn book(sets: &[(&str, &[(u8, Digest)])]) -> ReferenceBook {
+    pub(crate) fn book(sets: &[(&str, &[(u8, Digest)])]) -> ReferenceBook {
         let pcrs: PcrSet = [pcr(0), pcr(7)].into_iter().collect();
         let mut body = ProfileBody::initial("a".parse().unwrap());
         body.references.push("b".parse().unwrap());

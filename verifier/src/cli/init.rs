@@ -149,12 +149,20 @@ impl Init {
 
         let state = StateDirectory::create(&state_path)?;
         if state.trust_bundle().exists() && config.exists() {
-            let all =
-                [config, state.ca_certificate(), state.ca_key(), state.database(), state.trust_bundle()];
+            let all = [
+                config,
+                state.ca_certificate(),
+                state.ca_key(),
+                state.result_key(),
+                state.database(),
+                state.trust_bundle(),
+            ];
             return Err(InitError::AlreadyDone(all.into_iter().filter(|path| path.exists()).collect()));
         }
         let _lock = state.lock()?;
         let authority = self.authority(&state)?;
+        files::result_key(&state.result_key(), &mut random::system())
+            .map_err(|error| InitError::Files { what: "the key of attestation results", error })?;
         prepare_database(&state)?;
         write(&state.trust_bundle(), &authority.trust_bundle_pem())?;
         if !config.exists() {

@@ -1,7 +1,7 @@
 //! `run`: the daemon. It wires; everything else is elsewhere.
 //!
-//! A start, in this order: logs · the state directory and its lock · the CA · the manufacturers' roots · the database ·
-//! the fleet into memory · the listener · `listen.addr` · the administrative socket · readiness. A stop, the other way
+//! A start, in this order: logs · the state directory and its lock · the database · the CA · the manufacturers' roots ·
+//! the key of attestation results · relying parties · the fleet into memory · the listener · `listen.addr` · the administrative socket · readiness. A stop, the other way
 //! round, lets what is under way end.
 
 use std::io;
@@ -10,17 +10,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rootbound_common::clock::{Clock, SystemClock, Timestamp};
+use rootbound_common::random;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, StateDirectory, StateError, StateLock, write_atomically};
+use crate::credential::ear::ResultSigner;
 use crate::credential::files::{self, FileError};
 use crate::enrollment::{EndorsementRoots, RootsError};
 use crate::flows::{Parts, Verifier};
 use crate::http::admin::{AdminSocket, AdminSocketError};
 use crate::http::{Server, StartError};
+use crate::relying_party::{LoadError, RelyingParties};
 use crate::store::{SqliteStore, StoreError, StoreOpenError};
 use crate::telemetry::{self, TelemetryError};
 use crate::{jobs, store};
@@ -37,9 +40,15 @@ pub(super) enum RunError {
     /// The CA.
     #[error("the CA: {0}")]
     Authority(#[from] FileError),
+    /// The key that signs attestation results.
+    #[error("the key of attestation results: {0}")]
+    ResultKey(#[source] FileError),
     /// The manufacturers' roots.
     #[error("[trust] ek_roots: {0}")]
     Roots(#[from] RootsError),
+    /// Relying parties.
+    #[error("[[relying_party]] {0}")]
+    RelyingParties(#[from] LoadError),
     /// The database.
     #[error(transparent)]
     OpenStore(#[from] StoreOpenError),
@@ -74,7 +83,12 @@ impl RunError {
     /// The operator has to change something before another start can go better.
     pub(super) const fn is_configuration(&self) -> bool {
         match self {
-            Self::Telemetry(_) | Self::State(_) | Self::Authority(_) | Self::Roots(_) => true,
+            Self::Telemetry(_)
+            | Self::State(_)
+            | Self::Authority(_)
+            | Self::ResultKey(_)
+            | Self::Roots(_)
+            | Self::RelyingParties(_) => true,
             Self::Start(error) => !matches!(error, StartError::Listen { .. }),
             Self::OpenStore(_)
             | Self::Store(_)
@@ -172,9 +186,14 @@ async fn verifier(
     let domain = config.trust.domain.clone();
     let authority = files::load(&state.ca_certificate(), &state.ca_key(), domain.clone(), clock.now())?;
     let roots = endorsement_roots(config, clock.now())?;
+    let result_key =
+        files::result_key(&state.result_key(), &mut random::system()).map_err(RunError::ResultKey)?;
+    let relying_parties = RelyingParties::load(&config.relying_party, authority.chain().first())?;
     let parts = Parts {
         store,
         clock: Arc::new(clock),
+        result_signer: ResultSigner::new(result_key, config.results.eat_profile.clone(), domain.clone()),
+        relying_parties,
         trust_domain: domain,
         roots,
         revocation: config.trust.revocation,

@@ -15,8 +15,10 @@ use serde::Deserialize;
 pub use state::{StateDirectory, StateError, StateLock};
 pub(crate) use state::{UNFINISHED, admin_socket, write_atomically};
 
+use crate::credential::ear::EatProfile;
 use crate::enrollment::RevocationPolicy;
 use crate::http::{ServingNames, TlsIdentity};
+use crate::relying_party::RelyingPartySection;
 use crate::telemetry::LogSection;
 use crate::{flows, http};
 
@@ -43,6 +45,12 @@ pub struct Config {
     /// What is kept for how long.
     #[serde(default)]
     pub retention: RetentionSection,
+    /// Attestation results.
+    #[serde(default)]
+    pub results: ResultsSection,
+    /// Who may read attestation results of others; nobody, where there is no such section.
+    #[serde(default)]
+    pub relying_party: Vec<RelyingPartySection>,
     /// Logs.
     #[serde(default)]
     pub log: LogSection,
@@ -142,6 +150,14 @@ impl Default for RetentionSection {
     }
 }
 
+/// Section `[results]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResultsSection {
+    /// The profile that attestation results name.
+    pub eat_profile: EatProfile,
+}
+
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -209,6 +225,7 @@ impl Config {
         if self.attestation.pending_enrollments == 0 {
             return Err(("[attestation] pending_enrollments", "must be at least 1".to_owned()));
         }
+        RelyingPartySection::check(&self.relying_party).map_err(|why| ("[[relying_party]]", why))?;
         if self.retention.refusals == 0 {
             return Err(("[retention] refusals", "must be at least 1".to_owned()));
         }
@@ -249,6 +266,8 @@ mod tests {
         assert_eq!(sample.server.listen, least.server.listen);
         assert_eq!(sample.server.names, least.server.names);
         assert_eq!(sample.trust.revocation, least.trust.revocation);
+        assert_eq!(sample.results, least.results);
+        assert_eq!(sample.relying_party, least.relying_party);
     }
 
     /// What is commented out is meant to be uncommented.
@@ -258,15 +277,20 @@ mod tests {
             .lines()
             .map(|line| match line.strip_prefix('#') {
                 Some(rest) if rest.contains(" = ") && !rest.starts_with(' ') => format!("{rest}\n"),
+                Some(rest) if rest.starts_with('[') => format!("{rest}\n"),
                 Some(_) | None => format!("{line}\n"),
             })
             .collect();
         let all = parse(&all).unwrap();
         assert!(all.server.certificate.is_some() && all.trust.ek_roots.is_some());
+        assert_eq!(all.relying_party.len(), 1);
     }
 
     #[test]
     fn what_makes_no_sense_is_named() {
+        let two_alike =
+            "[[relying_party]]\nname = \"a\"\nca = \"/c\"\naccepted_names = [\"b\"]\nmatch_labels = {}\n"
+                .repeat(2);
         for (text, part) in [
             ("[server]\nlisten = \"here\"", "listen"),
             ("[server]\nnames = [\"a b\"]", "neither a DNS name nor an IP address"),
@@ -280,6 +304,17 @@ mod tests {
             ("[retention]\nrefusals = 0", "[retention] refusals"),
             ("[log]\nformat = \"xml\"", "unknown variant `xml`"),
             ("[logs]", "unknown field `logs`"),
+            ("[results]\neat_profile = \"ear\"", "EAT profile"),
+            ("[[relying_party]]\nname = \"a\"\nca = \"/c\"\naccepted_names = [\"b\"]", "match_labels"),
+            (
+                "[[relying_party]]\nname = \"a\"\nca = \"/c\"\naccepted_names = [\"*.b\"]\nmatch_labels = {}",
+                "accepted name",
+            ),
+            (
+                "[[relying_party]]\nname = \"a\"\nca = \"/c\"\naccepted_names = []\nmatch_labels = {}",
+                "[[relying_party]]: `a`: 1 to 64 accepted_names",
+            ),
+            (&two_alike, "two are called `a`"),
         ] {
             let error = parse(&format!("{LEAST}{text}\n")).unwrap_err().to_string();
             assert!(error.contains(part) && error.contains("verifier.toml"), "{text}: {error}");

@@ -140,6 +140,12 @@ impl StateDirectory {
         self.path.join("ca.key")
     }
 
+    /// The private key that signs attestation results.
+    #[must_use]
+    pub fn result_key(&self) -> PathBuf {
+        self.path.join("result.key")
+    }
+
     /// The certificates that relying parties and attesters trust.
     #[must_use]
     pub fn trust_bundle(&self) -> PathBuf {

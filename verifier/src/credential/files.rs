@@ -1,4 +1,5 @@
-//! The CA's files: a certificate chain that anyone may read, and a key that only its owner may.
+//! The CA's files: a certificate chain that anyone may read, and a key that only its owner may. And the file of the key
+//! that signs attestation results, likewise.
 //!
 //! The key file is the commit point of [`store`]: it is written last, atomically, and never over another. A certificate
 //! without a key beside it never signed anything, and may be replaced.
@@ -8,22 +9,24 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rand_core::CryptoRng;
 use rootbound_common::clock::Timestamp;
 use rootbound_common::id::TrustDomain;
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 use super::authority::{Authority, AuthorityError};
+use super::result_key::{ResultKey, ResultKeyError};
 use crate::config::UNFINISHED;
 
 /// Five RSA-4096 certificates with the text that `openssl x509 -text` puts before them stay below.
 const MAX_FILE: u64 = 64 * 1024;
 
-/// Why the CA's files cannot be used.
+/// Why a key's files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// There is a key already.
-    #[error("{path} exists: a CA key is never overwritten")]
+    #[error("{path} exists: a private key is never overwritten")]
     KeyExists {
         /// The key file.
         path: PathBuf,
@@ -35,7 +38,7 @@ pub enum FileError {
         path: PathBuf,
     },
     /// Someone else could read or write the key.
-    #[error("{path} has mode {mode:03o}: only its owner may have access to a CA key (chmod 600)")]
+    #[error("{path} has mode {mode:03o}: only its owner may have access to a private key (chmod 600)")]
     KeyMode {
         /// The key file.
         path: PathBuf,
@@ -67,6 +70,15 @@ pub enum FileError {
     /// The files hold no usable CA.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    /// The file holds no usable key for attestation results.
+    #[error("{path}: {error}")]
+    ResultKey {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: ResultKeyError,
+    },
 }
 
 /// Writes an authority to two new files: the chain with mode 0644, the key with mode 0600.
@@ -88,6 +100,17 @@ pub fn load(
     let chain = read(certificate, |_| Ok(()))?;
     let key = read(key, only_its_owner(key))?;
     Ok(Authority::load(&chain, &key, trust_domain, now)?)
+}
+
+/// Loads the key that signs attestation results; makes it, with mode 0600, where there is none yet: in a new state
+/// directory, in one of an earlier version, and where an operator took it away.
+pub fn result_key(path: &Path, rng: &mut impl CryptoRng) -> Result<ResultKey, FileError> {
+    let unusable = |error| FileError::ResultKey { path: path.to_owned(), error };
+    if path.symlink_metadata().is_err() {
+        let key = ResultKey::generate(rng).to_pem().map_err(unusable)?;
+        write(path, key.as_bytes(), 0o600, Existing::Refuse)?;
+    }
+    ResultKey::from_pem(&read(path, only_its_owner(path))?).map_err(unusable)
 }
 
 /// Checks the opened file, not the path, which could change in between.
@@ -150,4 +173,39 @@ fn write(path: &Path, content: &[u8], mode: u32, existing: Existing) -> Result<(
         })?,
     };
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rootbound_common::random;
+
+    #[test]
+    fn key_of_results_is_made_where_there_is_none_and_then_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("result.key");
+        let made = result_key(&path, &mut random::system()).unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o600);
+        let again = result_key(&path, &mut random::system()).unwrap();
+        assert_eq!(again.id(), made.id());
+        std::fs::remove_file(&path).unwrap();
+        assert_ne!(result_key(&path, &mut random::system()).unwrap().id(), made.id());
+    }
+
+    #[test]
+    fn what_is_no_key_of_ours_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("result.key");
+        let refused = |path: &Path| result_key(path, &mut random::system()).unwrap_err();
+        result_key(&path, &mut random::system()).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(refused(&path), FileError::KeyMode { mode: 0o640, .. }));
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        std::fs::write(&path, "no key").unwrap();
+        assert!(matches!(refused(&path), FileError::ResultKey { error: ResultKeyError::Key, .. }));
+        assert_eq!(std::fs::read(&path).unwrap(), b"no key");
+        let dangling = folder.path().join("dangling");
+        std::os::unix::fs::symlink(folder.path().join("nowhere"), &dangling).unwrap();
+        assert!(matches!(refused(&dangling), FileError::Io { .. }), "nothing is made behind a link");
+    }
 }

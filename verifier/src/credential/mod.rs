@@ -5,14 +5,17 @@
 //! - [`issue`]: [`request::BoundKey`] → X.509-SVID, in two steps, so that a serial number is on record before its
 //!   certificate exists
 //! - [`presented`]: an X.509-SVID that comes back over mTLS
+//! - [`ear`]: an attestation result as a signed token; [`result_key`]: the key that signs it, which is not the CA's
 //!
 //! Apart from [`files`] nothing here does I/O, and nothing here reads a clock or draws a random number on its own.
 
 pub mod authority;
 mod certificate;
+pub mod ear;
 pub mod files;
 pub mod issue;
 pub mod presented;
 pub mod request;
 mod request_error;
+pub mod result_key;
 pub mod serial;

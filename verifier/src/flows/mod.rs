@@ -5,12 +5,14 @@
 //! - [`logs`]: what is kept of the logs that come with evidence, and what they come to
 //! - [`observe`]: what a node's logs say, to read and to make rules of
 //! - [`operate`]: what an operator changes, and what follows from it
+//! - [`results`]: how a node stands, for whoever may know it
 
 pub mod attest;
 pub mod enroll;
 mod logs;
 pub mod observe;
 pub mod operate;
+pub mod results;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,9 +28,11 @@ use tokio::sync::Mutex;
 use crate::appraisal::runtime::SignatureCache;
 use crate::challenge::ChallengeKey;
 use crate::credential::authority::Authority;
+use crate::credential::ear::ResultSigner;
 use crate::enrollment::{EndorsementRoots, RevocationPolicy};
 use crate::posture::Fleet;
 use crate::reference::ReferenceBook;
+use crate::relying_party::RelyingParties;
 use crate::store::{DecisionKind, DecisionRecord, Store, StoreError};
 
 /// Bounds that the stories keep, each with its reason.
@@ -60,6 +64,8 @@ pub struct Verifier {
     roots: ArcSwap<EndorsementRoots>,
     revocation: RevocationPolicy,
     authority: Authority,
+    result_signer: ResultSigner,
+    relying_parties: RelyingParties,
     challenge_key: ChallengeKey,
     /// Held while reference values change.
     changes: Mutex<()>,
@@ -93,6 +99,10 @@ pub struct Parts {
     pub revocation: RevocationPolicy,
     /// The CA.
     pub authority: Authority,
+    /// What signs attestation results.
+    pub result_signer: ResultSigner,
+    /// Who may read those of others.
+    pub relying_parties: RelyingParties,
     /// Bounds.
     pub limits: Limits,
 }
@@ -116,6 +126,8 @@ impl Verifier {
             roots: ArcSwap::from_pointee(parts.roots),
             revocation: parts.revocation,
             authority: parts.authority,
+            result_signer: parts.result_signer,
+            relying_parties: parts.relying_parties,
             challenge_key: ChallengeKey::new(Secret::generate(&mut random::system())),
             changes: Mutex::new(()),
             limits: parts.limits,
@@ -149,6 +161,12 @@ impl Verifier {
     #[must_use]
     pub fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// Who may read attestation results of others.
+    #[must_use]
+    pub fn relying_parties(&self) -> &RelyingParties {
+        &self.relying_parties
     }
 
     /// How each node stands now.

@@ -1,16 +1,22 @@
 //! Who is at the other end of a connection: an address, and perhaps a certificate.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
+use rootbound_common::clock::Timestamp;
 use rootbound_common::id::{NodeId, TrustDomain};
+use rustls_pki_types::{CertificateDer, TrustAnchor};
+use webpki::EndEntityCert;
 
 use super::Edge;
 use super::connection::ClientAddress;
 use super::problem::{EdgeRefusal, Refusal};
 use crate::credential::presented::{PresentedError, PresentedSvid};
+use crate::flows::results::ResultReader;
 use crate::posture::{AdmissionError, AdmittedNode};
+use crate::relying_party::leads_to;
 
 /// What counts as one client for limits: an IPv4 address, or the /64 of an IPv6 address, since whoever has one address
 /// of a /64 has all of them.
@@ -46,8 +52,34 @@ impl ClientKey {
     pub(super) const EVERYBODY: Self = Self(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
 }
 
-/// What the TLS handshake said of the caller. TLS has verified that a certificate is signed by our CA and that the
-/// caller holds its key, and nothing else.
+/// Tells certificates of our CA from those of relying parties' CAs, of which TLS accepts either.
+#[derive(Debug)]
+pub(super) enum Vouchers {
+    /// TLS accepts certificates of our CA only.
+    OursAlone,
+    /// Others, too. This is ours.
+    OursAmongOthers(TrustAnchor<'static>),
+}
+
+impl Vouchers {
+    /// Whether our CA vouches for a chain, leaf first, that TLS has accepted.
+    ///
+    /// What our CA did not sign never counts as an X.509-SVID, whatever it says: a relying party's CA makes no nodes.
+    fn are_ours(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> bool {
+        match self {
+            Self::OursAlone => true,
+            Self::OursAmongOthers(ours) => chain
+                .split_first()
+                .and_then(|(leaf, others)| Some((EndEntityCert::try_from(leaf).ok()?, others)))
+                .is_some_and(|(leaf, others)| {
+                    leads_to(&leaf, others, std::slice::from_ref(ours), now).is_ok()
+                }),
+        }
+    }
+}
+
+/// What the TLS handshake said of the caller. TLS has verified that a certificate is signed by our CA or that of a relying
+/// party, and that the caller holds its key, and nothing else.
 #[derive(Debug, Clone)]
 pub(super) enum Peer {
     /// No client certificate.
@@ -56,15 +88,25 @@ pub(super) enum Peer {
     Svid(PresentedSvid),
     /// A certificate of our CA that is no X.509-SVID.
     Unfit(PresentedError),
+    /// A certificate that our CA did not sign, leaf first. It is judged at each request that it may count for.
+    Foreign(Arc<[CertificateDer<'static>]>),
 }
 
 impl Peer {
-    /// Of the certificate that the client showed.
-    pub(super) fn of(certificate: Option<&[u8]>, trust_domain: &TrustDomain) -> Self {
-        match certificate.map(|der| PresentedSvid::parse(der, trust_domain)) {
+    /// Of the certificates that the client showed, leaf first; none where there is none.
+    pub(super) fn of(
+        chain: &[CertificateDer<'static>],
+        vouchers: &Vouchers,
+        trust_domain: &TrustDomain,
+        now: Timestamp,
+    ) -> Self {
+        match chain.first() {
             None => Self::Anonymous,
-            Some(Ok(svid)) => Self::Svid(svid),
-            Some(Err(error)) => Self::Unfit(error),
+            Some(leaf) if vouchers.are_ours(chain, now) => match PresentedSvid::parse(leaf, trust_domain) {
+                Ok(svid) => Self::Svid(svid),
+                Err(error) => Self::Unfit(error),
+            },
+            Some(_) => Self::Foreign(chain.into()),
         }
     }
 
@@ -73,6 +115,7 @@ impl Peer {
             Self::Anonymous => Ok(None),
             Self::Svid(svid) => Ok(Some(svid)),
             Self::Unfit(error) => Err(error.into()),
+            Self::Foreign(_) => Err(AdmissionError::NotANode.into()),
         }
     }
 
@@ -109,13 +152,41 @@ impl FromRequestParts<Edge> for Admitted {
         let verifier = &edge.verifier;
         match verifier.fleet().admit(svid, verifier.trust_domain(), verifier.now()) {
             Ok(node) => Ok(Self(node)),
-            Err(error) => {
-                let client = parts.extensions.get().map(|ClientAddress(address)| *address);
-                tracing::info!(?client, code = error.code(), "caller refused");
-                Err(error.into())
+            Err(error) => Err(refused(parts, error.code(), error)),
+        }
+    }
+}
+
+/// A caller that may read attestation results: a node, however it stands, or a relying party.
+#[derive(Debug)]
+pub(super) struct Reader(pub(super) ResultReader);
+
+impl FromRequestParts<Edge> for Reader {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Refusal> {
+        let verifier = &edge.verifier;
+        let now = verifier.now();
+        match Peer::of_request(parts)? {
+            Peer::Foreign(chain) => match verifier.relying_parties().identify(&chain, now) {
+                Ok(party) => Ok(Self(ResultReader::RelyingParty(party))),
+                Err(error) => Err(refused(parts, error.code(), error)),
+            },
+            peer @ (Peer::Anonymous | Peer::Svid(_) | Peer::Unfit(_)) => {
+                match verifier.fleet().identify(peer.svid()?, verifier.trust_domain(), now) {
+                    Ok(node) => Ok(Self(ResultReader::Node(node))),
+                    Err(error) => Err(refused(parts, error.code(), error)),
+                }
             }
         }
     }
+}
+
+/// Says in the log who was refused, and why.
+fn refused(parts: &Parts, code: &'static str, error: impl Into<Refusal>) -> Refusal {
+    let client = parts.extensions.get().map(|ClientAddress(address)| *address);
+    tracing::info!(?client, code, "caller refused");
+    error.into()
 }
 
 #[cfg(test)]

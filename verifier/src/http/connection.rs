@@ -23,9 +23,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::client::Peer;
+use super::client::{Peer, Vouchers};
 use super::limits::Limits;
 use super::tls::ALPN_HTTP_2;
+use crate::flows::Verifier;
 
 /// Where a request comes from; set on each by [`serve`].
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +37,8 @@ pub(super) struct Shared {
     pub(super) acceptor: TlsAcceptor,
     pub(super) router: Router,
     pub(super) limits: Arc<Limits>,
-    pub(super) trust_domain: rootbound_common::id::TrustDomain,
+    pub(super) verifier: Arc<Verifier>,
+    pub(super) vouchers: Vouchers,
 }
 
 /// Head of a request: our longest is under 1 KB.
@@ -74,8 +76,9 @@ pub(super) async fn serve(
         },
     };
     let (_, session) = tls.get_ref();
-    let certificate = session.peer_certificates().and_then(<[_]>::first);
-    let peer = Peer::of(certificate.map(AsRef::as_ref), &shared.trust_domain);
+    let verifier = &shared.verifier;
+    let chain = session.peer_certificates().unwrap_or_default();
+    let peer = Peer::of(chain, &shared.vouchers, verifier.trust_domain(), verifier.now());
     let builder = builder(&shared.limits, session.alpn_protocol() == Some(ALPN_HTTP_2));
 
     let activity = Arc::new(Activity::new());

@@ -2,7 +2,8 @@
 //! documents; it decides nothing itself.
 //!
 //! - [`Server`]: listens, and stops gracefully. One connection: `connection`, over TLS 1.3 as `tls` sets it up
-//! - one file per endpoint: `enrollments`, `activations`, `challenges`, `evidence`, `whoami`, `healthz`, `readyz`, `openapi`
+//! - one file per endpoint: `enrollments`, `activations`, `challenges`, `evidence`, `whoami`, `ear`, `jwks`, `healthz`,
+//!   `readyz`, `openapi`
 //! - `client`: who calls; `body`: what they send; [`problem`]: the one place where refusals get a status and a code
 //! - [`limits`], `slots`, `throttle`, `story`: what a stranger may cost
 //! - [`admin`]: the administrative socket, for the owner alone
@@ -17,9 +18,11 @@ mod body;
 mod challenges;
 mod client;
 mod connection;
+mod ear;
 mod enrollments;
 mod evidence;
 mod healthz;
+mod jwks;
 pub mod limits;
 mod openapi;
 pub mod problem;
@@ -73,12 +76,14 @@ struct Endpoint {
 }
 
 /// Every endpoint.
-const ENDPOINTS: [Endpoint; 8] = [
+const ENDPOINTS: [Endpoint; 10] = [
     enrollments::ENDPOINT,
     activations::ENDPOINT,
     challenges::ENDPOINT,
     evidence::ENDPOINT,
     whoami::ENDPOINT,
+    ear::ENDPOINT,
+    jwks::ENDPOINT,
     healthz::ENDPOINT,
     readyz::ENDPOINT,
     openapi::ENDPOINT,

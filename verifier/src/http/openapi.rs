@@ -10,7 +10,7 @@ use utoipa::openapi::security::SecurityScheme;
 use utoipa::{Modify, OpenApi};
 
 use super::throttle::RateClass;
-use super::{Endpoint, activations, challenges, enrollments, evidence, healthz, readyz, whoami};
+use super::{Endpoint, activations, challenges, ear, enrollments, evidence, healthz, jwks, readyz, whoami};
 
 pub(super) const ENDPOINT: Endpoint = Endpoint {
     method: Method::GET,
@@ -35,13 +35,15 @@ pub(super) const ENDPOINT: Endpoint = Endpoint {
         (name = "identity", description = "What a credential is worth now"),
         (name = "operation", description = "For those who run the verifier")
     ),
-    modifiers(&X509Svid),
+    modifiers(&ClientCertificates),
     paths(
         enrollments::enroll,
         activations::activate,
         challenges::challenge,
         evidence::attest,
         whoami::whoami,
+        ear::ear,
+        jwks::jwks,
         healthz::healthz,
         readyz::readyz,
         openapi
@@ -49,16 +51,23 @@ pub(super) const ENDPOINT: Endpoint = Endpoint {
 )]
 struct Document;
 
-/// The one way to authenticate.
-struct X509Svid;
+/// The two ways to authenticate.
+struct ClientCertificates;
 
-impl Modify for X509Svid {
+impl Modify for ClientCertificates {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let components = document.components.get_or_insert_default();
-        let description = "An X.509-SVID that the verifier issued, over TLS 1.3";
-        let description = Some(description.to_owned());
-        let scheme = SecurityScheme::MutualTls { description, deprecated: None, extensions: None };
-        components.add_security_scheme("x509_svid", scheme);
+        for (name, description) in [
+            ("x509_svid", "An X.509-SVID that the verifier issued, over TLS 1.3"),
+            (
+                "relying_party",
+                "A certificate of a CA that the operator named for a relying party, over TLS 1.3",
+            ),
+        ] {
+            let description = Some(description.to_owned());
+            let scheme = SecurityScheme::MutualTls { description, deprecated: None, extensions: None };
+            components.add_security_scheme(name, scheme);
+        }
     }
 }
 

@@ -17,7 +17,9 @@ use crate::credential::presented::PresentedError;
 use crate::flows::attest::{AttestError, AttestRefusal};
 use crate::flows::enroll::{EnrollError, EnrollRefusal};
 use crate::flows::operate::OperateError;
+use crate::flows::results::ResultRefusal;
 use crate::posture::AdmissionError;
+use crate::relying_party::RelyingPartyError;
 use crate::store::StoreError;
 
 /// The media type of problem documents.
@@ -56,6 +58,9 @@ pub enum EdgeRefusal {
         /// What does not fit, and where; printable.
         reason: String,
     },
+    /// A query that the endpoint does not have.
+    #[error("the query must be nonce=, with 8 to 88 characters of base64url, or none")]
+    Query,
     /// Too many requests from one client address.
     #[error("too many requests from this address; try again later")]
     RateLimited {
@@ -98,6 +103,7 @@ impl EdgeRefusal {
             Self::BodyTooSlow => "body_too_slow",
             Self::BodyIncomplete => "body_incomplete",
             Self::MalformedBody { .. } => "body_malformed",
+            Self::Query => "query_malformed",
             Self::RateLimited { .. } => "rate_limited",
             Self::TooManyBodies => "too_many_bodies",
             Self::Overloaded => "overloaded",
@@ -115,7 +121,7 @@ impl EdgeRefusal {
             Self::ContentType | Self::ContentEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyIncomplete | Self::MalformedBody { .. } => StatusCode::BAD_REQUEST,
+            Self::BodyIncomplete | Self::MalformedBody { .. } | Self::Query => StatusCode::BAD_REQUEST,
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::TooManyBodies | Self::Overloaded | Self::TimedOut | Self::NotReady { .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -138,6 +144,7 @@ impl EdgeRefusal {
             | Self::BodyTooSlow
             | Self::BodyIncomplete
             | Self::MalformedBody { .. }
+            | Self::Query
             | Self::NotTheOwner
             | Self::Internal => None,
         }
@@ -288,6 +295,23 @@ impl From<PresentedError> for Refusal {
     }
 }
 
+impl From<RelyingPartyError> for Refusal {
+    fn from(error: RelyingPartyError) -> Self {
+        Self::new(StatusCode::FORBIDDEN, error.code(), error.to_string())
+    }
+}
+
+impl From<ResultRefusal> for Refusal {
+    fn from(refusal: ResultRefusal) -> Self {
+        let of = |status| Self::new(status, refusal.code(), refusal.to_string());
+        match refusal {
+            ResultRefusal::OtherNode => of(StatusCode::FORBIDDEN),
+            ResultRefusal::UnknownNode => of(StatusCode::NOT_FOUND),
+            ResultRefusal::Encoding => EdgeRefusal::Internal.into(),
+        }
+    }
+}
+
 /// Over the administrative socket, where nothing has to be kept from the reader.
 impl From<OperateError> for Refusal {
     fn from(error: OperateError) -> Self {
@@ -347,6 +371,7 @@ mod tests {
         expect(E::BodyTooSlow, 408, "body_too_slow", None);
         expect(E::BodyIncomplete, 400, "body_incomplete", None);
         expect(E::MalformedBody { reason: "x".to_owned() }, 400, "body_malformed", None);
+        expect(E::Query, 400, "query_malformed", None);
         expect(E::RateLimited { retry_after }, 429, "rate_limited", Some(7));
         expect(E::TooManyBodies, 503, "too_many_bodies", Some(1));
         expect(E::Overloaded, 503, "overloaded", Some(1));
@@ -378,6 +403,10 @@ mod tests {
         expect(AdmissionError::NoCertificate, 401, "certificate_required", None);
         expect(AdmissionError::PostureStale(Timestamp::from_millis(0)), 403, "posture_stale", None);
         expect(PresentedError::Authority, 403, "svid_is_ca", None);
+        expect(RelyingPartyError::UnknownName, 403, "relying_party_unknown", None);
+        expect(ResultRefusal::OtherNode, 403, "result_of_other_node", None);
+        expect(ResultRefusal::UnknownNode, 404, "unknown_node", None);
+        expect(ResultRefusal::Encoding, 500, "internal", None);
 
         let node = NodeId::from_bytes([0; 32]);
         expect(OperateError::UnknownNode(node), 404, "unknown_node", None);

@@ -294,6 +294,33 @@ pub(super) enum CredentialOutcome {
     },
 }
 
+/// A JSON Web Key Set (RFC 7517).
+#[derive(Deserialize, ToSchema)]
+pub(super) struct JwkSet {
+    /// The keys.
+    keys: Vec<Jwk>,
+}
+
+/// A JSON Web Key that verifies ES256 signatures (RFC 7517; RFC 7518, 6.2).
+#[derive(Deserialize, ToSchema)]
+pub(super) struct Jwk {
+    /// `EC`.
+    kty: String,
+    /// `P-256`.
+    crv: String,
+    /// Coordinate, base64url.
+    x: String,
+    /// Coordinate, base64url.
+    y: String,
+    /// `ES256`.
+    alg: String,
+    /// `sig`.
+    #[serde(rename = "use")]
+    usage: String,
+    /// RFC 7638 thumbprint.
+    kid: String,
+}
+
 /// What the verifier knows of the caller.
 #[derive(Deserialize, ToSchema)]
 pub(super) struct WhoamiResponse {
@@ -495,6 +522,11 @@ mod tests {
             "labels": { "env": "prod" }, "posture": posture()
         });
         described::<wire::WhoamiResponse>("WhoamiResponse", &whoami, &whoami);
+        let key = json!({
+            "kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "alg": "ES256", "use": "sig", "kid": "AA"
+        });
+        described::<Value>("Jwk", &key, &key);
+        described::<Value>("JwkSet", &json!({ "keys": [key] }), &json!({ "keys": [] }));
         let problem = json!({ "type": "t", "title": "t", "status": 403, "detail": "d", "code": "c" });
         described::<wire::Problem>("Problem", &problem, &problem);
     }

@@ -63,7 +63,7 @@ impl Server {
     ) -> Result<Self, StartError> {
         limits.check()?;
         let serving = Arc::new(Serving::new(&verifier, identity)?);
-        let config = tls::server_config(&verifier, Arc::clone(&serving))?;
+        let (config, vouchers) = tls::server_config(&verifier, Arc::clone(&serving))?;
         let at = |error| StartError::Listen { address: listen, error };
         let listener = TcpListener::bind(listen).await.map_err(at)?;
         let address = listener.local_addr().map_err(at)?;
@@ -72,7 +72,8 @@ impl Server {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             router: edge.router(),
             limits: Arc::clone(&edge.limits),
-            trust_domain: verifier.trust_domain().clone(),
+            verifier,
+            vouchers,
         });
         let (stop, connections) = (CancellationToken::new(), TaskTracker::new());
         let accepting = tokio::spawn(accept(

@@ -3,7 +3,8 @@
 //! A resumed session would skip the client's signature, and with it the TPM's refusal to sign after another boot: there
 //! are no tickets and no session store, so that each connection is proved anew. Certificates are judged by the verifier's
 //! clock. Clients are trusted for certificates that *our* CA signed: where that is an intermediate under an operator's
-//! root, other branches below that root count for nothing here.
+//! root, other branches below that root count for nothing here. Where relying parties are configured, certificates of
+//! their CAs pass the handshake, too; `client` tells the two apart.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use serde::Deserialize;
 
+use super::client::Vouchers;
 use crate::credential::issue::IssueError;
 use crate::flows::Verifier;
 
@@ -107,17 +109,26 @@ impl Default for ServingNames {
     }
 }
 
-/// The TLS configuration of the listener.
+/// The TLS configuration of the listener, and how to tell the certificates apart that it accepts.
 pub(super) fn server_config(
     verifier: &Arc<Verifier>,
     serving: Arc<Serving>,
-) -> Result<ServerConfig, TlsIdentityError> {
+) -> Result<(ServerConfig, Vouchers), TlsIdentityError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let anchor = |error: &dyn std::fmt::Display| TlsIdentityError::ClientAnchor(error.to_string());
     let mut anchors = RootCertStore::empty();
-    for issuing in verifier.authority().chain().iter().take(1) {
-        anchors.add(issuing.clone()).map_err(|error| anchor(&error))?;
+    let issuing = verifier.authority().chain().first().ok_or_else(|| anchor(&"it has no certificate"))?;
+    anchors.add(issuing.clone()).map_err(|error| anchor(&error))?;
+    let parties = verifier.relying_parties();
+    for authority in parties.authorities() {
+        anchors.add(authority.clone()).map_err(|error| anchor(&error))?;
     }
+    let vouchers = if parties.is_empty() {
+        Vouchers::OursAlone
+    } else {
+        let ours = webpki::anchor_from_trusted_cert(issuing).map_err(|error| anchor(&error))?;
+        Vouchers::OursAmongOthers(ours.to_owned())
+    };
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(anchors), provider.clone())
         .allow_unauthenticated()
         .build()
@@ -132,7 +143,7 @@ pub(super) fn server_config(
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     config.alpn_protocols = vec![ALPN_HTTP_2.to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+    Ok((config, vouchers))
 }
 
 /// HTTP/2 in ALPN.

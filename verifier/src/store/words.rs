@@ -2,7 +2,10 @@
 
 use super::DecisionKind;
 use crate::enrollment::StoredEndorsement;
-use crate::node::{AdmittedBy, Standing};
+use crate::node::{AdmittedBy, EndorsedBy, Standing};
+
+const VENDOR_CHAIN: &str = "vendor_chain";
+const LISTED_KEY: &str = "listed_key";
 
 /// `standing` and `admitted_by`.
 pub(super) const fn of_standing(standing: Standing) -> (&'static str, Option<&'static str>) {
@@ -31,9 +34,9 @@ pub(super) fn to_standing(word: &str, by: Option<&str>) -> Result<Standing, Stri
 pub(super) fn of_endorsement(stored: &StoredEndorsement) -> (&'static str, Option<&[u8]>, Option<&[u8]>) {
     match stored {
         StoredEndorsement::VendorChain { certificate, anchor } => {
-            ("vendor_chain", Some(certificate.as_slice()), Some(anchor.as_slice()))
+            (VENDOR_CHAIN, Some(certificate.as_slice()), Some(anchor.as_slice()))
         }
-        StoredEndorsement::ListedKey => ("listed_key", None, None),
+        StoredEndorsement::ListedKey => (LISTED_KEY, None, None),
     }
 }
 
@@ -44,15 +47,24 @@ pub(super) fn to_endorsement(
     anchor: Option<[u8; 32]>,
 ) -> Result<StoredEndorsement, String> {
     match (word, certificate, anchor) {
-        ("vendor_chain", Some(certificate), Some(anchor)) => {
+        (VENDOR_CHAIN, Some(certificate), Some(anchor)) => {
             Ok(StoredEndorsement::VendorChain { certificate, anchor })
         }
-        ("listed_key", None, None) => Ok(StoredEndorsement::ListedKey),
+        (LISTED_KEY, None, None) => Ok(StoredEndorsement::ListedKey),
         (word, certificate, anchor) => Err(format!(
             "endorsement is `{word}` {} a certificate and {} a trust anchor",
             if certificate.is_some() { "with" } else { "without" },
             if anchor.is_some() { "with" } else { "without" },
         )),
+    }
+}
+
+/// Who endorsed a key, by the first of these columns.
+pub(super) fn to_endorsed_by(word: &str) -> Result<EndorsedBy, String> {
+    match word {
+        VENDOR_CHAIN => Ok(EndorsedBy::Manufacturer),
+        LISTED_KEY => Ok(EndorsedBy::Operator),
+        other => Err(format!("endorsement is `{other}`")),
     }
 }
 

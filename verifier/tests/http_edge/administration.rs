@@ -346,13 +346,13 @@ fn init_makes_everything_once() {
     let state = program.path("state");
     let mode = |name: &str| state.join(name).metadata().unwrap().mode() & 0o777;
     assert_eq!(state.metadata().unwrap().mode() & 0o777, 0o700);
-    assert_eq!((mode("ca.key"), mode("verifier.db")), (0o600, 0o600));
+    assert_eq!((mode("ca.key"), mode("result.key"), mode("verifier.db")), (0o600, 0o600, 0o600));
     let config = String::from_utf8(read(&program.path("verifier.toml"))).unwrap();
     for part in ["verifier.example.org", "192.0.2.1", "example.org", state.to_str().unwrap()] {
         assert!(config.contains(part), "{part}: {config}");
     }
 
-    let files = ["ca.key", "ca.pem", "bundle.pem", "verifier.db"];
+    let files = ["ca.key", "ca.pem", "result.key", "bundle.pem", "verifier.db"];
     let before: Vec<_> = files.iter().map(|name| read(&state.join(name))).collect();
     let again = program.init(&[]);
     assert_eq!(again.code, 4);
@@ -368,6 +368,7 @@ fn init_goes_on_where_it_was_cut_off() {
         &["verifier.toml"][..],
         &["verifier.toml", "state/bundle.pem"],
         &["verifier.toml", "state/bundle.pem", "state/verifier.db"],
+        &["verifier.toml", "state/bundle.pem", "state/verifier.db", "state/result.key"],
     ] {
         let program = Program::new();
         assert_eq!(program.init(&[]).code, 0);
@@ -414,4 +415,28 @@ fn init_takes_an_upstream_ca() {
         program.init(&["--upstream-cert", key.to_str().unwrap(), "--upstream-key", key.to_str().unwrap()]);
     assert_eq!(wrong.code, 1, "{}", wrong.err);
     assert!(!program.path("state/ca.key").exists());
+}
+
+/// A state directory of before there were attestation results gets its key; a relying party has a CA of its own.
+#[test]
+fn a_start_makes_the_key_of_results_and_refuses_its_own_ca_for_relying_parties() {
+    let mut program = Program::new();
+    assert_eq!(program.init(&[]).code, 0);
+    std::fs::remove_file(program.path("state/result.key")).unwrap();
+    let config = String::from_utf8(read(&program.path("verifier.toml"))).unwrap();
+    let with_ca_in = |path: &Path| {
+        let section =
+            "[[relying_party]]\nname = \"gateway\"\naccepted_names = [\"a.example\"]\nmatch_labels = {}";
+        let text = format!("{config}\n{section}\nca = {}\n", toml::Value::from(path.to_str().unwrap()));
+        std::fs::write(program.path("verifier.toml"), text).unwrap();
+    };
+    with_ca_in(&program.path("state/ca.pem"));
+    let refused = program.call(&["run"]);
+    assert!(refused.code == 2 && refused.err.contains("the verifier's own CA"), "{}", refused.err);
+    let other = Program::new();
+    assert_eq!(other.init(&[]).code, 0);
+    with_ca_in(&other.path("state/ca.pem"));
+    program.run();
+    assert!(program.path("state/result.key").exists());
+    assert_eq!(program.stop(), Some(0));
 }

@@ -9,8 +9,9 @@ use rootbound_common::clock::{Clock as _, Timestamp};
 use rootbound_common::tpm::{HashAlgorithm, Name};
 use rootbound_common::wire::v1::DeviationReport;
 use rootbound_verifier::appraisal::Verdict;
+use rootbound_verifier::appraisal::trust_vector::{Configuration, Executables, TrustVector};
 use rootbound_verifier::credential::serial::SerialNumber;
-use rootbound_verifier::node::{AdmittedBy, Labels, Standing};
+use rootbound_verifier::node::{AdmittedBy, EndorsedBy, Labels, Standing};
 use rootbound_verifier::posture::{LiveCredential, LiveNode, Posture};
 use serde_json::{Value, json};
 
@@ -22,12 +23,13 @@ use super::stage::{Stage, domain, node};
 fn every_route(document: &Value) -> Vec<(Request<Full<Bytes>>, bool)> {
     let mut routes = Vec::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
+        let path = &path.replace("{node}", &node(1).to_string());
         for (method, operation) in methods.as_object().unwrap() {
             let request = if method == "post" { post(path, "{}") } else { get(path) };
             routes.push((request, operation.get("security").is_some()));
         }
     }
-    assert_eq!(routes.iter().filter(|(_, guarded)| *guarded).count(), 1, "whoami");
+    assert_eq!(routes.iter().filter(|(_, guarded)| *guarded).count(), 2, "whoami and ear");
     routes
 }
 
@@ -70,7 +72,7 @@ async fn with_another_cas_or_an_expired_certificate_no_route_answers() {
 }
 
 /// Puts node 1 into the fleet with this certificate: admitted, affirming, fresh, but for what `change` changes.
-fn live(stage: &Stage, leaf: &Leaf, change: impl FnOnce(&mut LiveNode)) {
+pub(super) fn live(stage: &Stage, leaf: &Leaf, change: impl FnOnce(&mut LiveNode)) {
     let now = stage.clock.now();
     let mut labels = Labels::default();
     labels.set("env".parse().unwrap(), Some("test".parse().unwrap())).unwrap();
@@ -81,12 +83,14 @@ fn live(stage: &Stage, leaf: &Leaf, change: impl FnOnce(&mut LiveNode)) {
         profile: Some("default@1".to_owned()),
         references: vec!["default@1".to_owned()],
         deviations: Vec::new(),
+        claims: TrustVector { executables: Executables::ApprovedBoot, ..TrustVector::NONE },
     };
     let mut live = LiveNode {
         revision: stage.verifier.fleet().node(node(1)).map_or(1, |live| live.revision + 1),
         standing: Standing::Admitted { by: AdmittedBy::Inventory },
         labels,
         attestation_key: Name::of_public_area(HashAlgorithm::Sha256, b"key"),
+        endorsed_by: EndorsedBy::Manufacturer,
         posture: Some(posture),
         credentials: vec![LiveCredential {
             serial: leaf.serial,
@@ -97,8 +101,22 @@ fn live(stage: &Stage, leaf: &Leaf, change: impl FnOnce(&mut LiveNode)) {
     stage.verifier.fleet().put(node(1), live, now);
 }
 
-fn posture(live: &mut LiveNode) -> &mut Posture {
+pub(super) fn posture(live: &mut LiveNode) -> &mut Posture {
     live.posture.as_mut().unwrap()
+}
+
+pub(super) fn drift(live: &mut LiveNode) {
+    let deviation = DeviationReport {
+        code: "pcr_mismatch".to_owned(),
+        detail: "sha256 PCR 7 is off".to_owned(),
+        bank: None,
+        pcr: None,
+        observed: None,
+        accepted: Vec::new(),
+    };
+    posture(live).verdict = Verdict::Contraindicated;
+    posture(live).deviations = vec![deviation];
+    posture(live).claims.configuration = Configuration::Unsupportable;
 }
 
 /// One connection, one certificate that TLS likes all the time: each request is judged anew.
@@ -119,18 +137,6 @@ async fn a_certificate_is_worth_what_its_node_is_worth_now() {
     assert_eq!(answer.body["labels"], json!({ "env": "test" }));
     assert_eq!(answer.body["posture"]["status"], "affirming");
 
-    let drift = |live: &mut LiveNode| {
-        let deviation = DeviationReport {
-            code: "pcr_mismatch".to_owned(),
-            detail: "sha256 PCR 7 is off".to_owned(),
-            bank: None,
-            pcr: None,
-            observed: None,
-            accepted: Vec::new(),
-        };
-        posture(live).verdict = Verdict::Contraindicated;
-        posture(live).deviations = vec![deviation];
-    };
     type Change = Box<dyn FnOnce(&mut LiveNode)>;
     let changes: [(&str, Change); 6] = [
         ("posture_contraindicated", Box::new(drift)),

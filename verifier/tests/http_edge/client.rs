@@ -28,7 +28,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
+    /// Null where the body is no JSON.
     pub(crate) body: Value,
+    pub(crate) bytes: Bytes,
 }
 
 impl Answer {
@@ -93,8 +95,8 @@ impl Http {
             Ok::<_, hyper::Error>((parts, body.collect().await?.to_bytes()))
         };
         let (parts, body) = in_time("a request", exchange).await.map_err(|error| error.to_string())?;
-        let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        Ok(Answer { status: parts.status, headers: parts.headers, body })
+        let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        Ok(Answer { status: parts.status, headers: parts.headers, body: json, bytes: body })
     }
 }
 

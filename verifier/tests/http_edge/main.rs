@@ -4,6 +4,7 @@
 //! - [`requests`]: bodies, routes, methods, rates, refusals
 //! - [`connections`]: TLS versions, resumption, client certificates, slow and silent clients, limits
 //! - [`admission`]: who may call which route, judged live
+//! - [`results`]: who may read attestation results, and what they say
 //! - [`administration`]: the Unix socket and the command line
 #![expect(
     clippy::unwrap_used,
@@ -18,4 +19,5 @@ mod client;
 mod connections;
 mod pki;
 mod requests;
+mod results;
 mod stage;

@@ -70,10 +70,6 @@ impl Ca {
     /// Writes a server's certificate for `localhost` and its key.
     pub(crate) fn write_server(&self, not_before: Timestamp, certificate: &Path, key: &Path) {
         let leaf = self.sign_names(vec![dns("localhost")], not_before);
-        let block = |label: &str, der: &[u8]| {
-            let text = data_encoding::BASE64.encode(der);
-            format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
-        };
         std::fs::write(certificate, block("CERTIFICATE", &leaf.chain[0])).unwrap();
         std::fs::write(key, block("PRIVATE KEY", leaf.key.secret_pkcs8_der())).unwrap();
     }
@@ -84,6 +80,16 @@ impl Ca {
             vec![GeneralName::UniformResourceIdentifier(Ia5String::new(uri).unwrap())],
             not_before,
         )
+    }
+
+    /// A client certificate with this DNS name, for ten minutes.
+    pub(crate) fn sign_dns(&self, name: &str, not_before: Timestamp) -> Leaf {
+        self.sign_names(vec![dns(name)], not_before)
+    }
+
+    /// Writes its certificate.
+    pub(crate) fn write_certificate(&self, path: &Path) {
+        std::fs::write(path, block("CERTIFICATE", &self.certificate)).unwrap();
     }
 
     fn sign_names(&self, names: Vec<GeneralName>, not_before: Timestamp) -> Leaf {
@@ -99,6 +105,12 @@ impl Ca {
         let key = PrivatePkcs8KeyDer::from(secret.to_pkcs8_der().unwrap().as_bytes().to_vec());
         Leaf { chain: vec![CertificateDer::from(certificate.to_der().unwrap())], key, serial }
     }
+}
+
+/// PEM.
+pub(crate) fn block(label: &str, der: &[u8]) -> String {
+    let text = data_encoding::BASE64.encode(der);
+    format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
 }
 
 fn dns(name: &str) -> GeneralName {

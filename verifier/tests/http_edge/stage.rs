@@ -10,9 +10,12 @@ use rootbound_common::clock::{Clock, Timestamp};
 use rootbound_common::id::{NodeId, TrustDomain};
 use rootbound_common::random;
 use rootbound_verifier::credential::authority::Authority;
+use rootbound_verifier::credential::ear::{EatProfile, ResultSigner};
+use rootbound_verifier::credential::result_key::ResultKey;
 use rootbound_verifier::enrollment::{EndorsementRoots, RevocationPolicy};
 use rootbound_verifier::flows::{self, Parts, Verifier};
 use rootbound_verifier::http::{Limits, Rate, Server, ServingNames, TlsIdentity};
+use rootbound_verifier::relying_party::{RelyingParties, RelyingPartySection};
 use rootbound_verifier::store::SqliteStore;
 
 use super::pki::Ca;
@@ -54,6 +57,10 @@ pub(crate) fn domain() -> TrustDomain {
     "example.org".parse().unwrap()
 }
 
+fn minted() -> TlsIdentity {
+    TlsIdentity::Minted(ServingNames::parse(["localhost", "127.0.0.1"]).unwrap())
+}
+
 /// Rates that no test reaches by accident; everything else as by default.
 pub(crate) fn limits() -> Limits {
     let unlimited = Rate::new(1_000_000, 1_000_000);
@@ -72,12 +79,25 @@ impl Stage {
     }
 
     pub(crate) async fn with(limits: Limits) -> Self {
-        let names = ServingNames::parse(["localhost", "127.0.0.1"]).unwrap();
-        Self::serving(limits, |_, _| TlsIdentity::Minted(names)).await
+        Self::serving(limits, |_, _| minted()).await
+    }
+
+    /// With relying parties.
+    pub(crate) async fn read_by(relying_parties: &[RelyingPartySection]) -> Self {
+        let relying_parties = RelyingParties::load(relying_parties, None).unwrap();
+        Self::start(limits(), relying_parties, |_, _| minted()).await
     }
 
     /// With an identity that is made of our CA, and perhaps of files in the stage's folder.
     pub(crate) async fn serving(limits: Limits, identity: impl FnOnce(&Ca, &Path) -> TlsIdentity) -> Self {
+        Self::start(limits, RelyingParties::none(), identity).await
+    }
+
+    async fn start(
+        limits: Limits,
+        relying_parties: RelyingParties,
+        identity: impl FnOnce(&Ca, &Path) -> TlsIdentity,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(TestClock(AtomicI64::new(BEGIN)));
         let store = Arc::new(SqliteStore::open(&folder.path().join("verifier.db")).await.unwrap());
@@ -92,6 +112,12 @@ impl Stage {
             roots: EndorsementRoots::none(),
             revocation: RevocationPolicy::Require,
             authority,
+            result_signer: ResultSigner::new(
+                ResultKey::generate(&mut random::system()),
+                EatProfile::default(),
+                domain(),
+            ),
+            relying_parties,
             limits: flows::Limits::default(),
         });
         let verifier = Arc::new(verifier.await.unwrap());

@@ -32,8 +32,9 @@ macro_rules! node_columns {
 macro_rules! live_columns {
     ($rest:literal) => {
         concat!(
-            "SELECT n.id, n.standing, n.admitted_by, n.labels, n.ak_public, n.revision, e.posture \
-             FROM node AS n LEFT JOIN evidence AS e ON e.node = n.id ",
+            "SELECT n.id, n.standing, n.admitted_by, n.labels, n.ak_public, n.revision, k.endorsement, e.posture \
+             FROM node AS n LEFT JOIN endorsed_key AS k ON k.node = n.id \
+             LEFT JOIN evidence AS e ON e.node = n.id ",
             $rest
         )
     };
@@ -285,6 +286,8 @@ fn parse_live(
         standing: standing(&columns)?,
         labels: columns.json("labels")?,
         attestation_key: attestation_key(&columns)?.name(),
+        endorsed_by: words::to_endorsed_by(columns.plain("endorsement")?)
+            .map_err(|why| columns.inconsistent(why))?,
         posture: columns.optional_json("posture")?,
         credentials: credentials(id),
     };

@@ -1,0 +1,147 @@
+//! Relying parties out of the configuration, and their CAs out of files.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use der::Decode;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use serde::Deserialize;
+use webpki::anchor_from_trusted_cert;
+use x509_cert::Certificate;
+use x509_cert::ext::pkix::BasicConstraints;
+
+use super::{AcceptedName, RelyingParties, RelyingParty};
+use crate::node::{Labels, Name};
+
+/// Five RSA-4096 certificates with remarks stay below.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// One section `[[relying_party]]` of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelyingPartySection {
+    /// What it is called in logs.
+    pub name: Name,
+    /// The CA certificates that vouch for it, PEM.
+    pub ca: PathBuf,
+    /// The names of which its certificate has one.
+    pub accepted_names: Vec<AcceptedName>,
+    /// The labels that a node has whose results it may read; an empty table is every node, and has to be written.
+    pub match_labels: Labels,
+}
+
+impl RelyingPartySection {
+    /// Each is tried in turn at each request of a relying party.
+    const MOST: usize = 64;
+    const MOST_NAMES: usize = 64;
+
+    /// Refuses sections that let nobody in, or of which one hides another. Returns what is wrong.
+    pub fn check(sections: &[Self]) -> Result<(), String> {
+        if sections.len() > Self::MOST {
+            return Err(format!("there are at most {} of them", Self::MOST));
+        }
+        let mut names = HashSet::new();
+        for section in sections {
+            if !names.insert(&section.name) {
+                return Err(format!("two are called `{}`", section.name));
+            }
+            if !(1..=Self::MOST_NAMES).contains(&section.accepted_names.len()) {
+                return Err(format!("`{}`: 1 to {} accepted_names", section.name, Self::MOST_NAMES));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why the CA of a relying party cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Longer than any honest one.
+    #[error("{} is larger than {MAX_FILE} bytes", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It holds no certificate, or something else.
+    #[error("{} holds no PEM certificate, or a malformed one", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A certificate in it is no CA's.
+    #[error("{}: certificate {position} is not a CA certificate", path.display())]
+    NotACa {
+        /// The file.
+        path: PathBuf,
+        /// Its position, from 1.
+        position: usize,
+    },
+    /// Our own CA. Whom it vouches for is a node.
+    #[error("{} holds the verifier's own CA: a relying party has a certificate of another", path.display())]
+    OwnAuthority {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl RelyingParties {
+    /// Reads the CAs of what is configured. `own` is the certificate of our issuing CA.
+    pub fn load(
+        sections: &[RelyingPartySection],
+        own: Option<&CertificateDer<'_>>,
+    ) -> Result<Self, LoadError> {
+        sections.iter().map(|section| load(section, own)).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+fn load(section: &RelyingPartySection, own: Option<&CertificateDer<'_>>) -> Result<RelyingParty, LoadError> {
+    let path = &section.ca;
+    let malformed = || LoadError::Malformed { path: path.clone() };
+    let text = read(path)?;
+    let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let certificates = certificates.ok().filter(|found| !found.is_empty()).ok_or_else(malformed)?;
+    for (index, certificate) in certificates.iter().enumerate() {
+        let parsed = Certificate::from_der(certificate).map_err(|_| malformed())?;
+        let constraints = parsed.tbs_certificate().get_extension::<BasicConstraints>();
+        if !constraints.map_err(|_| malformed())?.is_some_and(|(_, constraints)| constraints.ca) {
+            return Err(LoadError::NotACa { path: path.clone(), position: index + 1 });
+        }
+        if own == Some(certificate) {
+            return Err(LoadError::OwnAuthority { path: path.clone() });
+        }
+    }
+    let anchors = certificates
+        .iter()
+        .map(|certificate| anchor_from_trusted_cert(certificate).map(|anchor| anchor.to_owned()))
+        .collect::<Result<_, _>>()
+        .map_err(|_| malformed())?;
+    Ok(RelyingParty {
+        name: section.name.clone(),
+        certificates,
+        anchors,
+        accepted_names: section.accepted_names.clone(),
+        may_read: section.match_labels.clone(),
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+    let failed = |source| LoadError::Io { path: path.to_owned(), source };
+    let mut text = Vec::new();
+    File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut text)).map_err(failed)?;
+    if u64::try_from(text.len()).is_ok_and(|length| length <= MAX_FILE) {
+        Ok(text)
+    } else {
+        Err(LoadError::TooLarge { path: path.to_owned() })
+    }
+}
