@@ -81,6 +81,7 @@ async fn drift_that_cannot_be_recorded_still_ends_trust() {
     let identity = Https::to(&scene.node.client).as_simulated(&chain, key);
     assert_eq!(identity.get("/v1/whoami").await.status, 200);
 
+    let good = scene.node.tpm.pcrs.clone();
     scene.node.tpm.extend(PcrIndex::new(4).unwrap(), hash(SHA256, &[b"another boot loader"]));
     let challenge = scene.node.challenge().await.unwrap();
     let fault = Fault::on(world, "UPDATE", "evidence", "true").await;
@@ -88,10 +89,34 @@ async fn drift_that_cannot_be_recorded_still_ends_trust() {
     assert_eq!(world.status(scene.node.node), PostureStatus::Contraindicated);
     assert_eq!(identity.get("/v1/whoami").await.code(), "posture_contraindicated");
     fault.repair().await;
+
+    // The store has the evidence before, which is good; nothing that an operator changes goes back to it.
+    let label = vec![("rack".parse().unwrap(), Some("b7".parse().unwrap()))];
+    world.verifier.label(scene.node.node, label, &operator()).await.unwrap();
+    world.verifier.reappraise_all().await.unwrap();
+    scene.world.change_profile(|body| body.interval *= 2).await;
+    assert_eq!(world.status(scene.node.node), PostureStatus::Contraindicated);
+    assert_eq!(world.deviations(scene.node.node), ["pcr_mismatch"]);
+    assert_eq!(identity.get("/v1/whoami").await.code(), "posture_contraindicated");
+    let decisions = world.verifier.store().decisions(Some(scene.node.node), 1).await.unwrap();
+    assert_eq!(decisions[0].code, "labelled", "nothing was made of the evidence before");
+
     let challenge = scene.node.challenge().await.unwrap();
     let answer = scene.node.submit(scene.node.answer(&challenge)).await.unwrap();
     assert_eq!(answer.posture.status, PostureStatus::Contraindicated);
     assert_eq!(world.last_decision(scene.node.node).await, (false, "contraindicated".to_owned()));
+
+    // Evidence made later ends it.
+    let fault = Fault::on(world, "UPDATE", "evidence", "true").await;
+    let challenge = scene.node.challenge().await.unwrap();
+    assert_eq!(refused(scene.node.submit(scene.node.answer(&challenge)).await), "store_unavailable");
+    fault.repair().await;
+    scene.node.tpm.reboot();
+    scene.node.tpm.pcrs = good;
+    let challenge = scene.node.challenge().await.unwrap();
+    let answer = scene.node.submit(scene.node.answer(&challenge)).await.unwrap();
+    assert_eq!(answer.posture.status, PostureStatus::Affirming);
+    assert_eq!(identity.get("/v1/whoami").await.status, 200);
     scene.bystander.is_well(world).await;
 }
 

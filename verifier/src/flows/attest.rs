@@ -155,7 +155,7 @@ impl Verifier {
         let recorded = self.record(&node, &evidence, &posture, &answer, now).await;
         if matches!(recorded, Err(AttestError::Store(_))) && posture.verdict == Verdict::Contraindicated {
             // Trust does not outlive evidence against it, whether or not that can be written down.
-            self.fleet.distrust(node.id, node.revision, posture.clone());
+            self.fleet.distrust(node.id, node.attestation_key.name(), posture.clone());
         }
         let revision = recorded?;
         self.show(&node, revision, posture.clone(), &answer, now).await?;
@@ -293,7 +293,7 @@ impl Verifier {
         if self.fleet.appraised(node.id, key, revision, posture, credential, now) {
             return Ok(());
         }
-        self.refresh(node.id).await
+        self.refresh(node.id, revision).await
     }
 
     /// Signs what was prepared and recorded, and lets it go.

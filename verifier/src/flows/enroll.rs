@@ -189,7 +189,7 @@ impl Verifier {
                 node
             }
         };
-        self.refresh(node).await?;
+        self.refresh(node, record.revision).await?;
         let (admission, challenge) = match record.standing {
             Standing::Admitted { .. } => (Admission::Admitted, Some(self.mint(&record, None))),
             Standing::Pending | Standing::Retired => (Admission::Pending, None),
