@@ -111,7 +111,11 @@ pub enum EnrollmentOutcome {
 #[async_trait]
 pub trait EnrollmentStore: Send + Sync {
     /// Remembers an enrolment until it is answered or expires. `false`: `limit` of them wait already (expired ones do
-    /// not count), and nothing was written.
+/// Enrolments of one EK that wait at most: a machine has one under way, and some that were cut short.
+pub const WAITING_OF_ONE_KEY: u32 = 8;
+
+    /// not count), and nothing was written. Of one EK only [`WAITING_OF_ONE_KEY`] wait: the eldest gives way to a new one.
+    /// It is not the new one that is refused, since whoever knows the EK could so keep its machine out.
     async fn begin_enrollment(
         &self,
         pending: &PendingEnrollment,

@@ -42,6 +42,7 @@ macro_rules! suite {
                 pending_enrollment_comes_back_as_it_was_and_once,
                 of_many_who_take_one_enrollment_at_once_one_gets_it,
                 only_so_many_enrollments_wait_and_expired_ones_do_not_count,
+                of_one_ek_only_some_enrollments_wait_and_the_eldest_gives_way,
                 of_many_who_begin_at_once_no_more_than_the_limit_wait,
                 pending_enrollments_are_forgotten_past_their_deadline,
                 machine_that_nobody_knows_waits_for_an_operator,
