@@ -81,7 +81,7 @@ CREATE TABLE certificate (
     not_before INTEGER NOT NULL,
     not_after INTEGER NOT NULL,
     key_digest BLOB NOT NULL CHECK (length(key_digest) = 32),
-    -- Whether the node's AK was superseded since: the row is history then, and counts no more.
+    -- Whether the node's AK was superseded since, or the certificate never left: the row is history, and counts no more.
     superseded INTEGER NOT NULL CHECK (superseded IN (0, 1))
 ) STRICT;
 

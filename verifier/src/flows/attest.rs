@@ -162,11 +162,14 @@ impl Verifier {
         if !Arc::ptr_eq(&book, &self.book.load()) {
             // What was decided stands on values that an operator has just replaced: nothing is handed out on them.
             self.reappraise(node.id).await?;
+            if let Answer::Prepared(prepared, _) = &answer {
+                self.withdraw(node.id, prepared.serial()).await?;
+            }
             return Err(AttestRefusal::NodeChanged.into());
         }
         Ok(EvidenceResponse {
             posture: posture.report(now),
-            credential: self.hand_out(answer),
+            credential: self.hand_out(node.id, answer).await?,
             next: self.mint(&node, self.next_interval(&evidence, &appraisal)),
         })
     }
@@ -296,25 +299,42 @@ impl Verifier {
         self.refresh(node.id, revision).await
     }
 
+    /// Takes back a certificate that was recorded and does not leave: the node may have so many, and this is none.
+    async fn withdraw(&self, node: NodeId, serial: SerialNumber) -> Result<(), StoreError> {
+        self.store.withdraw_certificate(serial).await?;
+        self.fleet.drop_credential(node, serial);
+        Ok(())
+    }
+
     /// Signs what was prepared and recorded, and lets it go.
-    fn hand_out(&self, answer: Answer<'_>) -> Option<CredentialOutcome> {
+    async fn hand_out(
+        &self,
+        node: NodeId,
+        answer: Answer<'_>,
+    ) -> Result<Option<CredentialOutcome>, StoreError> {
         let refused =
             |code: &str, detail: String| CredentialOutcome::Refused { code: code.to_owned(), detail };
-        match answer {
+        Ok(match answer {
             Answer::NotAsked => None,
             Answer::BadRequest(error) => Some(refused(error.code(), error.to_string())),
             Answer::Denied(denial) => Some(refused(denial.code(), denial.to_string())),
             Answer::Impossible(error) => Some(issuing_failed(&error)),
-            Answer::Prepared(prepared, _) => Some(match prepared.issue() {
+            Answer::Prepared(prepared, record) => Some(match prepared.issue() {
                 Ok(issued) => CredentialOutcome::Issued {
                     renew_at: issued.renew_at(self.now(), &mut rng()),
                     not_after: issued.not_after,
                     certificate_chain: issued.chain_pem(),
                     trust_bundle: self.authority.trust_bundle_pem(),
                 },
-                Err(error) => issuing_failed(&error),
+                Err(error) => {
+                    // The decision on record says that it was issued: another one says that it was not.
+                    let detail = format!("certificate {}: {error}", record.serial);
+                    self.record_refusal(DecisionKind::Attest, Some(node), ISSUING_FAILED, detail).await?;
+                    self.withdraw(node, record.serial).await?;
+                    issuing_failed(&error)
+                }
             }),
-        }
+        })
     }
 
     /// After which time the node shows evidence again. At once, where the profile has come to ask for other PCRs than this

@@ -255,6 +255,9 @@ pub trait EvidenceStore: Send + Sync {
     async fn forget_certificates(&self, before: Timestamp) -> Result<u64, StoreError>;
 }
 
+    /// Takes a certificate back that was recorded and never left: it counts no more, as those under superseded AKs.
+    async fn withdraw_certificate(&self, serial: SerialNumber) -> Result<(), StoreError>;
+
 /// Reference sets and profiles. A version, once written, never changes; it can only be withdrawn.
 #[async_trait]
 pub trait ReferenceStore: Send + Sync {

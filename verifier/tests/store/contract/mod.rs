@@ -85,6 +85,7 @@ macro_rules! suite {
                 serial_number_that_was_used_writes_nothing,
                 reappraisal_changes_the_posture_and_the_revision,
                 reappraisal_on_a_stale_revision_or_without_evidence_writes_nothing,
+                certificate_that_is_withdrawn_is_listed_and_does_not_count,
                 certificates_are_listed_until_they_are_forgotten,
             }
             references {
