@@ -3,6 +3,7 @@
 use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::PostureStatus;
 use rootbound_swtpm_tests::daemon::{VerifierSite, until};
+use rootbound_swtpm_tests::https::Https;
 use rootbound_swtpm_tests::software_tpm::SoftwareTpm;
 use rootbound_swtpm_tests::world::{Simulated, refused};
 use rootbound_verifier::http::admin::message::{Command, Words};
@@ -82,8 +83,14 @@ async fn verifier_whose_disk_is_full_grants_nothing_and_goes_on_once_there_is_ro
 
     verifier.free_disk();
     known.submit(evidence.clone()).await.expect("the challenge was not spent");
+    let probe = Https::to(&known.client);
+    let unready = probe.get("/readyz").await;
+    assert_eq!((unready.status, unready.code().as_str()), (503, "not_ready"));
+    let body = String::from_utf8_lossy(&unready.body).into_owned();
+    assert!(body.contains("the store cannot be written"), "{body}");
     assert_eq!(refused(known.submit(evidence).await), "challenge_spent");
     late.enroll().await.unwrap();
+    assert_eq!(probe.get("/readyz").await.status, 200, "without a write by anybody else");
     verifier.stop().await;
     let mut ledger = Ledger::default();
     for node in [known.node, late.node] {
