@@ -319,7 +319,7 @@ async fn flood_of_enrollments_is_bounded_and_forgotten() {
     const ROOM: u32 = 5;
     let vendor = Vendor::root("Vendor root");
     // Time goes on while the test runs, on a busy machine too.
-    let activation_time = Duration::from_secs(600);
+    let activation_time = Duration::from_secs(300);
     let limits = Limits { pending_enrollments: ROOM, activation: activation_time, ..Limits::default() };
     let world = World::builder().root(vendor.der()).limits(limits).start().await;
     let bystander = Bystander::new(&world).await;
