@@ -136,7 +136,7 @@ async fn operators_list_show_approve_label_capture_and_retire_nodes() {
         let nodes = json(site.verb(&list))["nodes"].as_array().unwrap().clone();
         nodes.iter().map(|node| node["id"].as_str().unwrap().to_owned()).collect()
     };
-    let none: [String; 0] = [];
+    let (this, none): ([String; 1], [String; 0]) = ([id.clone()], []);
 
     // Its EK is vouched for, and then the machine is not expected any more: it enrols, and waits.
     done(&["inventory", "add", &id, "--waive-endorsement"]);
@@ -155,8 +155,8 @@ async fn operators_list_show_approve_label_capture_and_retire_nodes() {
     assert_eq!(field(&labelled, "Labels"), "env=prod,rack=b7");
     let labelled = done(&["node", "label", &id, "rack=b8", "--remove", "env"]);
     assert_eq!(field(&labelled, "Labels"), "rack=b8");
-    assert_eq!(listed(&[]), [id.clone()]);
-    assert_eq!(listed(&["--label", "rack=b8", "--posture", "unknown"]), [id.clone()]);
+    assert_eq!(listed(&[]), this);
+    assert_eq!(listed(&["--label", "rack=b8", "--posture", "unknown"]), this);
     assert_eq!(listed(&["--label", "rack=b7"]), none);
     assert_eq!(listed(&["--posture", "affirming"]), none);
     assert_eq!(listed(&["--after", &id]), none);
@@ -164,7 +164,7 @@ async fn operators_list_show_approve_label_capture_and_retire_nodes() {
 
     let challenge = machine.challenge().await.unwrap();
     machine.submit(machine.answer(&challenge)).await.unwrap();
-    assert_eq!(listed(&["--posture", "contraindicated"]), [id.clone()]);
+    assert_eq!(listed(&["--posture", "contraindicated"]), this);
     let shown = done(&["node", "show", &id]);
     assert!(field(&shown, "Posture").starts_with("contraindicated, evidence of "), "{shown}");
     assert!(shown.contains("deviation (no_reference_value)"), "{shown}");
@@ -174,7 +174,7 @@ async fn operators_list_show_approve_label_capture_and_retire_nodes() {
     let challenge = machine.challenge().await.unwrap();
     let answer = machine.submit(machine.answer_with_request(&challenge).0).await.unwrap();
     assert!(!issued(answer).is_empty());
-    assert_eq!(listed(&["--posture", "affirming", "--limit", "1"]), [id.clone()]);
+    assert_eq!(listed(&["--posture", "affirming", "--limit", "1"]), this);
     let table = done(&["node", "list"]);
     assert!(table.contains(&id) && table.contains("affirming") && table.contains("rack=b8"), "{table}");
     let shown = done(&["node", "show", &id]);
