@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test sets up has to work")]
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -11,13 +11,16 @@ use tempfile::TempDir;
 /// A machine without a TPM, with a configuration.
 struct Machine {
     folder: TempDir,
+    _held: (TcpStream, TcpListener),
 }
 
 impl Machine {
     fn new() -> Self {
-        let machine = Self { folder: tempfile::tempdir().unwrap() };
-        // Nobody listens there any more.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // The port of a connection: nobody listens there, and nobody comes to as long as it is held.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connection = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let port = connection.local_addr().unwrap().port();
+        let machine = Self { folder: tempfile::tempdir().unwrap(), _held: (connection, listener) };
         let directory = |name| machine.path(name).display().to_string();
         let config = format!(
             "[tpm.swtpm]\nhost = \"127.0.0.1\"\nport = {port}\n\

@@ -39,4 +39,4 @@ pub mod vendor;
 pub mod watch;
 pub mod world;
 
-pub use swtpm::{Action, Interposer, Manufacturer, Snapshot, Swtpm, SwtpmBuilder};
+pub use swtpm::{Action, Interposer, Manufacturer, PortPair, Snapshot, Swtpm, SwtpmBuilder};

@@ -31,7 +31,7 @@ use tempfile::TempDir;
 
 pub use interposer::{Action, Interposer};
 pub use manufacturer::Manufacturer;
-pub(crate) use ports::PortPair;
+pub use ports::PortPair;
 pub use wire::Answer;
 
 /// PCRs that a simulated firmware extends: 0 to 9 as firmware, boot loader and kernel do, 14 as shim does.

@@ -87,6 +87,11 @@ impl World {
         self.server = Some(self.settings.start_server(&self.verifier).await);
     }
 
+    /// Another verifier on the same files, which nobody reaches over the network.
+    pub async fn replica(&self) -> Arc<Verifier> {
+        self.settings.start_verifier(self.dir.path(), &self.clock, &self.authority).await
+    }
+
     /// The folder of EK roots, which the verifier reads when it starts.
     pub fn roots(&self) -> PathBuf {
         self.dir.path().join(ROOTS)

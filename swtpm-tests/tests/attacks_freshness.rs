@@ -7,7 +7,7 @@
 //! | 34 nonce of another node or purpose | `a_nonce_of_another_node_challenge_or_purpose_is_refused` |
 //! | 35 nonces | `nonces_never_repeat_and_have_one_spelling` |
 //! | 36 quoted while clean, submitted late | `a_quote_that_was_held_back_is_too_old`, `a_tpm_clock_set_ahead_buys_no_more_than_the_life_of_a_challenge`; legit: `a_slow_tpm_clock_costs_one_more_request` |
-//! | 37 one challenge submitted twice | `of_32_submissions_at_once_one_is_accepted` |
+//! | 37 one challenge submitted twice | `of_32_submissions_at_once_one_is_accepted`, `challenge_is_spent_once_for_two_verifiers_on_one_database` |
 //! | 38 cross-protocol | `statements_and_requests_count_for_their_own_purpose_and_message_only` |
 //! | 45 legit: a PCR moves during the quote | `a_pcr_that_moves_during_the_quote_is_nobodys_fault` |
 
@@ -23,7 +23,10 @@ use rootbound_attester::tpm::Tpm;
 use rootbound_common::attestation_attribute::CertifyStatement;
 use rootbound_common::binding::{Purpose, extra_data};
 use rootbound_common::blob::Blob;
+use rootbound_common::clock::Clock;
 use rootbound_common::crypto::hash;
+use rootbound_common::random;
+use rootbound_common::secret::Secret;
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex, PcrSelection};
 use rootbound_common::wire::v1::{
     Challenge, ChallengeRequest, CredentialOutcome, EvidenceRequest, EvidenceResponse, PostureStatus,
@@ -38,6 +41,9 @@ use rootbound_swtpm_tests::swtpm::MEASURED_PCRS;
 use rootbound_swtpm_tests::watch::{Bystander, Watch};
 use rootbound_swtpm_tests::world::{World, nonce, refused};
 use rootbound_swtpm_tests::{Action, Interposer, Swtpm};
+use rootbound_verifier::challenge::{ChallengeKey, Terms, UnspentChallenge, mint};
+use rootbound_verifier::flows::attest::AttestError;
+use rootbound_verifier::store::{ChallengeStore, SqliteStore};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -303,10 +309,12 @@ async fn of_32_submissions_at_once_one_is_accepted() {
     assert_eq!(certificates.certificates(node.node, 100).await.unwrap().len(), 1, "one credential");
 
     // As many challenges of one node at once: each is good, but none is judged on a record that has changed since.
-    let mut answers = Vec::new();
+    let mut challenges = JoinSet::new();
     for _ in 0..AT_THE_SAME_TIME {
-        answers.push(node.answer(&node.challenge().await.unwrap()));
+        let (client, request) = (world.client(), ChallengeRequest { node: node.node });
+        challenges.spawn(async move { client.challenge(&request).await.unwrap() });
     }
+    let answers = challenges.join_all().await.iter().map(|challenge| node.answer(challenge)).collect();
     let revision = || world.verifier.fleet().node(node.node).unwrap().revision;
     let before = revision();
     let codes = submit_all(world, answers).await;
@@ -315,6 +323,52 @@ async fn of_32_submissions_at_once_one_is_accepted() {
     assert!(accepted >= 1);
     assert_eq!(revision(), before + u64::try_from(accepted).unwrap(), "each changed the record once");
     scene.end().await;
+}
+
+/// Challenges belong to the process that minted them, and what was spent to all that share the database.
+#[tokio::test(flavor = "multi_thread")]
+async fn challenge_is_spent_once_for_two_verifiers_on_one_database() {
+    let scene = Scene::set().await;
+    let (world, node) = (&scene.world, &scene.node);
+    let replica = world.replica().await;
+    let (evidence, _key) = node.answer_with_request(&node.challenge().await.unwrap());
+    let (here, there) = tokio::join!(node.submit(evidence.clone()), replica.attest(evidence.clone(), None));
+    here.expect("the one that minted it");
+    for outcome in [there, replica.attest(evidence.clone(), None).await] {
+        assert!(
+            matches!(&outcome, Err(AttestError::Refused(refusal)) if refusal.code() == "challenge_invalid"),
+            "{outcome:?}"
+        );
+    }
+    assert_eq!(refused(node.submit(evidence).await), "challenge_spent");
+    let challenge = replica.challenge(&ChallengeRequest { node: node.node }).await.unwrap();
+    let evidence = node.answer(&challenge);
+    assert_eq!(refused(node.submit(evidence.clone()).await), "challenge_invalid");
+    let answer = replica.attest(evidence, None).await.expect("nobody has spent it");
+    assert_eq!(answer.posture.status, PostureStatus::Affirming);
+
+    // Would they share the key: of two who spend one challenge at once, one gets a receipt.
+    let stores = [open_store(world).await, open_store(world).await];
+    let key = ChallengeKey::new(Secret::generate(&mut random::system()));
+    let now = world.clock.now();
+    for _ in 0..20 {
+        let terms = Terms {
+            node: node.node,
+            selection: challenge.selection.clone(),
+            credential_policy: challenge.credential_policy,
+            issued_at: now,
+            expires_at: now.plus(Duration::from_secs(30)),
+        };
+        let token = mint(&key, &terms, &mut random::system()).token;
+        let [one, other] = [(); 2].map(|()| UnspentChallenge::open(&key, &token, now).unwrap());
+        let receipts = tokio::join!(stores[0].spend_challenge(&one), stores[1].spend_challenge(&other));
+        assert_ne!(receipts.0.unwrap().is_some(), receipts.1.unwrap().is_some());
+    }
+    scene.end().await;
+}
+
+async fn open_store(world: &World) -> SqliteStore {
+    SqliteStore::open(&world.path().join("verifier.db")).await.unwrap()
 }
 
 async fn submit_all(world: &World, answers: Vec<EvidenceRequest>) -> Vec<String> {

@@ -3,7 +3,7 @@
 //!
 //! | attack | tests |
 //! |---|---|
-//! | 48 an error amid verification | `a_store_that_fails_amid_verification_issues_nothing`, `drift_that_cannot_be_recorded_still_ends_trust` |
+//! | 48 an error amid verification | `a_store_that_fails_amid_verification_issues_nothing`, `drift_that_cannot_be_recorded_still_ends_trust`, `drift_whose_story_outlasts_the_patience_of_its_caller_ends_trust` |
 //! | 94 stored state | `a_stored_quote_that_was_changed_is_noticed`, `one_bad_row_does_not_keep_the_others_trusted`, `evidence_of_a_node_whose_row_is_damaged_is_an_error_of_ours` |
 
 use std::time::Duration;
@@ -12,13 +12,15 @@ use rootbound_attester::client::RequestError;
 use rootbound_common::crypto::hash;
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex};
 use rootbound_common::wire::v1::PostureStatus;
-use rootbound_swtpm_tests::database::{Fault, execute};
+use rootbound_swtpm_tests::daemon::until;
+use rootbound_swtpm_tests::database::{Fault, Hold, execute};
 use rootbound_swtpm_tests::https::Https;
 use rootbound_swtpm_tests::scene::Scene;
 use rootbound_swtpm_tests::software_tpm::SoftwareTpm;
 use rootbound_swtpm_tests::watch::issued;
-use rootbound_swtpm_tests::world::{operator, refused};
+use rootbound_swtpm_tests::world::{World, operator, refused};
 use rootbound_verifier::flows::operate::OperateError;
+use rootbound_verifier::http::{Limits as HttpLimits, Rate};
 use rootbound_verifier::node::Name;
 use rootbound_verifier::store::StoreError;
 
@@ -81,6 +83,7 @@ async fn drift_that_cannot_be_recorded_still_ends_trust() {
     let identity = Https::to(&scene.node.client).as_simulated(&chain, key);
     assert_eq!(identity.get("/v1/whoami").await.status, 200);
 
+    let good = scene.node.tpm.pcrs.clone();
     scene.node.tpm.extend(PcrIndex::new(4).unwrap(), hash(SHA256, &[b"another boot loader"]));
     let challenge = scene.node.challenge().await.unwrap();
     let fault = Fault::on(world, "UPDATE", "evidence", "true").await;
@@ -88,11 +91,63 @@ async fn drift_that_cannot_be_recorded_still_ends_trust() {
     assert_eq!(world.status(scene.node.node), PostureStatus::Contraindicated);
     assert_eq!(identity.get("/v1/whoami").await.code(), "posture_contraindicated");
     fault.repair().await;
+
+    // The store has the evidence before, which is good; nothing that an operator changes goes back to it.
+    let label = vec![("rack".parse().unwrap(), Some("b7".parse().unwrap()))];
+    world.verifier.label(scene.node.node, label, &operator()).await.unwrap();
+    world.verifier.reappraise_all().await.unwrap();
+    scene.world.change_profile(|body| body.interval *= 2).await;
+    assert_eq!(world.status(scene.node.node), PostureStatus::Contraindicated);
+    assert_eq!(world.deviations(scene.node.node), ["pcr_mismatch"]);
+    assert_eq!(identity.get("/v1/whoami").await.code(), "posture_contraindicated");
+    let decisions = world.verifier.store().decisions(Some(scene.node.node), 1).await.unwrap();
+    assert_eq!(decisions[0].code, "labelled", "nothing was made of the evidence before");
+
     let challenge = scene.node.challenge().await.unwrap();
     let answer = scene.node.submit(scene.node.answer(&challenge)).await.unwrap();
     assert_eq!(answer.posture.status, PostureStatus::Contraindicated);
     assert_eq!(world.last_decision(scene.node.node).await, (false, "contraindicated".to_owned()));
+
+    // Evidence made later ends it.
+    let fault = Fault::on(world, "UPDATE", "evidence", "true").await;
+    let challenge = scene.node.challenge().await.unwrap();
+    assert_eq!(refused(scene.node.submit(scene.node.answer(&challenge)).await), "store_unavailable");
+    fault.repair().await;
+    scene.node.tpm.reboot();
+    scene.node.tpm.pcrs = good;
+    let challenge = scene.node.challenge().await.unwrap();
+    let answer = scene.node.submit(scene.node.answer(&challenge)).await.unwrap();
+    assert_eq!(answer.posture.status, PostureStatus::Affirming);
+    assert_eq!(identity.get("/v1/whoami").await.status, 200);
     scene.bystander.is_well(world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drift_whose_story_outlasts_the_patience_of_its_caller_ends_trust() {
+    // Less than what the store waits for, and more than anything here takes on a busy machine.
+    let request_timeout = Duration::from_secs(3);
+    let plenty = Rate::new(1_000_000, 1_000_000);
+    let limits = HttpLimits {
+        request_timeout,
+        enrollments: plenty,
+        attestations: plenty,
+        queries: plenty,
+        ..HttpLimits::default()
+    };
+    let world = World::builder().http_limits(limits).start().await;
+    let mut node = world.affirming_simulated(SoftwareTpm::booted(&[SHA256])).await;
+    node.tpm.extend(PcrIndex::new(4).unwrap(), hash(SHA256, &[b"another boot loader"]));
+    let challenge = node.challenge().await.unwrap();
+    let hold = Hold::on(&world).await;
+    assert_eq!(refused(node.submit(node.answer(&challenge)).await), "timed_out");
+    assert_eq!(world.status(node.node), PostureStatus::Affirming, "nothing was looked at yet");
+    hold.release().await;
+    until("the story ends", async || world.status(node.node) == PostureStatus::Contraindicated).await;
+    assert_eq!(world.deviations(node.node), ["pcr_mismatch"]);
+    until("it is on record", async || {
+        world.last_decision(node.node).await == (false, "contraindicated".to_owned())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

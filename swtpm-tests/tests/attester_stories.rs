@@ -21,8 +21,8 @@ use rootbound_common::id::NodeId;
 use rootbound_common::random;
 use rootbound_common::tpm::{HashAlgorithm, PcrSelection};
 use rootbound_common::wire::v1::{CredentialPolicy, PostureStatus};
-use rootbound_swtpm_tests::Swtpm;
 use rootbound_swtpm_tests::exchange::pcrs;
+use rootbound_swtpm_tests::{PortPair, Swtpm};
 use rootbound_verifier::credential::authority::Authority;
 use rootbound_verifier::credential::ear::{EatProfile, ResultSigner};
 use rootbound_verifier::credential::result_key::ResultKey;
@@ -105,7 +105,11 @@ struct Story {
     folder: TempDir,
     swtpm: Swtpm,
     service: Service,
+    /// Where the first service listens, and no test but this.
+    ports: PortPair,
     attester: Option<Attester>,
+    /// The attester's handle on the TPM.
+    tpm: Option<Tpm>,
 }
 
 impl Story {
@@ -114,8 +118,9 @@ impl Story {
         let folder = tempfile::tempdir().unwrap();
         let swtpm = Swtpm::manufacture();
         swtpm.measured_boot(1);
-        let service = Service::start(folder.path(), "one.db", &swtpm, 0).await;
-        let mut story = Self { folder, swtpm, service, attester: None };
+        let ports = PortPair::reserve();
+        let service = Service::start(folder.path(), "one.db", &swtpm, ports.data()).await;
+        let mut story = Self { folder, swtpm, service, ports, attester: None, tpm: None };
         story.profile().await;
         story.start_attester();
         story
@@ -150,7 +155,7 @@ impl Story {
 
     /// One of the same name and CA that knows nothing but the inventory; the attester is started anew.
     async fn meet_another_verifier(&mut self, name: &str) {
-        self.attester = None;
+        self.end_attester().await;
         self.service = Service::start(self.folder.path(), name, &self.swtpm, 0).await;
         self.profile().await;
         self.list_in_inventory().await;
@@ -189,8 +194,10 @@ impl Story {
     /// In place of one that ran before, as after a restart of the process.
     fn start_attester(&mut self) {
         self.attester = None;
+        let tpm = self.tpm();
+        self.tpm = Some(tpm.clone());
         let parts = AttesterParts {
-            tpm: self.tpm(),
+            tpm,
             client: self.client(),
             keep: Keep::open(&self.state()).unwrap(),
             delivery: Delivery::open(&DeliverConfig { directory: self.folder.path().join("svid") }).unwrap(),
@@ -198,6 +205,16 @@ impl Story {
             logs: Logs::new(CollectConfig::default()),
         };
         self.attester = Some(Attester::new(parts, Arc::new(SystemClock)));
+    }
+
+    /// Drops the attester, and waits until the TPM has done what it was told: a process that dies takes its thread along,
+    /// which here runs on.
+    async fn end_attester(&mut self) {
+        self.attester = None;
+        if let Some(tpm) = self.tpm.take() {
+            // Whatever comes of it.
+            drop(tpm.read_pcrs(&PcrSelection::of_banks([(HashAlgorithm::Sha256, pcrs([0]))]).unwrap()).await);
+        }
     }
 
     fn attester(&mut self) -> &mut Attester {
@@ -444,7 +461,8 @@ async fn verifier_and_tpm_that_are_away_are_told_apart_and_tried_again() {
     story.attests().await;
     assert_eq!(story.outcome(), Outcome::Attested);
 
-    let port = story.service.port();
+    let port = story.ports.data();
+    assert_eq!(story.service.port(), port);
     let identity = TlsIdentity::Minted(ServingNames::default());
     let serve = |verifier: &Arc<Verifier>, port: u16| {
         let (verifier, identity) = (Arc::clone(verifier), identity.clone());
@@ -491,6 +509,7 @@ async fn attester_that_dies_at_any_point_starts_over_and_arrives() {
         story.meet_another_verifier(&format!("{polls}.db")).await;
         let round = story.attester().round();
         let ended = DiesAfter { future: Box::pin(round), polls }.await;
+        story.end_attester().await;
         // The next process, with what is on disk.
         story.start_attester();
         story.attests().await;

@@ -5,11 +5,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rootbound_attester::client::{ClientIdentity, RequestError};
+use rootbound_attester::keep::Credential;
 use rootbound_common::clock::{Clock, SystemClock, Timestamp};
 use rootbound_common::id::TrustDomain;
 use rootbound_common::random;
+use rootbound_swtpm_tests::Swtpm;
 use rootbound_swtpm_tests::exchange::Exchange;
 use rootbound_swtpm_tests::openssl::Openssl;
+use rootbound_swtpm_tests::world::{TRUST_DOMAIN, World};
 use rootbound_verifier::credential::authority::{Authority, AuthorityError};
 use rootbound_verifier::credential::files::{self, FileError};
 use rootbound_verifier::credential::presented::{PresentedError, PresentedSvid};
@@ -76,6 +80,54 @@ impl Operator {
             certificates.iter().map(|name| self.openssl.read(&format!("{name}.pem"))).collect();
         Authority::load(&chain, &self.openssl.read(&format!("{key}.key")), trust_domain(), now)
     }
+}
+
+/// All of the road below an operator's intermediate. Another CA under the same root is trusted by relying parties that trust
+/// the root, but not by the verifier: it makes certificates of the same names and serial numbers at will.
+#[tokio::test(flavor = "multi_thread")]
+async fn node_below_an_operators_intermediate_is_known_by_that_and_not_by_another_of_the_same_root() {
+    let operator = Operator::new();
+    operator.below("root", "issuing", CA);
+    operator.below("root", "other", CA);
+    let (openssl, swtpm) = (&operator.openssl, Swtpm::manufacture());
+    let chain = openssl.read("issuing.pem") + &openssl.read("root.pem");
+    let world = World::builder().manufacturers(&[swtpm.manufacturer()]);
+    let world = world.authority(chain, openssl.read("issuing.key")).start().await;
+    let mut machine = world.affirming(swtpm).await;
+    machine.is_well(&world).await;
+
+    let credential = machine.attester.credential().expect("a credential").clone();
+    openssl.write("svid.pem", &credential.certificate_chain);
+    assert_eq!(credential.certificate_chain.matches("BEGIN CERTIFICATE").count(), 2, "leaf and intermediate");
+    assert_eq!(credential.trust_bundle.matches("BEGIN CERTIFICATE").count(), 1, "the root");
+    let verified = openssl.run("verify -CAfile root.pem -untrusted svid.pem svid.pem");
+    assert!(verified.contains("svid.pem: OK"), "{verified}");
+
+    openssl.write("svid.pub", openssl.run("x509 -in svid.pem -noout -pubkey"));
+    let serial = openssl.run("x509 -in svid.pem -noout -serial");
+    let serial = serial.trim().strip_prefix("serial=").unwrap();
+    let node = machine.node().await;
+    openssl.write(
+        "ext.cnf",
+        format!(
+            "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n\
+             extendedKeyUsage=serverAuth,clientAuth\nsubjectAltName=URI:spiffe://{TRUST_DOMAIN}/node/{node}\n"
+        ),
+    );
+    let _ = openssl.run(&format!(
+        "x509 -req -in other.csr -force_pubkey svid.pub -CA other.pem -CAkey other.key -set_serial 0x{serial} \
+         -days 1 -extfile ext.cnf -out forged.pem"
+    ));
+    let verified = openssl.run("verify -CAfile root.pem -untrusted other.pem forged.pem");
+    assert!(verified.contains("forged.pem: OK"), "{verified}");
+    let certificate_chain = openssl.read("forged.pem") + &openssl.read("other.pem");
+    let forged = ClientIdentity::new(machine.tpm.clone(), &Credential { certificate_chain, ..credential });
+    let refused = world.client().whoami(forged.unwrap()).await;
+    assert!(
+        matches!(refused, Err(RequestError::Handshake { .. } | RequestError::Http(_))),
+        "TLS ends it: {refused:?}"
+    );
+    machine.is_well(&world).await;
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Live posture: how each node stands now, in memory, read by every decision.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use rootbound_common::clock::Timestamp;
@@ -259,27 +259,81 @@ impl AdmittedNode {
 /// Every node, as decisions see it. A change is visible to the next reader.
 #[derive(Debug, Default)]
 pub struct Fleet {
-    nodes: RwLock<HashMap<NodeId, Arc<LiveNode>>>,
+    nodes: RwLock<HashMap<NodeId, Entry>>,
+}
+
+/// What memory has of a node. There are as many as the store has nodes.
+#[derive(Debug)]
+struct Entry {
+    shown: Shown,
+    unrecorded: Option<Unrecorded>,
+}
+
+/// How decisions see a node.
+#[derive(Debug)]
+enum Shown {
+    /// As it is.
+    Node(Arc<LiveNode>),
+    /// It is not known how it stands, and so it is refused, until this revision of it or a later one is read.
+    NothingBefore(u64),
+}
+
+/// Evidence against a node that could not be recorded: the store has older evidence, which says nothing against it.
+#[derive(Debug)]
+struct Unrecorded {
+    attestation_key: tpm::Name,
+    posture: Posture,
+}
+
+impl Unrecorded {
+    /// Whether the node still has the AK that signed this, and has shown nothing later.
+    fn stands_against(&self, node: &LiveNode) -> bool {
+        let later = |posture: &Posture| posture.evidence_at > self.posture.evidence_at;
+        node.attestation_key == self.attestation_key && !node.posture.as_ref().is_some_and(later)
+    }
+}
+
+impl Entry {
+    /// Shows a node as the store has it, save for what the store could not be told.
+    fn show(&mut self, mut node: LiveNode) {
+        self.unrecorded = self.unrecorded.take().filter(|unrecorded| unrecorded.stands_against(&node));
+        if let Some(unrecorded) = &self.unrecorded {
+            node.posture = Some(unrecorded.posture.clone());
+        }
+        self.shown = Shown::Node(Arc::new(node));
+    }
 }
 
 impl Fleet {
     /// The fleet as the store has it.
     #[must_use]
     pub fn new(nodes: impl IntoIterator<Item = (NodeId, LiveNode)>) -> Self {
-        let nodes = nodes.into_iter().map(|(id, node)| (id, Arc::new(node))).collect();
+        let shown = |node| Entry { shown: Shown::Node(Arc::new(node)), unrecorded: None };
+        let nodes = nodes.into_iter().map(|(id, node)| (id, shown(node))).collect();
         Self { nodes: RwLock::new(nodes) }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<NodeId, Entry>> {
+        self.nodes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<NodeId, Entry>> {
+        self.nodes.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How a node stands.
     #[must_use]
     pub fn node(&self, id: NodeId) -> Option<Arc<LiveNode>> {
-        self.nodes.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        match &self.read().get(&id)?.shown {
+            Shown::Node(node) => Some(Arc::clone(node)),
+            Shown::NothingBefore(_) => None,
+        }
     }
 
     /// How many nodes there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.nodes.read().unwrap_or_else(PoisonError::into_inner).len()
+        self.read().values().filter(|entry| matches!(entry.shown, Shown::Node(_))).count()
     }
 
     /// Whether there is none.
@@ -288,13 +342,18 @@ impl Fleet {
         self.len() == 0
     }
 
-    /// Puts a node as it was just read from the store, unless a newer revision is here already. Expired credentials are
-    /// dropped on the way.
+    /// Puts a node as it was just read from the store, unless a newer revision is here already, or is known to exist. Expired
+    /// credentials are dropped on the way.
     pub fn put(&self, id: NodeId, mut node: LiveNode, now: Timestamp) {
         node.credentials.retain(|credential| credential.not_after >= now);
-        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
-        if nodes.get(&id).is_none_or(|here| here.revision < node.revision) {
-            nodes.insert(id, Arc::new(node));
+        let mut nodes = self.write();
+        let entry = nodes.entry(id).or_insert(Entry { shown: Shown::NothingBefore(0), unrecorded: None });
+        let newer = match &entry.shown {
+            Shown::Node(here) => here.revision < node.revision,
+            Shown::NothingBefore(revision) => *revision <= node.revision,
+        };
+        if newer {
+            entry.show(node);
         }
     }
 
@@ -311,30 +370,76 @@ impl Fleet {
         credential: Option<LiveCredential>,
         now: Timestamp,
     ) -> bool {
-        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(node) = nodes.get_mut(&id) else { return false };
+        let mut nodes = self.write();
+        let Some(entry) = nodes.get_mut(&id) else { return false };
+        let Shown::Node(node) = &entry.shown else { return false };
         if node.revision.checked_add(1) != Some(revision) || node.attestation_key != attestation_key {
             return node.revision >= revision;
         }
-        let node = Arc::make_mut(node);
+        let mut node = LiveNode::clone(node);
         node.revision = revision;
         node.posture = Some(posture);
         node.credentials.retain(|credential| credential.not_after >= now);
         node.credentials.extend(credential);
+        entry.show(node);
         true
     }
 
-    /// Shows a contraindication that could not be recorded. The revision stays: whatever is recorded next replaces it.
-    pub fn distrust(&self, id: NodeId, revision: u64, posture: Posture) {
-        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(node) = nodes.get_mut(&id).filter(|node| node.revision <= revision) {
+    /// Shows a contraindication by evidence that could not be recorded. It holds, whatever the store says of the evidence
+    /// before, until the node shows evidence that was made later, or enrols with another AK.
+    pub fn distrust(&self, id: NodeId, attestation_key: tpm::Name, posture: Posture) {
+        let mut nodes = self.write();
+        let Some(entry) = nodes.get_mut(&id) else { return };
+        let unrecorded = Unrecorded { attestation_key, posture };
+        match &mut entry.shown {
+            Shown::Node(node) if unrecorded.stands_against(node) => {
+                Arc::make_mut(node).posture = Some(unrecorded.posture.clone());
+            }
+            Shown::Node(_) => return,
+            Shown::NothingBefore(_) => {}
+        }
+        entry.unrecorded = Some(unrecorded);
+    }
+
+    /// Whether evidence against the node, which could not be recorded, is later than what the store has.
+    #[must_use]
+    pub fn is_distrusted(&self, id: NodeId) -> bool {
+        self.read().get(&id).is_some_and(|entry| entry.unrecorded.is_some())
+    }
+
+    /// Shows a contraindication by evidence that is on record, where only this appraisal of it could not be recorded: the next
+    /// appraisal replaces it.
+    pub fn show_unrecorded(&self, id: NodeId, revision: u64, posture: Posture) {
+        if let Some(Entry { shown: Shown::Node(node), .. }) = self.write().get_mut(&id)
+            && node.revision <= revision
+        {
             Arc::make_mut(node).posture = Some(posture);
         }
     }
 
-    /// Takes a node away of which it is not known how it stands: from now on it is refused.
+    /// Drops a credential that was recorded and never left.
+    pub fn drop_credential(&self, id: NodeId, serial: SerialNumber) {
+        if let Some(Entry { shown: Shown::Node(node), .. }) = self.write().get_mut(&id) {
+            Arc::make_mut(node).credentials.retain(|credential| credential.serial != serial);
+        }
+    }
+
+    /// Shows nothing of a node that cannot be read, although the store has this revision of it: unless that is here, the node
+    /// is refused from now on, and no older revision comes back.
+    pub fn hide(&self, id: NodeId, revision: u64) {
+        let mut nodes = self.write();
+        let entry =
+            nodes.entry(id).or_insert(Entry { shown: Shown::NothingBefore(revision), unrecorded: None });
+        match &mut entry.shown {
+            Shown::Node(node) if node.revision >= revision => {}
+            shown @ Shown::Node(_) => *shown = Shown::NothingBefore(revision),
+            Shown::NothingBefore(before) => *before = revision.max(*before),
+        }
+    }
+
+    /// Takes a node away that the store does not have.
     pub fn remove(&self, id: NodeId) {
-        self.nodes.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.write().remove(&id);
     }
 
     /// Says which node a caller is.
@@ -524,13 +629,88 @@ mod tests {
         let unknown = NodeId::from_bytes([9; 32]);
         assert!(!fleet.appraised(unknown, key, 1, posture(Verdict::Affirming), None, NOW));
         assert_eq!(fleet.len(), 1, "a node that is not there stays away");
-        fleet.distrust(node_id(), 7, posture(Verdict::Contraindicated));
+        fleet.show_unrecorded(node_id(), 7, posture(Verdict::Contraindicated));
         assert_eq!(verdict(), Verdict::Contraindicated);
         let read_at_the_same_revision = LiveNode { revision: 7, ..node() };
         fleet.put(node_id(), read_at_the_same_revision, NOW);
         assert_eq!(verdict(), Verdict::Contraindicated);
         fleet.remove(node_id());
         assert!(fleet.is_empty());
+    }
+
+    #[test]
+    fn evidence_against_a_node_that_is_not_on_record_outlives_changes_and_appraisals_of_older_evidence() {
+        let fleet = Fleet::new([(node_id(), node())]);
+        let verdict = || fleet.node(node_id()).unwrap().posture.as_ref().unwrap().verdict;
+        let key = node().attestation_key;
+        let at = |verdict, seconds| Posture {
+            evidence_at: NOW.plus(Duration::from_secs(seconds)),
+            ..posture(verdict)
+        };
+        let appraised = |revision, posture| fleet.appraised(node_id(), key, revision, posture, None, NOW);
+        // Also where the older evidence was appraised again while this was under way.
+        assert!(appraised(6, at(Verdict::Affirming, 0)));
+        fleet.distrust(node_id(), key, at(Verdict::Contraindicated, 10));
+        assert_eq!((verdict(), fleet.is_distrusted(node_id())), (Verdict::Contraindicated, true));
+        fleet.put(node_id(), LiveNode { revision: 7, ..node() }, NOW);
+        assert!(appraised(8, at(Verdict::Affirming, 0)));
+        fleet.hide(node_id(), 9);
+        fleet.put(node_id(), LiveNode { revision: 9, ..node() }, NOW);
+        assert_eq!(verdict(), Verdict::Contraindicated);
+        assert_eq!(fleet.node(node_id()).unwrap().revision, 9, "the rest is as the store has it");
+
+        assert!(appraised(10, at(Verdict::Affirming, 20)));
+        assert_eq!((verdict(), fleet.is_distrusted(node_id())), (Verdict::Affirming, false));
+        fleet.distrust(node_id(), key, at(Verdict::Contraindicated, 10));
+        assert_eq!(verdict(), Verdict::Affirming, "it has shown later evidence");
+
+        fleet.distrust(node_id(), key, at(Verdict::Contraindicated, 30));
+        let read = LiveNode { revision: 11, posture: Some(at(Verdict::Affirming, 40)), ..node() };
+        fleet.put(node_id(), read, NOW);
+        assert_eq!(verdict(), Verdict::Affirming);
+
+        fleet.distrust(node_id(), key, at(Verdict::Contraindicated, 50));
+        let other = tpm::Name::of_public_area(HashAlgorithm::Sha256, b"another AK");
+        let enrolled = LiveNode { revision: 12, attestation_key: other, posture: None, ..node() };
+        fleet.put(node_id(), enrolled, NOW);
+        assert_eq!(fleet.node(node_id()).unwrap().posture, None);
+        assert!(!fleet.is_distrusted(node_id()));
+    }
+
+    #[test]
+    fn a_node_that_could_not_be_read_does_not_come_back_as_it_was_before() {
+        let fleet = Fleet::new([(node_id(), node())]);
+        fleet.hide(node_id(), 5);
+        assert_eq!(fleet.len(), 1, "it is here as the store has it");
+        fleet.hide(node_id(), 6);
+        assert!(fleet.node(node_id()).is_none() && fleet.is_empty());
+        let before = |revision| LiveNode { revision, ..node() };
+        fleet.put(node_id(), before(5), NOW);
+        assert!(fleet.node(node_id()).is_none());
+        fleet.hide(node_id(), 4);
+        let key = node().attestation_key;
+        assert!(!fleet.appraised(node_id(), key, 6, posture(Verdict::Affirming), None, NOW));
+        fleet.put(node_id(), before(5), NOW);
+        assert!(fleet.node(node_id()).is_none());
+        fleet.put(node_id(), before(6), NOW);
+        assert_eq!(fleet.node(node_id()).unwrap().revision, 6);
+
+        // One that was never here.
+        let new = NodeId::from_bytes([9; 32]);
+        fleet.hide(new, 2);
+        fleet.put(new, before(1), NOW);
+        assert!(fleet.node(new).is_none());
+        fleet.put(new, before(2), NOW);
+        assert!(fleet.node(new).is_some());
+    }
+
+    #[test]
+    fn a_credential_that_never_left_is_dropped() {
+        let fleet = Fleet::new([(node_id(), node())]);
+        fleet.drop_credential(node_id(), serial(2));
+        assert_eq!(fleet.node(node_id()).unwrap().credentials.len(), 1);
+        fleet.drop_credential(node_id(), serial(1));
+        assert!(fleet.node(node_id()).unwrap().credentials.is_empty());
     }
 
     #[test]

@@ -61,8 +61,8 @@ const UNREACHABLE: [(&str, &str); 3] = [
     ("waiver_of_other_key", "the entry is looked up by the key's own hash; `WaiverError` has a unit test"),
 ];
 
-#[test]
-fn every_code_is_produced_by_some_test() {
+/// Every code with the name of its variant, and the text of every test.
+fn codes_and_tests() -> (BTreeMap<String, String>, String) {
     let mut tests = String::new();
     for path in below(&["verifier/tests", "swtpm-tests/tests", "swtpm-tests/src"]) {
         if !path.ends_with("reasons.rs") {
@@ -82,6 +82,20 @@ fn every_code_is_produced_by_some_test() {
         }
     }
     assert!(product.len() > 100, "only {} codes were found: did `fn code` change its form?", product.len());
+    (product, tests)
+}
+
+#[test]
+fn every_code_is_in_the_description_of_the_protocol() {
+    let text = fs::read_to_string(workspace().join("docs/PROTOCOL.md")).expect("docs/PROTOCOL.md");
+    let (product, _) = codes_and_tests();
+    let missing: Vec<_> = product.keys().filter(|code| !text.contains(&format!("`{code}`"))).collect();
+    assert!(missing.is_empty(), "docs/PROTOCOL.md does not have {missing:?}");
+}
+
+#[test]
+fn every_code_is_produced_by_some_test() {
+    let (product, tests) = codes_and_tests();
     let named = |name: &str| tests.contains(&format!("::{name}"));
     let missing: Vec<_> = (product.iter())
         .filter(|(code, _)| !UNREACHABLE.iter().any(|(excused, _)| excused == code))

@@ -48,8 +48,6 @@ macro_rules! codes {
 codes! {
     /// The verifier does not know this machine (any more).
     UnknownNode = "unknown_node" => Enroll,
-    /// The verifier knows this machine by another AK.
-    AttestationKeySuperseded = "attestation_key_superseded" => Enroll,
     /// The quote is not by the AK that the verifier knows: its records are older than ours, or somebody enrolled this
     /// TPM with another AK.
     SignatureInvalid = "signature_invalid" => Enroll,
@@ -155,7 +153,6 @@ mod tests {
     fn every_known_code_is_read_back_as_itself_and_has_its_remedy() {
         for (text, remedy) in [
             ("unknown_node", Remedy::Enroll),
-            ("attestation_key_superseded", Remedy::Enroll),
             ("admission_pending", Remedy::Wait),
             ("node_retired", Remedy::Wait),
             ("challenge_expired", Remedy::NewChallenge),

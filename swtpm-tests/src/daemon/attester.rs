@@ -59,13 +59,31 @@ impl AttesterSite {
         Daemon::start_on_small_disk(&command, full)
     }
 
-    /// Runs a command of the program to its end.
+    /// Starts the daemon as a service manager does that listens here.
+    #[must_use]
+    pub fn spawn_notifying(&self, socket: &Path) -> Daemon {
+        let mut command = self.command();
+        command.arg("run").env("NOTIFY_SOCKET", socket);
+        Daemon::start(command)
+    }
+
+    /// Adds a section to the configuration.
+    ///
+    /// # Panics
+    /// Where it cannot be written.
+    pub fn configure(&self, section: &str) {
+        let path = self.path("attester.toml");
+        let config = fs::read_to_string(&path).expect("a file of ours");
+        fs::write(path, config + section).expect("a file of ours");
+    }
+
+    /// Runs a command of the program, with its arguments, to its end.
     ///
     /// # Panics
     /// Where it cannot be started.
     #[must_use]
     pub fn run(&self, command: &str) -> Output {
-        self.command().arg(command).output().expect("a program that can be started")
+        self.command().args(command.split(' ')).output().expect("a program that can be started")
     }
 
     /// The state folder.

@@ -1,8 +1,8 @@
 //! What a workload finds.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
+use std::{fs, io};
 
 use der::{Decode, Encode};
 use rootbound_common::clock::{Clock, SystemClock};
@@ -31,19 +31,28 @@ impl Delivered {
     /// Where a file is missing, or does not belong to the others.
     #[must_use]
     pub fn read(deliveries: &Path) -> Option<Self> {
-        let folder = deliveries.join("current");
-        if fs::symlink_metadata(&folder).is_err() {
+        let current = deliveries.join("current");
+        if fs::symlink_metadata(&current).is_err() {
             return None;
         }
-        let folder = fs::canonicalize(folder).expect("a link that leads somewhere");
-        let read = |name: &str| {
-            fs::read_to_string(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-        };
-        let (chain, key, bundle) = (read("svid.pem"), read("svid.key"), read("bundle.pem"));
+        // What `current` led to stays until the renewal after the next: whoever is that slow resolves it again.
+        let [chain, key, bundle] = (0..3)
+            .find_map(|_| match read(&current) {
+                Ok(files) => Some(files),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => panic!("{}: {error}", current.display()),
+            })
+            .expect("a link that leads to three files");
         let (public, private) = key_parts(&key);
         verify(&chain, &bundle, &public);
         Some(Self { chain, public, private })
     }
+}
+
+fn read(current: &Path) -> io::Result<[String; 3]> {
+    let folder = fs::canonicalize(current)?;
+    let read = |name: &str| fs::read_to_string(folder.join(name));
+    Ok([read("svid.pem")?, read("svid.key")?, read("bundle.pem")?])
 }
 
 /// The last two fields of TPMKey (draft-bottomley-tpm2-keys, 3.1): TPM2B_PUBLIC and TPM2B_PRIVATE.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use rootbound_attester::client::{Client, RequestTimeout, VerifierConfig};
 use rootbound_verifier::cli::{ClientError, ask};
@@ -114,6 +114,15 @@ impl VerifierSite {
     /// Waits until it is ready.
     pub async fn ready(daemon: &Daemon) {
         daemon.says(" ready listen=").await;
+    }
+
+    /// Runs a verb of the program to its end.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    #[must_use]
+    pub fn verb(&self, arguments: &[&str]) -> Output {
+        self.command().args(arguments).output().expect("a program that can be started")
     }
 
     /// Says something over the administrative socket, as the program's verbs do.

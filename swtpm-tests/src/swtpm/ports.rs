@@ -11,14 +11,18 @@ const PAIRS: u16 = 6_000;
 /// Two neighbouring ports: libtss2's TCTI takes the control port to be the one after the command port.
 ///
 /// A locked file says that the pair is taken, also while its TPM is powered off. The lock ends with the process.
-pub(crate) struct PortPair {
+pub struct PortPair {
     data: u16,
     _lock: File,
 }
 
 impl PortPair {
     /// Reserves a pair that nobody listens on.
-    pub(crate) fn reserve() -> Self {
+    ///
+    /// # Panics
+    /// Where there is none.
+    #[must_use]
+    pub fn reserve() -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let folder = std::env::temp_dir().join("swtpm-test-ports");
         fs::create_dir_all(&folder).expect("a folder for port locks");
@@ -36,11 +40,15 @@ impl PortPair {
         panic!("no free pair of ports between {FIRST} and {}", FIRST + 2 * PAIRS);
     }
 
-    pub(crate) fn data(&self) -> u16 {
+    /// The lower of the two, of even number.
+    #[must_use]
+    pub fn data(&self) -> u16 {
         self.data
     }
 
-    pub(crate) fn control(&self) -> u16 {
+    /// The one after it.
+    #[must_use]
+    pub fn control(&self) -> u16 {
         self.data + 1
     }
 }

@@ -34,6 +34,7 @@ pub(super) struct Settings {
 /// How a [`World`] is to be made.
 pub struct WorldBuilder {
     roots: Vec<Vec<u8>>,
+    authority: Option<(String, String)>,
     settings: Settings,
 }
 
@@ -50,7 +51,7 @@ impl Default for WorldBuilder {
         let revocation = RevocationPolicy::IfAvailable;
         let eat_profile = EatProfile::default();
         let settings = Settings { revocation, limits: Limits::default(), eat_profile, http_limits };
-        Self { roots: Vec::new(), settings }
+        Self { roots: Vec::new(), authority: None, settings }
     }
 }
 
@@ -101,6 +102,13 @@ impl WorldBuilder {
         self
     }
 
+    /// An operator's CA instead of a fresh one: the chain from the issuing certificate to the root, and its key, in PEM.
+    #[must_use]
+    pub fn authority(mut self, chain: String, key: String) -> Self {
+        self.authority = Some((chain, key));
+        self
+    }
+
     /// Starts the verifier, with the profile `default` of a fresh installation.
     pub async fn start(self) -> World {
         let dir = TempDir::new().expect("a temporary folder");
@@ -111,12 +119,15 @@ impl WorldBuilder {
         }
         let clock = Arc::new(WorldClock::default());
         let day = Duration::from_secs(24 * 3600);
-        let domain = TRUST_DOMAIN.parse().expect("a trust domain");
-        let authority = Authority::generate(domain, clock.now().minus(day), day * 365, &mut random::system())
-            .expect("a CA");
+        let domain: TrustDomain = TRUST_DOMAIN.parse().expect("a trust domain");
+        let authority = match self.authority {
+            Some((chain, key)) => Authority::load(&chain, &key, domain, clock.now()),
+            None => Authority::generate(domain, clock.now().minus(day), day * 365, &mut random::system()),
+        };
+        let authority = authority.expect("a CA");
+        std::fs::write(dir.path().join("bundle.pem"), authority.trust_bundle_pem()).expect("a bundle");
         let key = authority.private_key_pem().expect("a key").to_string();
         let authority = (authority.chain_pem(), key);
-        std::fs::write(dir.path().join("bundle.pem"), &authority.0).expect("a bundle");
         let settings = self.settings;
         let verifier = settings.start_verifier(dir.path(), &clock, &authority).await;
         let name = Name::default_set();

@@ -20,6 +20,7 @@ use rootbound_verifier::config::StateDirectory;
 use rootbound_verifier::flows::Limits;
 use rootbound_verifier::http::admin::AdminSocket;
 use rootbound_verifier::http::{Limits as HttpLimits, Rate};
+use rootbound_verifier::store::WAITING_OF_ONE_KEY;
 use serde_json::{Value, json};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -317,7 +318,9 @@ async fn commands_with_tricks_are_refused_and_not_repeated() {
 async fn flood_of_enrollments_is_bounded_and_forgotten() {
     const ROOM: u32 = 5;
     let vendor = Vendor::root("Vendor root");
-    let limits = Limits { pending_enrollments: ROOM, ..Limits::default() };
+    // Time goes on while the test runs, on a busy machine too.
+    let activation_time = Duration::from_secs(300);
+    let limits = Limits { pending_enrollments: ROOM, activation: activation_time, ..Limits::default() };
     let world = World::builder().root(vendor.der()).limits(limits).start().await;
     let bystander = Bystander::new(&world).await;
     let (machine, request) = vouched(&world, &vendor);
@@ -351,7 +354,7 @@ async fn flood_of_enrollments_is_bounded_and_forgotten() {
 
     let store = world.verifier.store();
     assert_eq!(store.forget_enrollments(world.clock.now()).await.unwrap(), 0, "they wait still");
-    world.advance(Duration::from_secs(61));
+    world.advance(activation_time + Duration::from_secs(1));
     machine.client.enroll(&request).await.expect("what has expired takes no room");
     // What housekeeping leaves of 36 refusals, and of five enrolments that nobody answered in time.
     let day = Duration::from_secs(24 * 3600);
@@ -360,6 +363,28 @@ async fn flood_of_enrollments_is_bounded_and_forgotten() {
     assert_eq!(decisions.iter().filter(|decision| !decision.granted).count(), 10);
     assert_eq!(store.forget_enrollments(world.clock.now()).await.unwrap(), 0);
     bystander.is_well(&world).await;
+}
+
+/// Attack 20: one machine, or somebody who knows its EK, that begins again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_ek_that_enrols_without_end_keeps_neither_others_nor_itself_out() {
+    let vendor = Vendor::root("Vendor root");
+    let room = WAITING_OF_ONE_KEY + 1;
+    let limits = Limits { pending_enrollments: room, ..Limits::default() };
+    let world = World::builder().root(vendor.der()).limits(limits).start().await;
+    let (busy, request) = vouched(&world, &vendor);
+    let first = busy.client.enroll(&request).await.unwrap();
+    for _ in 0..3 * WAITING_OF_ONE_KEY {
+        busy.client.enroll(&request).await.unwrap();
+    }
+    let (second, request_of_second) = vouched(&world, &vendor);
+    let begun = second.client.enroll(&request_of_second).await.expect("there is room for another machine");
+    second.client.activate(&activation(&begun, &second.open(&begun))).await.unwrap();
+
+    let late = busy.client.activate(&activation(&first, &busy.open(&first))).await;
+    assert_eq!(refused(late), "enrollment_unknown", "it gave way");
+    let latest = busy.client.enroll(&request).await.unwrap();
+    busy.client.activate(&activation(&latest, &busy.open(&latest))).await.unwrap();
 }
 
 /// Attack 20: one address that does not stop.

@@ -19,10 +19,13 @@ use rootbound_verifier::http::admin::message::{Command, Reply, Words};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::site::{Heard, Site};
+use crate::site::{Heard, Patience, Site};
 
 /// The key that mints challenges is drawn anew at each start: one of before a kill is worth nothing after it.
 const OF_ANOTHER_START: &str = "challenge_invalid";
+
+/// What becomes of evidence that is sent again, perhaps after a long outage.
+const ANSWERED_AGAIN: [&str; 3] = ["challenge_spent", "challenge_expired", "evidence_too_old"];
 
 /// Half of what a challenge lives where evidence is asked for each second.
 const STALE: Duration = Duration::from_secs(15);
@@ -149,7 +152,7 @@ impl Node {
         if self.random.one_in(4) {
             let again = self.site.insist(async || self.submit(&evidence).await).await;
             let code = again.expect_err("a challenge that was spent");
-            assert!(code == "challenge_spent" || code == OF_ANOTHER_START, "{code}");
+            assert!(ANSWERED_AGAIN.contains(&code.as_str()) || code == OF_ANOTHER_START, "{code}");
         }
         accepted
     }
@@ -158,6 +161,7 @@ impl Node {
     async fn submit_until_heard(&mut self, evidence: &EvidenceRequest) -> bool {
         let mut accepted = 0;
         let mut repeated = self.random.one_in(5);
+        let mut patience = Patience::default();
         loop {
             let starts = self.site.begin_request();
             let answers = if repeated {
@@ -166,7 +170,7 @@ impl Node {
             } else {
                 vec![self.submit(evidence).await]
             };
-            let mut unheard = false;
+            let (mut unheard, mut busy) = (false, false);
             for answer in answers {
                 match answer {
                     Heard::Yes(response) => {
@@ -176,15 +180,17 @@ impl Node {
                     // Nobody holds it against the node that an operator has written a reference set just now.
                     Heard::No(code) if code == "node_changed" => {}
                     Heard::No(code) if code == OF_ANOTHER_START => {}
-                    Heard::No(code) => assert!(repeated && code == "challenge_spent", "{code}"),
+                    Heard::No(code) => assert!(repeated && ANSWERED_AGAIN.contains(&code.as_str()), "{code}"),
+                    Heard::Later => busy = true,
                     Heard::Nothing => unheard = true,
                 }
             }
             assert!(accepted <= 1, "a challenge was spent twice");
-            if !unheard {
-                return accepted == 1;
+            match (unheard, busy) {
+                (true, _) => self.site.outage(starts).await,
+                (false, true) => patience.pause().await,
+                (false, false) => return accepted == 1,
             }
-            self.site.outage(starts).await;
             repeated = true;
         }
     }
@@ -204,6 +210,8 @@ impl Node {
             Some(CredentialOutcome::Issued { certificate_chain, .. }) => {
                 promises.serials.push(serial_of(&certificate_chain));
             }
+            // Those that were issued and not heard of count, too.
+            Some(CredentialOutcome::Refused { code, .. }) if code == "too_many_credentials" => {}
             Some(CredentialOutcome::Refused { code, detail }) => panic!("{code}: {detail}"),
             None => {}
         }

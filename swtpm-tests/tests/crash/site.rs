@@ -1,6 +1,7 @@
 //! A verifier that may be killed at any moment, and how those who use it get over that.
 
 use std::ops::AsyncFnMut;
+use std::time::Duration;
 
 use rootbound_attester::client::RequestError;
 use rootbound_swtpm_tests::daemon::{LIMIT, VerifierSite};
@@ -27,6 +28,8 @@ pub(crate) enum Heard<T> {
     Yes(T),
     /// A refusal, with its code.
     No(String),
+    /// The verifier is alive and has no time, or its store has none: it may have been done or not.
+    Later,
     /// Nothing: it may have been done or not.
     Nothing,
 }
@@ -36,12 +39,27 @@ impl<T> From<Result<T, RequestError>> for Heard<T> {
         use RequestError as Error;
         match answer {
             Ok(answer) => Self::Yes(answer),
+            Err(Error::Refused(refusal)) if refusal.status == 503 => Self::Later,
+            Err(Error::Timeout { .. }) => Self::Later,
             Err(Error::Refused(refusal)) => Self::No(refusal.code.as_str().to_owned()),
-            Err(Error::Connect { .. } | Error::Handshake { .. } | Error::Timeout { .. } | Error::Http(_)) => {
-                Self::Nothing
-            }
+            Err(Error::Connect { .. } | Error::Handshake { .. } | Error::Http(_)) => Self::Nothing,
             Err(error) => panic!("neither an answer nor an outage: {error:?}"),
         }
+    }
+}
+
+/// How often a busy verifier is asked again.
+#[derive(Default)]
+pub(crate) struct Patience {
+    pauses: usize,
+}
+
+impl Patience {
+    /// Gives the verifier some time.
+    pub(crate) async fn pause(&mut self) {
+        self.pauses += 1;
+        assert!(self.pauses < 100, "the verifier is busy, and stays so");
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
@@ -55,6 +73,7 @@ impl Site {
     pub(crate) async fn operate(&self, verb: Command) -> Result<Reply, String> {
         self.insist(async || match self.verifier.ask(&verb).await {
             Ok(reply) => Heard::Yes(reply),
+            Err(ClientError::Refused(problem)) if problem.status == 503 => Heard::Later,
             Err(ClientError::Refused(problem)) => Heard::No(problem.code),
             Err(ClientError::Unreachable { .. } | ClientError::Answer(_)) => Heard::Nothing,
         })
@@ -63,11 +82,13 @@ impl Site {
 
     /// Asks until there is an answer: a verifier that was killed is waited for.
     pub(crate) async fn insist<T>(&self, mut ask: impl AsyncFnMut() -> Heard<T>) -> Result<T, String> {
+        let mut patience = Patience::default();
         loop {
             let starts = self.begin_request();
             match ask().await {
                 Heard::Yes(answer) => return Ok(answer),
                 Heard::No(code) => return Err(code),
+                Heard::Later => patience.pause().await,
                 Heard::Nothing => self.outage(starts).await,
             }
         }

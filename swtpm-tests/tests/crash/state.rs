@@ -100,7 +100,8 @@ async fn tampered_state_is_told_once_and_made_anew() {
         let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
         assert_eq!(lines("a state file is put aside"), usize::from(aside), "{file}: {what}:\n{log}");
         assert_eq!(lines(" enrolled "), usize::from(enrolls), "{file}: {what}:\n{log}");
-        let complaints = lines("WARN") + lines("ERROR");
+        // A verifier that is slow to answer on a busy machine is no complaint about the file.
+        let complaints = lines("WARN") + lines("ERROR") - lines("the verifier does not answer");
         assert!(complaints <= 2, "{file}: {what}: {complaints} complaints:\n{log}");
         if aside {
             let kept: PathBuf = machine.site.state().join(format!("{file}.bad"));

@@ -10,6 +10,8 @@ CREATE INDEX spent_challenge_by_end ON spent_challenge (remember_until);
 
 CREATE TABLE pending_enrollment (
     id BLOB PRIMARY KEY CHECK (length(id) = 32),
+    -- The node that it is to become, by its EK.
+    node BLOB NOT NULL CHECK (length(node) = 32),
     ek_public BLOB NOT NULL,
     endorsement TEXT NOT NULL CHECK (endorsement IN ('vendor_chain', 'listed_key')),
     ek_certificate BLOB,
@@ -23,6 +25,7 @@ CREATE TABLE pending_enrollment (
 ) STRICT;
 
 CREATE INDEX pending_enrollment_by_deadline ON pending_enrollment (deadline);
+CREATE INDEX pending_enrollment_by_node ON pending_enrollment (node, deadline);
 
 -- What every piece of evidence rewrites is small; what an enrolment writes once is in endorsed_key.
 CREATE TABLE node (
@@ -102,7 +105,7 @@ CREATE TABLE certificate (
     not_before INTEGER NOT NULL,
     not_after INTEGER NOT NULL,
     key_digest BLOB NOT NULL CHECK (length(key_digest) = 32),
-    -- Whether the node's AK was superseded since: the row is history then, and counts no more.
+    -- Whether the node's AK was superseded since, or the certificate never left: the row is history, and counts no more.
     superseded INTEGER NOT NULL CHECK (superseded IN (0, 1))
 ) STRICT;
 

@@ -12,6 +12,7 @@ use rootbound_common::wire::v1::{
 
 use super::logs::{OfQuote, Read, Sent};
 use super::{Verifier, decision, rng};
+use crate::appraisal::logs::{BootFinding, Logs, RuntimeFinding};
 use crate::appraisal::{Appraisal, Deviation, Verdict, appraise};
 use crate::challenge::{ChallengeError, FreshChallenge, Terms, UnspentChallenge, mint};
 use crate::credential::issue::{IssueError, PreparedCertificate};
@@ -21,7 +22,7 @@ use crate::evidence::{Authenticated, EvidenceError, Unproven, authenticate};
 use crate::node::{Name, NodeRecord, Standing};
 use crate::policy::{Denial, Grant, decide_issue};
 use crate::posture::{LiveCredential, Posture};
-use crate::reference::ProfileBody;
+use crate::reference::{ProfileBody, ReferenceBook};
 use crate::store::{CertificateRecord, DecisionKind, EvidenceRecord, Recorded, StoreError};
 
 /// How often a node without a profile attests.
@@ -158,27 +159,50 @@ impl Verifier {
         };
         let rules = book.rules(&node.labels);
         let sent = Sent { boot_log: request.boot_log, ima: request.ima };
-        let read = self.read_logs(&quote, &rules, sent).await?;
+        let read = match self.read_logs(&quote, &rules, sent).await {
+            Ok(read) => read,
+            Err(error) => {
+                self.distrust_by_the_quote(&node, &evidence, &book);
+                return Err(error.into());
+            }
+        };
         let appraisal = appraise(evidence.observed(), &read.logs, &node.labels, &book);
         let answer = self.answer(csr, &node, &evidence, &appraisal, now);
         let posture = Posture::of(&appraisal);
         let recorded = self.record(&node, &evidence, &read, &posture, &answer, now).await;
         if matches!(recorded, Err(AttestError::Store(_))) && posture.verdict == Verdict::Contraindicated {
             // Trust does not outlive evidence against it, whether or not that can be written down.
-            self.fleet.distrust(node.id, node.revision, posture.clone());
+            self.fleet.distrust(node.id, node.attestation_key.name(), posture.clone());
         }
         let revision = recorded?;
         self.show(&node, revision, posture.clone(), &answer, now).await?;
         if !Arc::ptr_eq(&book, &self.book.load()) {
             // What was decided stands on values that an operator has just replaced: nothing is handed out on them.
             self.reappraise(node.id).await?;
+            if let Answer::Prepared(prepared, _) = &answer {
+                self.withdraw(node.id, prepared.serial()).await?;
+            }
             return Err(AttestRefusal::NodeChanged.into());
         }
         Ok(EvidenceResponse {
             posture: posture.report(now),
-            credential: self.hand_out(answer),
+            credential: self.hand_out(node.id, answer).await?,
             next: self.mint(&node, self.next_interval(&evidence, &appraisal, &read), read.asked(&rules)),
         })
+    }
+
+    /// Where the store fails before the logs are read: what the quote alone speaks against ends trust all the same.
+    fn distrust_by_the_quote(&self, node: &NodeRecord, evidence: &Authenticated, book: &ReferenceBook) {
+        let appraisal = appraise(evidence.observed(), &Logs::none(), &node.labels, book);
+        let of_logs = |deviation: &Deviation| {
+            matches!(
+                deviation,
+                Deviation::Boot(BootFinding::Missing) | Deviation::Runtime(RuntimeFinding::Missing)
+            )
+        };
+        if appraisal.deviations().iter().any(|deviation| !of_logs(deviation)) {
+            self.fleet.distrust(node.id, node.attestation_key.name(), Posture::of(&appraisal));
+        }
     }
 
     /// Spends a challenge, before anything that came with it is looked at.
@@ -305,28 +329,45 @@ impl Verifier {
         if self.fleet.appraised(node.id, key, revision, posture, credential, now) {
             return Ok(());
         }
-        self.refresh(node.id).await
+        self.refresh(node.id, revision).await
+    }
+
+    /// Takes back a certificate that was recorded and does not leave: the node may have so many, and this is none.
+    async fn withdraw(&self, node: NodeId, serial: SerialNumber) -> Result<(), StoreError> {
+        self.store.withdraw_certificate(serial).await?;
+        self.fleet.drop_credential(node, serial);
+        Ok(())
     }
 
     /// Signs what was prepared and recorded, and lets it go.
-    fn hand_out(&self, answer: Answer<'_>) -> Option<CredentialOutcome> {
+    async fn hand_out(
+        &self,
+        node: NodeId,
+        answer: Answer<'_>,
+    ) -> Result<Option<CredentialOutcome>, StoreError> {
         let refused =
             |code: &str, detail: String| CredentialOutcome::Refused { code: code.to_owned(), detail };
-        match answer {
+        Ok(match answer {
             Answer::NotAsked => None,
             Answer::BadRequest(error) => Some(refused(error.code(), error.to_string())),
             Answer::Denied(denial) => Some(refused(denial.code(), denial.to_string())),
             Answer::Impossible(error) => Some(issuing_failed(&error)),
-            Answer::Prepared(prepared, _) => Some(match prepared.issue() {
+            Answer::Prepared(prepared, record) => Some(match prepared.issue() {
                 Ok(issued) => CredentialOutcome::Issued {
                     renew_at: issued.renew_at(self.now(), &mut rng()),
                     not_after: issued.not_after,
                     certificate_chain: issued.chain_pem(),
                     trust_bundle: self.authority.trust_bundle_pem(),
                 },
-                Err(error) => issuing_failed(&error),
+                Err(error) => {
+                    // The decision on record says that it was issued: another one says that it was not.
+                    let detail = format!("certificate {}: {error}", record.serial);
+                    self.record_refusal(DecisionKind::Attest, Some(node), ISSUING_FAILED, detail).await?;
+                    self.withdraw(node, record.serial).await?;
+                    issuing_failed(&error)
+                }
             }),
-        }
+        })
     }
 
     /// After which time the node shows evidence again. At once, where the profile has come to ask for other PCRs than this

@@ -47,8 +47,10 @@ pub enum EnrollRefusal {
     /// One TPM under two ids: what was decided on the first would not hold for the second.
     #[error("the attestation key is enrolled for another node")]
     AttestationKeyInUse,
-    /// There is no such enrolment, or it was answered once already.
-    #[error("no such enrolment is waiting: it was answered before, or has expired; enrol again")]
+    /// There is no such enrolment, it was answered once already, or gave way to later ones of its EK.
+    #[error(
+        "no such enrolment is waiting: it was answered before, has expired, or gave way to later ones; enrol again"
+    )]
     NoSuchEnrollment,
     /// Wrong or late.
     #[error("activation: {0}")]
@@ -189,7 +191,7 @@ impl Verifier {
                 node
             }
         };
-        self.refresh(node).await?;
+        self.refresh(node, record.revision).await?;
         let (admission, challenge) = match record.standing {
             Standing::Admitted { .. } => {
                 let logs = self.logs_asked(node, &record.labels).await?;

@@ -181,15 +181,15 @@ impl Verifier {
         &*self.store
     }
 
-    /// Brings memory up to what the store has of a node. Where that cannot be read, the node is refused from now on: the
-    /// change that was just made may have been to its harm.
-    async fn refresh(&self, node: NodeId) -> Result<(), StoreError> {
+    /// Brings memory up to what the store has of a node, which is this revision or a later one. Where that cannot be read,
+    /// the node is refused from now on: the change that was just made may have been to its harm.
+    async fn refresh(&self, node: NodeId, revision: u64) -> Result<(), StoreError> {
         let now = self.now();
         match self.store.live_node(node, now).await {
             Ok(Some(live)) => self.fleet.put(node, live, now),
             Ok(None) => self.fleet.remove(node),
             Err(error) => {
-                self.fleet.remove(node);
+                self.fleet.hide(node, revision);
                 return Err(error);
             }
         }

@@ -170,12 +170,12 @@ impl Verifier {
     async fn changed(&self, id: NodeId, change: NodeChange) -> Result<NodeRecord, OperateError> {
         match change {
             NodeChange::Changed(node) => {
-                self.refresh(id).await?;
+                self.refresh(id, node.revision).await?;
                 Ok(*node)
             }
-            NodeChange::Already(_) => {
+            NodeChange::Already(node) => {
                 // The attempt that changed it may not have come as far as this.
-                self.refresh(id).await?;
+                self.refresh(id, node.revision).await?;
                 Err(OperateError::Already(id))
             }
             NodeChange::Unknown => Err(OperateError::UnknownNode(id)),
@@ -327,7 +327,8 @@ impl Verifier {
 
     /// Appraises the last evidence of a node again; returns the verdict before and now, where there is evidence.
     ///
-    /// Where the node or the reference values change meanwhile, it starts over.
+    /// Where the node or the reference values change meanwhile, it starts over. Where later evidence speaks against the node
+    /// and could not be recorded, nothing is made of the evidence before.
     pub(super) async fn reappraise(
         &self,
         id: NodeId,
@@ -335,6 +336,9 @@ impl Verifier {
         loop {
             let book = self.book.load_full();
             let Some(node) = self.store.node(id).await? else { return Ok(None) };
+            if self.fleet.is_distrusted(id) {
+                return Ok(Some((Some(Verdict::Contraindicated), Verdict::Contraindicated)));
+            }
             let before = self.fleet.node(id).and_then(|live| live.posture.clone());
             let (posture, logs) = match self.stored_evidence(&node).await? {
                 None => return Ok(None),
@@ -388,14 +392,14 @@ impl Verifier {
             Ok(Recorded::Yes { revision }) => {
                 let key = node.attestation_key.name();
                 if !self.fleet.appraised(id, key, revision, posture, None, now) {
-                    self.refresh(id).await?;
+                    self.refresh(id, revision).await?;
                 }
                 Ok(true)
             }
             Err(error) => {
                 if posture.verdict == Verdict::Contraindicated {
                     // As in `attest`: trust does not outlive what speaks against it.
-                    self.fleet.distrust(id, node.revision, posture);
+                    self.fleet.show_unrecorded(id, node.revision, posture);
                 }
                 Err(error)
             }

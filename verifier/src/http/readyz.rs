@@ -31,6 +31,9 @@ pub(super) enum NotReady {
     /// The store is slow.
     #[error("the store does not answer in time")]
     StoreSlow,
+    /// The store can be read only.
+    #[error("the store cannot be written: is its disk full?")]
+    StoreReadOnly,
     /// The CA is not valid yet.
     #[error("the CA is not valid yet; check the clock")]
     AuthorityNotYetValid,
@@ -44,12 +47,16 @@ pub(super) async fn missing(verifier: &Verifier) -> Vec<NotReady> {
     /// A lookup by key takes under a millisecond; a probe usually waits for a few seconds.
     const STORE: Duration = Duration::from_secs(2);
     let mut missing = Vec::new();
-    let probe = verifier.store().inventory_entry(NodeId::from_bytes([0; 32]));
+    let store = verifier.store();
+    let probe = async {
+        store.inventory_entry(NodeId::from_bytes([0; 32])).await.map_err(|error| (NotReady::Store, error))?;
+        store.can_write().await.map_err(|error| (NotReady::StoreReadOnly, error))
+    };
     match tokio::time::timeout(STORE, probe).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => {
-            tracing::error!(%error, "the store failed");
-            missing.push(NotReady::Store);
+        Ok(Ok(())) => {}
+        Ok(Err((what, error))) => {
+            tracing::error!(%error, "{what}");
+            missing.push(what);
         }
         Err(_) => missing.push(NotReady::StoreSlow),
     }

@@ -49,6 +49,7 @@ pub enum StoreError {
 }
 
 /// Everything that a back end does.
+#[async_trait]
 pub trait Store:
     ChallengeStore
     + EnrollmentStore
@@ -60,6 +61,9 @@ pub trait Store:
     + JoinTokenStore
     + DecisionStore
 {
+    /// Whether it can be written. Where the last write failed this tries one that changes nothing, so that whoever asks
+    /// hears of it when there is room on the disk again.
+    async fn can_write(&self) -> Result<(), StoreError>;
 }
 
 /// Challenges: what has to be remembered of them.
@@ -116,11 +120,15 @@ pub enum EnrollmentOutcome {
     JoinTokenRefused,
 }
 
+/// Enrolments of one EK that wait at most: a machine has one under way, and some that were cut short.
+pub const WAITING_OF_ONE_KEY: u32 = 8;
+
 /// Enrolments.
 #[async_trait]
 pub trait EnrollmentStore: Send + Sync {
     /// Remembers an enrolment until it is answered or expires. `false`: `limit` of them wait already (expired ones do
-    /// not count), and nothing was written.
+    /// not count), and nothing was written. Of one EK only [`WAITING_OF_ONE_KEY`] wait: the eldest gives way to a new one.
+    /// It is not the new one that is refused, since whoever knows the EK could so keep its machine out.
     async fn begin_enrollment(
         &self,
         pending: &PendingEnrollment,
@@ -258,6 +266,9 @@ pub trait EvidenceStore: Send + Sync {
 
     /// The certificates of a node, those under superseded AKs too, in the order of recording, the latest first.
     async fn certificates(&self, node: NodeId, limit: u32) -> Result<Vec<CertificateRecord>, StoreError>;
+
+    /// Takes a certificate back that was recorded and never left: it counts no more, as those under superseded AKs.
+    async fn withdraw_certificate(&self, serial: SerialNumber) -> Result<(), StoreError>;
 
     /// Forgets certificates that expired before `before`; returns how many.
     async fn forget_certificates(&self, before: Timestamp) -> Result<u64, StoreError>;

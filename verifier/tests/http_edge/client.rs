@@ -1,6 +1,7 @@
 //! HTTP over TLS, with everything in the test's hands.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,7 +67,14 @@ pub(crate) async fn tcp(stage: &Stage) -> TcpStream {
 }
 
 pub(crate) async fn tls_with(stage: &Stage, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
-    let stream = TcpStream::connect(stage.address()).await?;
+    tls_to(stage.address(), config).await
+}
+
+pub(crate) async fn tls_to(
+    address: SocketAddr,
+    config: Arc<ClientConfig>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await?;
     TlsConnector::from(config).connect(ServerName::try_from("localhost").unwrap(), stream).await
 }
 
@@ -134,6 +142,12 @@ pub(crate) async fn until_closed(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u
 pub(crate) async fn write(stream: &mut (impl tokio::io::AsyncWrite + Unpin), bytes: &[u8]) {
     stream.write_all(bytes).await.unwrap();
     stream.flush().await.unwrap();
+}
+
+/// The same, where the server may cut the connection before it has heard everything.
+pub(crate) async fn write_in_vain(stream: &mut (impl tokio::io::AsyncWrite + Unpin), bytes: &[u8]) {
+    let _ = stream.write_all(bytes).await;
+    let _ = stream.flush().await;
 }
 
 /// Begins a request whose body of `length` bytes is still to come; returns when the server waits for it.

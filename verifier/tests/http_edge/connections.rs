@@ -1,6 +1,7 @@
 //! TLS, and clients that are slow, silent or many.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -13,7 +14,9 @@ use rootbound_verifier::http::{
 use rustls::HandshakeKind;
 use tokio::io::AsyncReadExt;
 
-use super::client::{Http, begin, config, get, in_time, tcp, tls, tls_with, until_closed, write};
+use super::client::{
+    Http, begin, config, get, in_time, tcp, tls, tls_to, tls_with, until_closed, write, write_in_vain,
+};
 use super::stage::{Stage, begin_of_time, limits};
 
 const SHORT: Duration = Duration::from_millis(200);
@@ -73,7 +76,7 @@ async fn a_half_open_handshake_is_cut_off() {
     let stage = Stage::with(Limits { handshake_timeout: SHORT, ..limits() }).await;
     let mut silent = tcp(&stage).await;
     let mut half = tcp(&stage).await;
-    write(&mut half, &client_hello_of_tls_1_2()[..40]).await;
+    write_in_vain(&mut half, &client_hello_of_tls_1_2()[..40]).await;
     assert_eq!(until_closed(&mut silent).await, b"");
     assert_eq!(until_closed(&mut half).await, b"");
     in_time("an orderly client", async {
@@ -87,7 +90,7 @@ async fn a_half_open_handshake_is_cut_off() {
 async fn a_head_that_never_ends_is_cut_off() {
     let stage = Stage::with(Limits { header_timeout: SHORT, ..limits() }).await;
     let mut dribble = tls(&stage).await;
-    write(&mut dribble, b"GET /healthz HTTP/1.1\r\nhost: local").await;
+    write_in_vain(&mut dribble, b"GET /healthz HTTP/1.1\r\nhost: local").await;
     let heard = until_closed(&mut dribble).await;
     assert!(!heard.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&heard));
 }
@@ -260,12 +263,13 @@ async fn too_many_connections_a_minute_are_not_answered() {
 #[tokio::test]
 async fn a_stop_lets_a_request_under_way_end() {
     let stage = Stage::new().await;
-    let address = stage.address();
+    let (address, config) = (stage.address(), config(&stage, None));
     let mut stream = begin(&stage, "/v1/challenges", 1).await;
     let Stage { server, .. } = stage;
     let stopped = tokio::spawn(server.shutdown());
     in_time("the listener to close", async {
-        while tokio::net::TcpStream::connect(address).await.is_ok() {
+        // Another test's server may come to listen there, which is not of this CA.
+        while tls_to(address, Arc::clone(&config)).await.is_ok() {
             tokio::task::yield_now().await;
         }
     })

@@ -13,7 +13,8 @@ use super::{SqliteStore, decision, inventory, join_token, node};
 use crate::enrollment::{EndorsedKey, PendingActivation, StoredActivation};
 use crate::node::{AdmittedBy, Labels, NodeRecord, Standing};
 use crate::store::{
-    CompletedEnrollment, EnrollmentOutcome, EnrollmentStore, PendingEnrollment, StoreError, words,
+    CompletedEnrollment, EnrollmentOutcome, EnrollmentStore, PendingEnrollment, StoreError,
+    WAITING_OF_ONE_KEY, words,
 };
 
 #[async_trait]
@@ -24,10 +25,11 @@ impl EnrollmentStore for SqliteStore {
         limit: u32,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let (id, token) = (pending.id, pending.join_token_digest);
+        let (id, node, token) = (pending.id, pending.activation.node_id(), pending.join_token_digest);
         let stored = pending.activation.to_stored();
         self.write(move |connection| {
             Box::pin(async move {
+                make_room(connection, node).await?;
                 let count =
                     sqlx::query("SELECT count(*) AS waiting FROM pending_enrollment WHERE deadline >= ?1")
                         .bind(now.as_millis())
@@ -36,7 +38,7 @@ impl EnrollmentStore for SqliteStore {
                 if count.try_get::<i64, _>("waiting")? >= i64::from(limit) {
                     return Ok(false);
                 }
-                insert_pending(connection, id, &stored, token).await?;
+                insert_pending(connection, id, node, &stored, token).await?;
                 Ok(true)
             })
         })
@@ -49,8 +51,8 @@ impl EnrollmentStore for SqliteStore {
             .write(move |connection| {
                 Box::pin(async move {
                     let rows = sqlx::query(
-                        "DELETE FROM pending_enrollment WHERE id = ?1 RETURNING id, ek_public, endorsement, \
-                         ek_certificate, trust_anchor, ak_public, secret_hash, deadline, join_token_digest",
+                        "DELETE FROM pending_enrollment WHERE id = ?1 RETURNING id, node, ek_public, \
+                         endorsement, ek_certificate, trust_anchor, ak_public, secret_hash, deadline, join_token_digest",
                     )
                     .bind(id.as_slice())
                     .fetch_all(connection)
@@ -187,16 +189,31 @@ async fn save_endorsed_key(connection: &mut SqliteConnection, key: &EndorsedKey)
     Ok(())
 }
 
+/// Takes the eldest enrolments of an EK away, so that one more can wait.
+async fn make_room(connection: &mut SqliteConnection, node: NodeId) -> Result<(), StoreError> {
+    sqlx::query(
+        "DELETE FROM pending_enrollment WHERE id IN (SELECT id FROM pending_enrollment WHERE node = ?1 \
+         ORDER BY deadline DESC, rowid DESC LIMIT -1 OFFSET ?2)",
+    )
+    .bind(node.as_bytes().as_slice())
+    .bind(i64::from(WAITING_OF_ONE_KEY) - 1)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 async fn insert_pending(
     connection: &mut SqliteConnection,
     id: [u8; 32],
+    node: NodeId,
     stored: &StoredActivation,
     token: Option<[u8; 32]>,
 ) -> Result<(), StoreError> {
     let (word, certificate, anchor) = words::of_endorsement(&stored.endorsement);
     sqlx::query(
         "INSERT INTO pending_enrollment (id, ek_public, endorsement, ek_certificate, trust_anchor, \
-         ak_public, secret_hash, deadline, join_token_digest) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+         ak_public, secret_hash, deadline, join_token_digest, node) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )
     .bind(id.as_slice())
     .bind(stored.ek_public.as_slice())
@@ -207,6 +224,7 @@ async fn insert_pending(
     .bind(stored.secret_hash.as_slice())
     .bind(stored.deadline.as_millis())
     .bind(token.as_ref().map(|digest| digest.as_slice()))
+    .bind(node.as_bytes().as_slice())
     .execute(connection)
     .await?;
     Ok(())
@@ -228,6 +246,9 @@ fn parse_pending(row: &SqliteRow) -> Result<PendingEnrollment, StoreError> {
         deadline: columns.time("deadline")?,
     };
     let activation = PendingActivation::from_stored(&stored).map_err(|error| columns.inconsistent(error))?;
+    if activation.node_id() != columns.node("node")? {
+        return Err(columns.inconsistent("its EK is another node's"));
+    }
     Ok(PendingEnrollment {
         id: columns.bytes("id")?,
         activation,

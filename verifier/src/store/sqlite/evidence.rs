@@ -103,6 +103,19 @@ impl EvidenceStore for SqliteStore {
         rows.iter().map(parse_certificate).collect()
     }
 
+    async fn withdraw_certificate(&self, serial: SerialNumber) -> Result<(), StoreError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                sqlx::query("UPDATE certificate SET superseded = 1 WHERE serial = ?1")
+                    .bind(serial.as_bytes().as_slice())
+                    .execute(connection)
+                    .await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
     async fn forget_certificates(&self, before: Timestamp) -> Result<u64, StoreError> {
         let sql = "DELETE FROM certificate WHERE recorded IN \
                    (SELECT recorded FROM certificate WHERE not_after < ?1 LIMIT ?2)";

@@ -19,6 +19,7 @@ mod writer;
 
 use std::fmt;
 
+use async_trait::async_trait;
 use rootbound_common::clock::Timestamp;
 use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
@@ -34,7 +35,20 @@ pub struct SqliteStore {
     readers: SqlitePool,
 }
 
-impl Store for SqliteStore {}
+#[async_trait]
+impl Store for SqliteStore {
+    async fn can_write(&self) -> Result<(), StoreError> {
+        if !self.writer.is_failing() {
+            return Ok(());
+        }
+        // The number that is there, which SQLite writes all the same: a page of the log.
+        const UNCHANGED: &str = "PRAGMA user_version = 0";
+        self.write(|connection| {
+            Box::pin(async { Ok(sqlx::query(UNCHANGED).execute(connection).await.map(drop)?) })
+        })
+        .await
+    }
+}
 
 impl SqliteStore {
     /// Does what was asked for so far, brings the log into the file, and closes it. Whoever asks later gets an error.

@@ -310,7 +310,7 @@ fn attestation_key(columns: &Columns<'_>) -> Result<AttestationKey, StoreError> 
     AttestationKey::parse(columns.plain("ak_public")?).map_err(|error| columns.inconsistent(error))
 }
 
-/// All of the clock, or nothing of it; the Qualified Name may be missing from all of it.
+/// All of the clock, or nothing of it.
 fn last_seen(columns: &Columns<'_>) -> Result<Option<LastSeen>, StoreError> {
     const CLOCK: [&str; 6] =
         ["clock", "reset_count", "restart_count", "clock_safe", "firmware_version", "made_at"];

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -30,6 +31,8 @@ pub(super) struct Writer {
     jobs: mpsc::Sender<Box<dyn Job>>,
     stop: CancellationToken,
     task: Mutex<Option<JoinHandle<()>>>,
+    /// Whether the last commit failed.
+    failing: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -37,8 +40,14 @@ impl Writer {
     pub(super) fn start(connection: SqliteConnection) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let stop = CancellationToken::new();
-        let task = tokio::spawn(run(connection, queue, stop.clone()));
-        Self { jobs, stop, task: Mutex::new(Some(task)) }
+        let failing = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn(run(connection, queue, stop.clone(), Arc::clone(&failing)));
+        Self { jobs, stop, task: Mutex::new(Some(task)), failing }
+    }
+
+    /// Whether the last commit failed, or there is nobody to make one.
+    pub(super) fn is_failing(&self) -> bool {
+        self.jobs.is_closed() || self.failing.load(Ordering::Relaxed)
     }
 
     /// Does `work` in a transaction, and returns once it is on disk. Where it returns an error, nothing was written.
@@ -70,6 +79,7 @@ async fn run(
     mut connection: SqliteConnection,
     mut queue: mpsc::Receiver<Box<dyn Job>>,
     stop: CancellationToken,
+    failing: Arc<AtomicBool>,
 ) {
     let mut group = Vec::with_capacity(GROUP);
     loop {
@@ -80,6 +90,7 @@ async fn run(
                     break;
                 }
                 let committed = commit_together(&mut connection, &mut group).await;
+                failing.store(committed.is_err(), Ordering::Relaxed);
                 let failure = committed.err().map(|error| GroupFailed(Arc::new(error)));
                 for member in group.drain(..) {
                     member.answer(failure.clone());
@@ -302,9 +313,13 @@ mod tests {
         assert_eq!(in_one_group(&writer, &["PRAGMA max_page_count = 20"], &[]).await, [true]);
         let done = in_one_group(&writer, &[INSERTS[0], large, INSERTS[2]], &[]).await;
         assert!(!done[1]);
+        assert_eq!(writer.is_failing(), !done[0], "a member's own failure is not the disk's");
         let words = words(&writer).await;
         assert_eq!([words.contains(&"a".to_owned()), words.contains(&"c".to_owned())], [done[0], done[2]]);
         assert_eq!(in_one_group(&writer, &["PRAGMA max_page_count = 2000", large], &[]).await, [true, true]);
+        assert!(!writer.is_failing(), "there is room again");
+        writer.close().await;
+        assert!(writer.is_failing(), "there is nobody to write");
     }
 
     #[tokio::test]

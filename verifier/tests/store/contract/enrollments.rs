@@ -7,7 +7,7 @@ use rootbound_verifier::enrollment::Endorsement;
 use rootbound_verifier::node::{AdmittedBy, Labels, Standing};
 use rootbound_verifier::store::{
     CompletedEnrollment, DecisionKind, EnrollmentOutcome, JoinTokenRecord, NodeChange, PendingEnrollment,
-    Store, StoreError,
+    Store, StoreError, WAITING_OF_ONE_KEY,
 };
 
 use super::BackEnd;
@@ -66,6 +66,30 @@ pub(crate) async fn only_so_many_enrollments_wait_and_expired_ones_do_not_count(
     let past = later(10).plus(Duration::from_millis(1));
     assert!(store.begin_enrollment(&refused, 2, past).await.unwrap());
     assert!(store.take_enrollment(&expired.id).await.unwrap().is_some());
+}
+
+pub(crate) async fn of_one_ek_only_some_enrollments_wait_and_the_eldest_gives_way(back_end: &impl BackEnd) {
+    let store = back_end.store();
+    let (busy, other) = (Machine::new(1), Machine::new(2));
+    let room = WAITING_OF_ONE_KEY + 1;
+    let (others, _) = pending(&other, later(60));
+    assert!(store.begin_enrollment(&others, room, NOW).await.unwrap());
+    let mut begun = Vec::new();
+    for _ in 0..3 * WAITING_OF_ONE_KEY {
+        let (pending, _) = pending(&busy, later(60));
+        assert!(store.begin_enrollment(&pending, room, NOW).await.unwrap());
+        begun.push(pending.id);
+    }
+    // All the room is taken, though by no machine alone.
+    let (third, _) = pending(&Machine::new(3), later(60));
+    assert!(!store.begin_enrollment(&third, room, NOW).await.unwrap());
+    let waiting = begun.split_off(begun.len() - usize::try_from(WAITING_OF_ONE_KEY).unwrap());
+    for id in begun {
+        assert!(store.take_enrollment(&id).await.unwrap().is_none());
+    }
+    for id in waiting.iter().chain([&others.id]) {
+        assert!(store.take_enrollment(id).await.unwrap().is_some());
+    }
 }
 
 pub(crate) async fn of_many_who_begin_at_once_no_more_than_the_limit_wait(back_end: &impl BackEnd) {

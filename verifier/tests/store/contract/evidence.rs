@@ -164,6 +164,21 @@ pub(crate) async fn reappraisal_on_a_stale_revision_or_without_evidence_writes_n
     assert_eq!(codes(&*store, None).await, ["attested", "enrolled", "enrolled"]);
 }
 
+pub(crate) async fn certificate_that_is_withdrawn_is_listed_and_does_not_count(back_end: &impl BackEnd) {
+    let store = back_end.store();
+    let machine = Machine::new(1);
+    machine.enrolled(&*store, 101).await;
+    let kept = machine.attested(&*store, later(600)).await;
+    let withdrawn = machine.attested(&*store, later(600)).await;
+    for _ in 0..2 {
+        store.withdraw_certificate(withdrawn).await.unwrap();
+        let live = store.live_node(machine.id(), NOW).await.unwrap().unwrap();
+        let serials: Vec<_> = live.credentials.iter().map(|credential| credential.serial).collect();
+        assert_eq!((live.revision, serials), (3, vec![kept]));
+    }
+    assert_eq!(store.certificates(machine.id(), 10).await.unwrap().len(), 2);
+}
+
 pub(crate) async fn certificates_are_listed_until_they_are_forgotten(back_end: &impl BackEnd) {
     let store = back_end.store();
     let (machine, other) = (Machine::new(1), Machine::new(2));

@@ -42,6 +42,7 @@ macro_rules! suite {
                 pending_enrollment_comes_back_as_it_was_and_once,
                 of_many_who_take_one_enrollment_at_once_one_gets_it,
                 only_so_many_enrollments_wait_and_expired_ones_do_not_count,
+                of_one_ek_only_some_enrollments_wait_and_the_eldest_gives_way,
                 of_many_who_begin_at_once_no_more_than_the_limit_wait,
                 pending_enrollments_are_forgotten_past_their_deadline,
                 machine_that_nobody_knows_waits_for_an_operator,
@@ -84,6 +85,7 @@ macro_rules! suite {
                 serial_number_that_was_used_writes_nothing,
                 reappraisal_changes_the_posture_and_the_revision,
                 reappraisal_on_a_stale_revision_or_without_evidence_writes_nothing,
+                certificate_that_is_withdrawn_is_listed_and_does_not_count,
                 certificates_are_listed_until_they_are_forgotten,
             }
             references {

@@ -155,6 +155,7 @@ async fn pending_enrollments_that_no_verb_writes_are_inconsistent_and_taken_all_
             "stored EK",
         ),
         ("UPDATE pending_enrollment SET secret_hash = x'00'", "secret_hash"),
+        ("UPDATE pending_enrollment SET node = zeroblob(32)", "another node's"),
         ("UPDATE pending_enrollment SET join_token_digest = x'00'", "join_token_digest"),
     ] {
         let sqlite = Sqlite::new().await;
