@@ -1,25 +1,13 @@
 # What the machines boot: packages, kernels, initramfs, a UKI on an ESP. Sourced by scripts/vm.
 
 packages="binutils busybox-static cpio dosfstools fdisk libtss2-tcti-device0 mtools ovmf qemu-system-x86 sbsigntool \
-swtpm swtpm-tools systemd-boot-efi tpm2-tools xz-utils zstd"
+systemd-boot-efi xz-utils zstd"
 modules="virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover virtio_net \
 qemu_fw_cfg"
 
 install_packages() {
-    local package missing=()
-    for package in $packages; do
-        dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
-    done
-    [ ${#missing[@]} -gt 0 ] || return 0
-    local root=()
-    if [ "$(id -u)" != 0 ]; then
-        command -v sudo >/dev/null || cannot "run as root or install sudo; missing: ${missing[*]}"
-        root=(sudo)
-    fi
-    say "installing: ${missing[*]}"
-    "${root[@]}" apt-get update -q >/dev/null || cannot "apt-get update fails; missing: ${missing[*]}"
-    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" \
-        >/dev/null || cannot "apt-get cannot install: ${missing[*]}"
+    # shellcheck disable=SC2086 # a list of words
+    scripts/install-deps $packages || cannot "the packages cannot be installed"
 }
 
 # The kernel of Debian's cloud images that is current, and the newest other one that apt offers; as versions.
@@ -36,7 +24,7 @@ fetch_kernel() {
     local version=$1 folder=$directory/kernels/$1 module number=10 file
     [ ! -e "$folder/vmlinuz" ] || return 0
     mkdir -p "$directory/packages" "$folder/modules"
-    (cd "$directory/packages" && apt-get download -q "linux-image-$version" >/dev/null) \
+    (cd "$directory/packages" && apt-get -o APT::Sandbox::User=root download -q "linux-image-$version" >/dev/null) \
         || cannot "apt-get cannot download linux-image-$version"
     rm -rf "$folder/tree"
     dpkg -x "$directory/packages/linux-image-$version"_*.deb "$folder/tree"
@@ -71,33 +59,26 @@ pack() {
     rm -rf "$root"
 }
 
-# The initramfs for a kernel; a second one that differs in one file; and one with tpm2-tools.
+# The initramfs for a kernel: `initrd`; with tpm2-tools where the name says -tools, with one file more where it says
+# -changed. Kept until the attester or what is written here changes.
 make_initrd() {
-    local version=$1 folder=$directory/kernels/$1 root=$directory/root
+    local image=$directory/kernels/$1/$2 root=$directory/root from
     local device=/usr/lib/x86_64-linux-gnu/libtss2-tcti-device.so.0
-    local newest="$programs/rootbound-attester $parts/init $parts/images.sh"
-    # shellcheck disable=SC2086 # a list of words
-    [ -e "$folder/initrd-tools" ] && [ "$(ls -t $newest "$folder/initrd-tools" | head -n 1)" = "$folder/initrd-tools" ] \
-        && return 0
-    base() {
-        rm -rf "$root"
-        mkdir -p "$root"/{bin,dev,proc,run,sys,tmp}
-        install_program /bin/busybox /bin/busybox
-        install_program "$programs/rootbound-attester" /bin/rootbound-attester
-        strip "$root/bin/rootbound-attester"
-        # libtss2 opens it by name: ldd knows nothing of it.
-        install_program "$device" "$device"
-        cp -r "$folder/modules" "$root/modules"
-        install -m 755 "$parts/init" "$root/init"
-    }
-    base
-    pack "$folder/initrd"
-    base
-    echo "not what was captured" > "$root/changed"
-    pack "$folder/initrd-changed"
-    base
-    install_program /usr/bin/tpm2 /bin/tpm2
-    pack "$folder/initrd-tools"
+    from=$(cat "$programs/rootbound-attester" "$parts/init" "$parts/images.sh" | sha256sum)
+    [ "$(cat "$image.from" 2>/dev/null)" != "$from" ] || return 0
+    rm -rf "$root" "$image.from"
+    mkdir -p "$root"/{bin,dev,proc,run,sys,tmp}
+    install_program /bin/busybox /bin/busybox
+    install_program "$programs/rootbound-attester" /bin/rootbound-attester
+    strip "$root/bin/rootbound-attester"
+    # libtss2 opens it by name: ldd knows nothing of it.
+    install_program "$device" "$device"
+    cp -r "$directory/kernels/$1/modules" "$root/modules"
+    install -m 755 "$parts/init" "$root/init"
+    case $2 in *-tools*) install_program /usr/bin/tpm2 /bin/tpm2 ;; esac
+    case $2 in *-changed*) echo "not what was captured" > "$root/changed" ;; esac
+    pack "$image"
+    echo "$from" > "$image.from"
 }
 
 find_programs() {
@@ -117,7 +98,7 @@ prepare() {
     [ "$kernel" ] || cannot "apt knows no linux-image-cloud-amd64"
     find_programs
     fetch_kernel "$kernel"
-    make_initrd "$kernel"
+    make_initrd "$kernel" initrd
 }
 
 # A disk with an EFI system partition that holds one unified kernel image: kernel, initramfs and command line in one

@@ -39,17 +39,19 @@ manufacture() {
 
 # Sets what the next boots of the machine boot; without words the usual.
 boots_with() {
-    local CMDLINE=$usual_cmdline INITRD='' KERNEL=$kernel LOADER=direct SECURE_BOOT='' UNSIGNED='' TOOLS='' assignment
+    local CMDLINE=$usual_cmdline INITRD='' KERNEL=$kernel LOADER=direct SECURE_BOOT='' UNSIGNED='' TOOLS='' CHANGED=''
+    local assignment
     for assignment; do
         case $assignment in
-            CMDLINE=* | INITRD=* | KERNEL=* | LOADER=direct | LOADER=uki | SECURE_BOOT=* | UNSIGNED=* | TOOLS=*)
+            CMDLINE=* | INITRD=* | KERNEL=* | LOADER=direct | LOADER=uki | SECURE_BOOT=* | UNSIGNED=* | TOOLS=* | CHANGED=*)
                 local "${assignment?}" ;;
             *) usage "no variable of a boot: '$assignment'" ;;
         esac
     done
-    if [ "$KERNEL" != "$kernel" ]; then fetch_kernel "$KERNEL"; make_initrd "$KERNEL"; fi
-    local vmlinuz=$directory/kernels/$KERNEL/vmlinuz
-    local initrd=${INITRD:-$directory/kernels/$KERNEL/initrd${TOOLS:+-tools}}
+    local image=initrd${TOOLS:+-tools}${CHANGED:+-changed}
+    fetch_kernel "$KERNEL"
+    [ "$INITRD" ] || make_initrd "$KERNEL" "$image"
+    local vmlinuz=$directory/kernels/$KERNEL/vmlinuz initrd=${INITRD:-$directory/kernels/$KERNEL/$image}
     local code=/usr/share/OVMF/OVMF_CODE_4M.fd template=/usr/share/OVMF/OVMF_VARS_4M.fd smm=off
     if [ "$SECURE_BOOT" ]; then
         code=/usr/share/OVMF/OVMF_CODE_4M.secboot.fd template=/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd smm=on
@@ -64,7 +66,8 @@ boots_with() {
     if [ "$LOADER" = uki ]; then
         make_esp "$vmlinuz" "$initrd" "$CMDLINE" "$([ "$UNSIGNED" ] || echo signed)" "$home/esp"
         boot_options+=(
-            -drive "if=none,id=esp,format=raw,readonly=on,file=$home/esp" -device nvme,drive=esp,serial=esp,bootindex=0
+            -drive "if=none,id=esp,format=raw,readonly=on,file=$home/esp"
+            -device nvme,drive=esp,serial=esp,bootindex=0,addr=0x12
         )
     else
         boot_options+=(-kernel "$vmlinuz" -initrd "$initrd" -append "$CMDLINE")
@@ -117,6 +120,7 @@ is_up() { await "$limit" "the machine to be up" said up; }
 # Has the machine do something, and waits until it has.
 order() {
     local before
+    if [ "$1" = suspend ]; then suspend_and_resume; return; fi
     before=$(grep -ca "vm: done $1" "$console" || true)
     echo "$1" 1<> "$home/control.in"
     obeyed() {
