@@ -94,6 +94,8 @@ find_programs() {
 prepare() {
     install_packages
     mkdir -p "$directory"
+    exec 9> "$directory/lock"
+    flock -n 9 || fail "another scripts/vm is at work in $directory"
     kernel=$(current_kernel)
     [ "$kernel" ] || cannot "apt knows no linux-image-cloud-amd64"
     find_programs

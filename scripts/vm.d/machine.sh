@@ -16,7 +16,8 @@ signingkey = $ca/signkey.pem
 issuercert = $ca/issuercert.pem
 certserial = $ca/certserial
 END
-    printf '%s\n' "--platform-manufacturer Rootbound" "--platform-version 1" "--platform-model VM" > "$ca/localca.options"
+    printf '%s\n' "--platform-manufacturer Rootbound" "--platform-version 1" "--platform-model VM" \
+        > "$ca/localca.options"
     cat > "$ca/setup.conf" <<END
 create_certs_tool = $(command -v swtpm_localca)
 create_certs_tool_config = $ca/localca.conf
@@ -84,22 +85,23 @@ power_on() {
     for file in "$home"/given/*; do
         [ ! -e "$file" ] || fw_cfg+=(-fw_cfg "name=opt/rootbound/$(basename "$file"),file=$file")
     done
-    swtpm socket --tpm2 --tpmstate "dir=$home/tpm" --ctrl "type=unixio,path=$home/swtpm.socket" --terminate \
-        --log "file=$home/swtpm.log" &
+    # In sessions of their own, out of reach of Ctrl-C; and from the folder, since the path of a socket has to be short.
+    (cd "$home" && exec setsid swtpm socket --tpm2 --tpmstate dir=tpm --ctrl type=unixio,path=swtpm.socket --terminate \
+        --log file=swtpm.log) &
     tpm_process=$!
     pids+=("$tpm_process")
     await 20 "swtpm" test -S "$home/swtpm.socket"
     powered_on=$(now)
     since=$powered_on
     # Not by KVM, even where there is /dev/kvm: it may be one that OVMF does not start on.
-    qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -accel tcg -m 512 -smp 1 \
+    (cd "$home" && exec setsid qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
+        -accel tcg -m 512 -smp 1 \
         -cpu qemu64,+rdrand,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16 -global ICH9-LPC.disable_s3=0 "${boot_options[@]}" \
-        -chardev "socket,id=tpm,path=$home/swtpm.socket" -tpmdev emulator,id=tpm,chardev=tpm -device tpm-crb,tpmdev=tpm \
-        -drive "if=none,id=disk,format=raw,file=$home/disk" -device nvme,drive=disk,serial=disk,addr=0x10 \
+        -chardev socket,id=tpm,path=swtpm.socket -tpmdev emulator,id=tpm,chardev=tpm -device tpm-crb,tpmdev=tpm \
+        -drive if=none,id=disk,format=raw,file=disk -device nvme,drive=disk,serial=disk,addr=0x10 \
         -netdev user,id=net -device virtio-net-pci,netdev=net,romfile=,addr=0x11 "${fw_cfg[@]}" \
-        -chardev "pipe,id=qmp,path=$home/qmp,logfile=$home/qmp.log" -mon chardev=qmp,mode=control \
-        -serial "file:$console" -chardev "pipe,id=control,path=$home/control" -serial chardev:control \
-        2> "$home/qemu.log" &
+        -chardev pipe,id=qmp,path=qmp,logfile=qmp.log -mon chardev=qmp,mode=control \
+        -serial "file:$console" -chardev pipe,id=control,path=control -serial chardev:control) 2> "$home/qemu.log" &
     machine_process=$!
     pids+=("$machine_process")
     await 20 "QEMU" test -s "$home/qmp.log"
