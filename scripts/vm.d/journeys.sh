@@ -89,7 +89,7 @@ cut_power() {
     power_off
 }
 rollback() {
-    journey "the TPM's state of three boots ago is put back"
+    journey "the TPM's state of after the golden boot is put back, some boots later"
     roll_tpm_back
     boots_with
     power_on
