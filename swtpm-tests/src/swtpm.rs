@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rootbound_attester::tpm::{Host, NetworkTpm, TctiConfig};
-use rootbound_common::crypto::hash;
+use rootbound_common::crypto::{Digest, hash};
 use rootbound_common::tpm::HashAlgorithm;
 use tempfile::TempDir;
 
@@ -217,7 +217,15 @@ impl Swtpm {
     /// Where the TPM is off or refuses.
     pub fn extend(&self, pcr: u8, data: &[u8]) {
         let digests: Vec<_> = self.measured_banks.iter().map(|bank| hash(*bank, &[data])).collect();
-        self.command(&wire::pcr_extend(pcr, &digests)).expect_success("TPM2_PCR_Extend");
+        self.extend_digests(pcr, &digests);
+    }
+
+    /// Extends a PCR with these digests, each in the bank of its algorithm, as a log records it.
+    ///
+    /// # Panics
+    /// Where the TPM is off or refuses.
+    pub fn extend_digests(&self, pcr: u8, digests: &[Digest]) {
+        self.command(&wire::pcr_extend(pcr, digests)).expect_success("TPM2_PCR_Extend");
     }
 
     /// Measures a boot: extends each of [`MEASURED_PCRS`] in each active bank that is not left idle. The same seed gives
