@@ -19,8 +19,11 @@ const WITH_BODY: [(&str, usize); 4] = [
     ("/v1/enrollments", 64 * 1024),
     ("/v1/enrollments/activate", 4 * 1024),
     ("/v1/challenges", 4 * 1024),
-    ("/v1/evidence", 64 * 1024),
+    ("/v1/evidence", 5 * 1024 * 1024),
 ];
+
+/// What is longer has to say so beforehand.
+const SHORT: usize = 64 * 1024;
 
 #[tokio::test]
 async fn a_body_over_its_limit_is_refused_whether_its_length_is_stated_or_not() {
@@ -39,10 +42,10 @@ async fn a_body_over_its_limit_is_refused_whether_its_length_is_stated_or_not() 
         let head = format!(
             "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
              transfer-encoding: chunked\r\n\r\n{:x}\r\n",
-            limit + 1
+            limit.min(SHORT) + 1
         );
         write(&mut stream, head.as_bytes()).await;
-        write_in_vain(&mut stream, &vec![b' '; limit + 1]).await;
+        write_in_vain(&mut stream, &vec![b' '; limit.min(SHORT) + 1]).await;
         let heard = until_closed(&mut stream).await;
         assert!(heard.starts_with(b"HTTP/1.1 413"), "{path}: {}", String::from_utf8_lossy(&heard));
     }
@@ -241,6 +244,27 @@ async fn bodies_on_their_way_are_bounded_in_all_and_by_address() {
         assert_eq!(&heard, b"HTTP/1.1 400");
         assert_eq!(ask(&stage, post("/v1/challenges", "{}")).await.code(), "body_malformed");
     }
+}
+
+#[tokio::test]
+async fn long_bodies_are_bounded_by_themselves_and_keep_no_place_from_short_ones() {
+    let one = std::num::NonZeroU32::MIN;
+    let patient = Limits { body_timeout: LONG, long_body_timeout: LONG, ..limits() };
+    for bounded in [
+        Limits { max_long_bodies: one, ..patient.clone() },
+        Limits { max_long_bodies_per_address: one, ..patient.clone() },
+    ] {
+        let stage = Stage::with(bounded).await;
+        let _first = begin(&stage, "/v1/evidence", SHORT + 1).await;
+        let shed = ask(&stage, post("/v1/evidence", vec![b' '; SHORT + 1])).await;
+        assert_eq!((shed.status, shed.code()), (StatusCode::SERVICE_UNAVAILABLE, "too_many_bodies"));
+        assert_eq!(ask(&stage, post("/v1/evidence", "{}")).await.code(), "body_malformed");
+    }
+    let short = Limits { long_body_timeout: Duration::from_millis(100), body_timeout: LONG, ..limits() };
+    let stage = Stage::with(short).await;
+    let mut slow = begin(&stage, "/v1/evidence", SHORT + 1).await;
+    let heard = until_closed(&mut slow).await;
+    assert!(heard.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&heard));
 }
 
 #[tokio::test]

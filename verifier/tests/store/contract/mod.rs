@@ -4,11 +4,13 @@
 
 pub(crate) mod challenges;
 pub(crate) mod decisions;
+pub(crate) mod digest_sets;
 pub(crate) mod durability;
 pub(crate) mod enrollments;
 pub(crate) mod evidence;
 pub(crate) mod inventory;
 pub(crate) mod join_tokens;
+pub(crate) mod logs;
 pub(crate) mod nodes;
 pub(crate) mod reenrollments;
 pub(crate) mod references;
@@ -87,6 +89,17 @@ macro_rules! suite {
                 reappraisal_on_a_stale_revision_or_without_evidence_writes_nothing,
                 certificate_that_is_withdrawn_is_listed_and_does_not_count,
                 certificates_are_listed_until_they_are_forgotten,
+            }
+            logs {
+                logs_come_back_as_they_were,
+                frames_are_kept_in_order_until_a_quote_covers_them,
+                logs_of_another_boot_or_attestation_key_are_gone,
+                evidence_on_a_stale_revision_leaves_the_logs,
+            }
+            digest_sets {
+                versions_count_up_and_share_their_content,
+                book_has_current_sets_and_takes_what_it_has_from_the_one_before,
+                withdrawn_digest_set_leaves_the_book_and_stays_listed,
             }
             references {
                 versions_count_up_and_never_change,

@@ -2,8 +2,11 @@
 
 use std::fmt::Debug;
 
+use rootbound_verifier::appraisal::runtime::DigestSet;
+use rootbound_verifier::evidence::frame::pack;
 use rootbound_verifier::reference::ReferenceBook;
-use rootbound_verifier::store::{PendingEnrollment, StoreError};
+use rootbound_verifier::store::logs::{BootLogRecord, FrameChange, LogChange, LogRecord};
+use rootbound_verifier::store::{EvidenceRecord, PendingEnrollment, StoreError};
 
 use super::{BackEnd as _, Sqlite};
 use crate::fixtures::{
@@ -168,6 +171,54 @@ async fn pending_enrollments_that_no_verb_writes_are_inconsistent_and_taken_all_
         assert_inconsistent(store.take_enrollment(&pending.id).await, "pending enrolment", &key, reason, sql);
         assert!(store.take_enrollment(&pending.id).await.unwrap().is_none(), "{sql}");
     }
+}
+
+#[tokio::test]
+async fn logs_that_no_verb_writes_are_inconsistent() {
+    let ima = r#"{"bank":"sha256","prefix":{"entries":1,"bytes":100,"value":"00"},"pending":{"entries":0,"bytes":0},"resend":false}"#;
+    for (sql, reason) in [
+        ("UPDATE node_log SET ima = '{}'".to_owned(), "ima"),
+        (format!("UPDATE node_log SET ima = '{ima}'"), "a value of another length"),
+        (
+            format!(
+                "UPDATE node_log SET ima = '{}'",
+                ima.replace("\"00\"", &format!("\"{}\"", "0".repeat(64)))
+            ),
+            "a value of zeros",
+        ),
+        ("UPDATE node_log SET reset_count = -1".to_owned(), "reset_count"),
+    ] {
+        let sqlite = Sqlite::new().await;
+        let store = sqlite.store();
+        let machine = Machine::new(1);
+        machine.enrolled(&*store, 101).await;
+        let record = LogRecord { reset_count: 7, boot_log: BootLogRecord::Absent, ima: None };
+        let logs = Some(LogChange { record, frames: FrameChange::Keep });
+        store.record_evidence(EvidenceRecord { logs, ..evidence(machine.id(), 1) }).await.unwrap();
+        assert!(store.logs(machine.id()).await.unwrap().is_some());
+        sqlite.corrupt(&sql).await;
+        let key = machine.id().to_string();
+        assert_inconsistent(store.logs(machine.id()).await, "logs", &key, reason, &sql);
+    }
+}
+
+#[tokio::test]
+async fn digest_sets_that_accept_something_else_than_they_are_named_by_are_inconsistent() {
+    let text = |path: &str| format!("sha256:{}  {path}\n", "ab".repeat(32)).into_bytes();
+    let sqlite = Sqlite::new().await;
+    let store = sqlite.store();
+    let digests = std::sync::Arc::new(DigestSet::parse(&text("/a")).unwrap());
+    let set = store.put_digest_set(name("base"), digests, text("/a"), provenance("")).await.unwrap();
+    let frame = data_encoding::HEXUPPER.encode(&pack(&text("/b")).unwrap());
+    sqlite.corrupt("DROP TRIGGER digest_content_is_immutable").await;
+    let sql = format!("UPDATE digest_content SET frame = X'{frame}'");
+    sqlite.corrupt(&sql).await;
+    let key = data_encoding::HEXLOWER.encode(set.digests.id());
+    let book = store.reference_book(&ReferenceBook::default()).await;
+    assert_inconsistent(book, "digest content", &key, "something else", &sql);
+    sqlite.corrupt("UPDATE digest_content SET frame = X'00'").await;
+    let book = store.reference_book(&ReferenceBook::default()).await;
+    assert_inconsistent(book, "digest content", &key, "decompress", "no frame");
 }
 
 #[tokio::test]

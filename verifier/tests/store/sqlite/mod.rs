@@ -29,8 +29,9 @@ impl Sqlite {
     }
 
     /// Runs statements on the file behind the store's back, where no check of the schema holds.
-    async fn corrupt(&self, sql: &'static str) {
+    async fn corrupt(&self, sql: &str) {
         let mut connection = raw(&file(self.folder.path())).await;
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
         sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
     }
 }

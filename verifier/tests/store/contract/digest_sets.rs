@@ -1,0 +1,70 @@
+//! Digest sets: versions, and what they accept.
+
+use std::sync::Arc;
+
+use rootbound_verifier::appraisal::runtime::DigestSet;
+use rootbound_verifier::reference::{DigestSetVersion, ReferenceBook};
+use rootbound_verifier::store::Store;
+
+use super::BackEnd;
+use crate::fixtures::{name, provenance};
+
+fn text(byte: u8) -> Vec<u8> {
+    format!("sha256:{}  /usr/bin/{byte}\n", format!("{byte:02x}").repeat(32)).into_bytes()
+}
+
+async fn put(store: &dyn Store, set: &str, byte: u8) -> DigestSetVersion {
+    let digests = Arc::new(DigestSet::parse(&text(byte)).unwrap());
+    store.put_digest_set(name(set), digests, text(byte), provenance("a test")).await.unwrap()
+}
+
+async fn listed(store: &dyn Store) -> Vec<(String, bool)> {
+    let sets = store.digest_sets().await.unwrap();
+    sets.into_iter().map(|set| (set.id.to_string(), set.withdrawn)).collect()
+}
+
+pub(crate) async fn versions_count_up_and_share_their_content(back_end: &impl BackEnd) {
+    let store = back_end.store();
+    let first = put(&*store, "base", 1).await;
+    let second = put(&*store, "base", 2).await;
+    let third = put(&*store, "other", 1).await;
+    assert_eq!([first.id.version, second.id.version, third.id.version], [1, 2, 1]);
+    assert_eq!(first.digests.id(), third.digests.id());
+    assert_ne!(first.digests.id(), second.digests.id());
+    let sets = store.digest_sets().await.unwrap();
+    let found = sets.iter().map(|set| (set.content, set.digests, set.provenance.reason.as_str()));
+    let expected = [&first, &second, &third].map(|set| (*set.digests.id(), 1, "a test"));
+    assert_eq!(found.collect::<Vec<_>>(), expected);
+    assert_eq!(store.digest_text(first.digests.id()).await.unwrap(), Some(text(1)));
+    assert_eq!(store.digest_text(&[0; 32]).await.unwrap(), None);
+}
+
+pub(crate) async fn book_has_current_sets_and_takes_what_it_has_from_the_one_before(back_end: &impl BackEnd) {
+    let store = back_end.store();
+    for (set, byte) in [("base", 1), ("base", 2), ("other", 2)] {
+        put(&*store, set, byte).await;
+    }
+    let book = store.reference_book(&ReferenceBook::default()).await.unwrap();
+    let base = book.digest_set(&name("base")).unwrap();
+    assert_eq!((base.id.to_string(), base.digests.len()), ("base@2".to_owned(), 1));
+    let other = book.digest_set(&name("other")).unwrap();
+    assert!(Arc::ptr_eq(&base.digests, &other.digests), "compiled once");
+    put(&*store, "base", 3).await;
+    let next = store.reference_book(&book).await.unwrap();
+    assert!(Arc::ptr_eq(&next.digest_set(&name("other")).unwrap().digests, &other.digests), "nor again");
+    assert_eq!(next.digest_set(&name("base")).unwrap().id.version, 3);
+}
+
+pub(crate) async fn withdrawn_digest_set_leaves_the_book_and_stays_listed(back_end: &impl BackEnd) {
+    let store = back_end.store();
+    for (set, byte) in [("base", 1), ("base", 2), ("other", 3)] {
+        put(&*store, set, byte).await;
+    }
+    let withdraw = async |set| store.withdraw_digest_set(&name(set), provenance("CVE")).await.unwrap();
+    assert!(withdraw("base").await && !withdraw("base").await && !withdraw("none").await);
+    let book = store.reference_book(&ReferenceBook::default()).await.unwrap();
+    assert!(book.digest_set(&name("base")).is_none() && book.digest_set(&name("other")).is_some());
+    assert_eq!(put(&*store, "base", 4).await.id.version, 3, "a number is not used again");
+    let all = [("base@1", true), ("base@2", true), ("base@3", false), ("other@1", false)];
+    assert_eq!(listed(&*store).await, all.map(|(id, withdrawn)| (id.to_owned(), withdrawn)));
+}
