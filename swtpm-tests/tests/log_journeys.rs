@@ -217,6 +217,32 @@ async fn logs_that_are_not_there_are_deviations_of_their_own() {
     assert_eq!(world.status(node), PostureStatus::Affirming, "{:?}", world.deviations(node));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn operator_is_told_what_a_node_did_not_send_and_what_is_no_digest_set() {
+    let world = World::new(&[]).await;
+    let mut node = Composed::enrolled(&world).await;
+    let id = node.node.node;
+    let challenge = node.challenge().await;
+    node.node.submit(node.node.answer(&challenge)).await.unwrap();
+    let none = world.verifier.show_boot(id).await.unwrap_err();
+    assert_eq!(none.code(), "no_log");
+    let none = world.verifier.capture_digests(id, name("base"), &operator()).await.unwrap_err();
+    assert_eq!(none.code(), "no_log");
+    node.boot = BootLog::new();
+    node.send(0, node.ima.bytes(0), false).await;
+    let silent = world.verifier.show_boot(id).await.unwrap_err();
+    assert_eq!(silent.code(), "boot_log_refused", "{silent}");
+    for text in [&b""[..], b"sha256:00  /bin/a\n", b"/bin/a\n"] {
+        let frame = zstd::encode_all(text, 1).unwrap();
+        let refused = world.verifier.put_digest_set(name("base"), &frame, &operator()).await.unwrap_err();
+        assert_eq!(refused.code(), "digest_set_refused", "{refused}");
+    }
+    let damaged = world.verifier.put_digest_set(name("base"), b"no frame", &operator()).await.unwrap_err();
+    assert_eq!(damaged.code(), "digest_set_refused");
+    let gone = world.verifier.remove_digest_set(&name("base"), &operator()).await.unwrap_err();
+    assert_eq!(gone.code(), "not_found");
+}
+
 /// A node of software keys whose messages the test composes.
 struct Composed {
     node: Simulated,
@@ -227,6 +253,17 @@ struct Composed {
 impl Composed {
     /// Affirming by a digest set; only the IMA list is judged.
     async fn start(world: &World) -> Self {
+        let mut composed = Self::enrolled(world).await;
+        composed.send(0, composed.ima.bytes(0), false).await;
+        world.capture(composed.node.node).await;
+        world.verifier.capture_digests(composed.node.node, name("default"), &operator()).await.unwrap();
+        world.change_profile(judge_runtime).await;
+        assert_eq!(world.status(composed.node.node), PostureStatus::Affirming);
+        composed
+    }
+
+    /// It has shown nothing yet; its logs are asked for, and judged by nobody.
+    async fn enrolled(world: &World) -> Self {
         world.change_profile(collect).await;
         let mut tpm = SoftwareTpm::booted(&[BANK]);
         let mut boot = BootLog::of_boot(0);
@@ -234,13 +271,7 @@ impl Composed {
         let values = tpm.values(&PcrSelection::of_bank(BANK, pcrs(0..10)));
         let mut ima = ImaList::begin(&mut tpm, &values);
         ima.run(&mut tpm, "/usr/bin/init", b"init");
-        let mut composed = Self { node: world.simulated(tpm).await, boot, ima };
-        composed.send(0, composed.ima.bytes(0), false).await;
-        world.capture(composed.node.node).await;
-        world.verifier.capture_digests(composed.node.node, name("default"), &operator()).await.unwrap();
-        world.change_profile(judge_runtime).await;
-        assert_eq!(world.status(composed.node.node), PostureStatus::Affirming);
-        composed
+        Self { node: world.simulated(tpm).await, boot, ima }
     }
 
     fn run(&mut self, path: &str, content: &[u8]) {

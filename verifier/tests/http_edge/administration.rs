@@ -11,7 +11,7 @@ use rootbound_verifier::config::StateDirectory;
 use rootbound_verifier::http::admin::message::{Command, Reply};
 use rootbound_verifier::http::admin::{AdminSocket, PATH};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
 use super::client::{PATIENCE, until_closed, write};
@@ -256,6 +256,29 @@ fn an_operators_day() {
     assert!(sets.contains("copy@1") && sets.contains("withdrawn"), "{sets}");
     assert_eq!(program.call(&["reference", "remove", "copy"]).code, 4);
     assert_eq!(program.call(&["reference", "capture", &id]).code, 4, "no such node");
+
+    let digests =
+        format!("# ours\nsha256:{}  /usr/bin/a b\nsha256:{}  *\n", "ab".repeat(32), "cd".repeat(32));
+    std::fs::write(program.path("digests.txt"), &digests).unwrap();
+    let file = program.path("digests.txt");
+    let file = file.to_str().unwrap();
+    assert!(program.done(&["digests", "set", "ours", file]).out.contains("ours@1 written"));
+    let listed = program.done(&["digests", "list", "--output", "json"]).json();
+    assert_eq!((&listed[0]["digests"], &listed[0]["withdrawn"]), (&json!(2), &json!(false)));
+    let shown = program.done(&["digests", "show", "ours@1"]).out;
+    assert!(shown.ends_with(&digests), "{shown}");
+    std::fs::write(program.path("shown.txt"), shown).unwrap();
+    let again = program.path("shown.txt");
+    program.done(&["digests", "set", "ours", again.to_str().unwrap()]);
+    let listed = program.done(&["digests", "list", "--output", "json"]).json();
+    assert_eq!(listed[0]["content"], listed[1]["content"], "what is shown can be set");
+    assert!(program.done(&["digests", "list"]).out.contains("ours@2"));
+    program.done(&["digests", "remove", "ours", "--reason", "vulnerable"]);
+    assert!(program.done(&["digests", "list"]).out.contains("withdrawn"));
+    assert_eq!(program.call(&["digests", "remove", "ours"]).code, 4);
+    assert_eq!(program.call(&["digests", "set", "ours", "/does/not/exist"]).code, 2);
+    assert_eq!(program.call(&["digests", "capture", &id]).code, 4);
+    assert_eq!(program.call(&["node", "boot", &id]).code, 4);
 
     std::fs::write(program.path("profile.toml"), program.done(&["profile", "show", "default"]).out).unwrap();
     let profile = program.path("profile.toml");
