@@ -60,10 +60,4 @@ impl Corpus {
         let path = if path.is_dir() { path.join(name) } else { path };
         std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
-
-    /// The content of a file of an artefact that is a folder, where it has that file.
-    #[allow(dead_code, reason = "not every test file asks for a file that may be missing")]
-    pub(crate) fn find(&self, folder: &str, name: &str) -> Option<Vec<u8>> {
-        std::fs::read(self.root.join(folder).join(name)).ok()
-    }
 }
