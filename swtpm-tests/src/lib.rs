@@ -2,6 +2,7 @@
 //! being for tests, it may panic, and says why.
 //!
 //! - [`swtpm`]: TPMs that run: manufactured, booted, cut off and rolled back at will
+//! - [`boot_logs`]: boot logs that are shaped as those of real machines, and quotes over them
 //! - [`challenges`]: challenges by the hundred, minted and spent
 //! - [`corpus`]: evidence of real machines, where the environment names a folder of it
 //! - [`daemon`]: the programs themselves, to be started, killed and started again
@@ -18,6 +19,7 @@
 //! - [`software_tpm`]: TPM statements fabricated by keys in software, for load and for what no TPM would say
 #![forbid(unsafe_code)]
 
+pub mod boot_logs;
 pub mod certificate_request;
 pub mod challenges;
 pub mod corpus;
