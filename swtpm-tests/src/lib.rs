@@ -2,6 +2,7 @@
 //! being for tests, it may panic, and says why.
 //!
 //! - [`swtpm`]: TPMs that run: manufactured, booted, cut off and rolled back at will
+//! - [`boot_logs`]: boot logs that are shaped as those of real machines, and quotes over them
 //! - [`boots`]: boots of virtual machines that were recorded, to be measured again
 //! - [`challenges`]: challenges by the hundred, minted and spent
 //! - [`corpus`]: evidence of real machines, where the environment names a folder of it
@@ -20,6 +21,7 @@
 //! - [`software_tpm`]: TPM statements fabricated by keys in software, for load and for what no TPM would say
 #![forbid(unsafe_code)]
 
+pub mod boot_logs;
 pub mod boots;
 pub mod certificate_request;
 pub mod challenges;

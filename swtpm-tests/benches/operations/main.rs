@@ -2,6 +2,7 @@
 //!
 //! `scripts/bench` runs this and prints the table; `cargo bench --bench operations` prints criterion's own report too.
 
+mod boot_logs;
 mod credentials;
 mod enrollment;
 mod paired;
@@ -15,6 +16,7 @@ fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     let mut bench = Bench::new(&mut criterion);
     quotes::run(&mut bench);
+    boot_logs::run(&mut bench);
     enrollment::run(&mut bench);
     credentials::run(&mut bench);
     criterion.final_summary();

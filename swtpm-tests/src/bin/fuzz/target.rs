@@ -1,8 +1,10 @@
 //! What is fuzzed, and what must hold for each input beside that nothing panics.
 
 mod attest;
+mod boot_log;
 mod evidence;
 mod public;
+mod signature_list;
 
 use std::fmt;
 
@@ -43,16 +45,25 @@ pub(crate) enum TargetName {
     Public,
     /// The body of `POST /v1/evidence`, and the certificate request in it.
     Evidence,
+    /// A boot event log: parsed, replayed, authenticated, described, judged.
+    #[value(name = "boot_log")]
+    BootLog,
+    /// EFI_SIGNATURE_LIST and UEFI_VARIABLE_DATA.
+    #[value(name = "signature_list")]
+    SignatureList,
 }
 
 impl TargetName {
-    pub(crate) const ALL: [Self; 3] = [Self::Attest, Self::Public, Self::Evidence];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Attest, Self::Public, Self::Evidence, Self::BootLog, Self::SignatureList];
 
     pub(crate) fn build(self) -> Box<dyn Target> {
         match self {
             Self::Attest => Box::new(attest::AttestTarget),
             Self::Public => Box::new(public::PublicTarget),
             Self::Evidence => Box::new(evidence::EvidenceTarget::new()),
+            Self::BootLog => Box::new(boot_log::BootLogTarget::new()),
+            Self::SignatureList => Box::new(signature_list::SignatureListTarget),
         }
     }
 }
@@ -63,6 +74,8 @@ impl fmt::Display for TargetName {
             Self::Attest => "attest",
             Self::Public => "public",
             Self::Evidence => "evidence",
+            Self::BootLog => "boot_log",
+            Self::SignatureList => "signature_list",
         })
     }
 }

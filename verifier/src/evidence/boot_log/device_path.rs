@@ -71,7 +71,7 @@ fn node(kind: u8, subtype: u8, body: &[u8]) -> String {
         (4, 4) => text::utf16(body),
         (4, 6) => guid(0).map(|guid| format!("FvFile({})", Guid::from_bytes(guid))),
         (4, 7) => guid(0).map(|guid| format!("Fv({})", Guid::from_bytes(guid))),
-        (1 | 2 | 3 | 4, 3 | 10) => guid(0).map(|guid| format!("Ven({})", Guid::from_bytes(guid))),
+        (1..=4, 3 | 10) => guid(0).map(|guid| format!("Ven({})", Guid::from_bytes(guid))),
         _ => None,
     };
     known.unwrap_or_else(|| format!("Path({kind},{subtype})"))

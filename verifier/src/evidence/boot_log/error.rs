@@ -111,9 +111,9 @@ pub enum BootLogError {
         /// The PCR.
         pcr: PcrIndex,
         /// By the log.
-        replayed: Digest,
+        replayed: Box<Digest>,
         /// By the TPM.
-        quoted: Digest,
+        quoted: Box<Digest>,
     },
 }
 

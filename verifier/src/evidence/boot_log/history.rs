@@ -168,7 +168,8 @@ pub fn authenticate(
                 return Err(BootLogError::MissingDigest { event: *event, pcr, bank });
             }
             Some(Replayed::Value(value)) if value != quoted => {
-                return Err(BootLogError::Replay { bank, pcr, replayed: *value, quoted: *quoted });
+                let (replayed, quoted) = (Box::new(*value), Box::new(*quoted));
+                return Err(BootLogError::Replay { bank, pcr, replayed, quoted });
             }
             Some(Replayed::Value(_)) => {}
         }

@@ -130,7 +130,7 @@ impl<'a> Variable<'a> {
         let name = reader.bytes(name_length.saturating_mul(2), "variable's name")?;
         let rule = "must be UTF-16 without NUL";
         let name = text::utf16(name)
-            .filter(|name| !name.contains('\0'))
+            .filter(|text| !text.contains('\0') && !name.ends_with(&[0, 0]))
             .ok_or(ParseError::Invalid { what: "variable's name", rule })?;
         let contents = reader.bytes(length, "variable")?;
         reader.finish("variable")?;
@@ -241,8 +241,10 @@ mod tests {
         let mut surrogate = good.clone();
         surrogate[32..34].copy_from_slice(&0xd800u16.to_le_bytes());
         assert!(matches!(Variable::parse(&surrogate), Err(ParseError::Invalid { .. })));
-        let with_nul = Variable::marshal(Guid::GLOBAL, "P\0K", b"");
-        assert!(matches!(Variable::parse(&with_nul), Err(ParseError::Invalid { .. })));
+        for name in ["P\0K", "PK\0"] {
+            let with_nul = Variable::marshal(Guid::GLOBAL, name, b"");
+            assert!(matches!(Variable::parse(&with_nul), Err(ParseError::Invalid { .. })));
+        }
     }
 
     /// Attack 60.
