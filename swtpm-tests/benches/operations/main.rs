@@ -4,6 +4,7 @@
 
 mod credentials;
 mod enrollment;
+mod ima;
 mod paired;
 mod quotes;
 
@@ -17,5 +18,6 @@ fn main() {
     quotes::run(&mut bench);
     enrollment::run(&mut bench);
     credentials::run(&mut bench);
+    ima::run(&mut bench);
     criterion.final_summary();
 }

@@ -2,6 +2,7 @@
 
 mod attest;
 mod evidence;
+mod ima;
 mod public;
 
 use std::fmt;
@@ -43,16 +44,19 @@ pub(crate) enum TargetName {
     Public,
     /// The body of `POST /v1/evidence`, and the certificate request in it.
     Evidence,
+    /// IMA's list, its readable form, and digest sets.
+    Ima,
 }
 
 impl TargetName {
-    pub(crate) const ALL: [Self; 3] = [Self::Attest, Self::Public, Self::Evidence];
+    pub(crate) const ALL: [Self; 4] = [Self::Attest, Self::Public, Self::Evidence, Self::Ima];
 
     pub(crate) fn build(self) -> Box<dyn Target> {
         match self {
             Self::Attest => Box::new(attest::AttestTarget),
             Self::Public => Box::new(public::PublicTarget),
             Self::Evidence => Box::new(evidence::EvidenceTarget::new()),
+            Self::Ima => Box::new(ima::ImaTarget::new()),
         }
     }
 }
@@ -63,6 +67,7 @@ impl fmt::Display for TargetName {
             Self::Attest => "attest",
             Self::Public => "public",
             Self::Evidence => "evidence",
+            Self::Ima => "ima",
         })
     }
 }
