@@ -9,6 +9,7 @@
 //! - [`daemon`]: the programs themselves, to be started, killed and started again
 //! - [`database`]: faults and forgeries in the verifier's database
 //! - [`https`]: requests that no client of ours would send
+//! - [`ima`]: lists of what a kernel measured, as long as one likes
 //! - [`keys`]: short forms of what many tests ask of a TPM
 //! - [`manual`]: a node with a real TPM, and with the client's part of the protocol in a test's hands
 //! - [`random`]: numbers that repeat themselves from a seed
@@ -30,6 +31,7 @@ pub mod daemon;
 pub mod database;
 pub mod exchange;
 pub mod https;
+pub mod ima;
 pub mod keys;
 pub mod manual;
 pub mod measured;

@@ -349,11 +349,14 @@ async fn entries_after_the_quote_are_judged_and_have_to_be_covered_by_the_next()
     assert_eq!(codes(&covered), ["runtime_unknown_file"]);
 }
 
+/// The code of what is wrong, and what is sent instead of the list: from which entry on, and the bytes.
+type Oddity = (&'static str, fn(&ImaList) -> (usize, Vec<u8>));
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_way_to_send_a_list_wrongly_is_refused_by_name_and_the_right_list_puts_it_right() {
     let world = World::new(&[]).await;
     let mut node = Composed::start(&world).await;
-    let odd: [(&str, fn(&ImaList) -> (usize, Vec<u8>)); 8] = [
+    let odd: [Oddity; 8] = [
         ("ima_list_out_of_step", |list| (list.len() + 5, list.bytes(0))),
         ("ima_list_out_of_step", |list| (1, list.bytes(1))),
         ("ima_quoted_value_not_reached", |list| {

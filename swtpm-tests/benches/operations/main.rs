@@ -5,6 +5,7 @@
 mod boot_logs;
 mod credentials;
 mod enrollment;
+mod ima;
 mod paired;
 mod quotes;
 
@@ -19,5 +20,6 @@ fn main() {
     boot_logs::run(&mut bench);
     enrollment::run(&mut bench);
     credentials::run(&mut bench);
+    ima::run(&mut bench);
     criterion.final_summary();
 }

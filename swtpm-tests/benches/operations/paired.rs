@@ -83,6 +83,29 @@ impl<'c> Bench<'c> {
         Some(Row::time(name, median.time).against(limit, median.limit, median.ratio))
     }
 
+    /// Times an operation that takes milliseconds, in turns with the raw one.
+    pub(crate) fn in_turns<R, S>(
+        &mut self,
+        name: &str,
+        limit: &str,
+        mut raw: impl FnMut() -> R,
+        mut operation: impl FnMut() -> S,
+    ) -> Option<Row> {
+        let median = self.samples(name, |iterations| {
+            let (mut taken, mut raw_taken) = (Duration::ZERO, Duration::ZERO);
+            for _ in 0..iterations {
+                let start = Instant::now();
+                black_box(raw());
+                raw_taken += start.elapsed();
+                let start = Instant::now();
+                black_box(operation());
+                taken += start.elapsed();
+            }
+            (taken, raw_taken)
+        })?;
+        Some(Row::time(name, median.time).against(limit, median.limit, median.ratio))
+    }
+
     /// Criterion decides on the iterations; the last samples are those that it reports on.
     fn samples(&mut self, name: &str, mut run: impl FnMut(u64) -> (Duration, Duration)) -> Option<Median> {
         let mut samples = Vec::new();

@@ -101,7 +101,7 @@ async fn prepare(site: &Site, swtpm: &Swtpm) -> NodeId {
     let accepted = AcceptedPcrs::new(values).unwrap();
     let (name, reason) = (Name::default_set(), Words::default());
     for verb in [
-        Command::ProfileSet { name: name.clone(), body, reason: reason.clone() },
+        Command::ProfileSet { name: name.clone(), body: Box::new(body), reason: reason.clone() },
         Command::ReferenceSet { name, accepted, reason: reason.clone() },
         Command::InventoryAdd { node, waive_endorsement: false, labels: Default::default(), reason },
     ] {

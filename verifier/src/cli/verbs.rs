@@ -377,7 +377,7 @@ impl ProfileVerb {
     fn command(self) -> Result<Command, FileError> {
         Ok(match self {
             Self::Set { name, file, reason } => {
-                Command::ProfileSet { name, body: files::read(&file)?, reason: reason.reason }
+                Command::ProfileSet { name, body: Box::new(files::read(&file)?), reason: reason.reason }
             }
             Self::Show { profile: (name, version) } => Command::ProfileShow { name, version },
             Self::List => Command::ProfileList,

@@ -80,7 +80,7 @@ impl Verifier {
         };
         let kept = self.kept_logs(quote.node).await?.filter(|kept| kept.reset_count == quote.reset_count);
         let (first, was) = (kept.is_none(), kept.clone());
-        let mut record = kept.unwrap_or_else(|| LogRecord {
+        let mut record = kept.unwrap_or(LogRecord {
             reset_count: quote.reset_count,
             boot_log: BootLogRecord::NotSent,
             ima: None,

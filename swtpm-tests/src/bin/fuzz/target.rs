@@ -3,6 +3,7 @@
 mod attest;
 mod boot_log;
 mod evidence;
+mod ima;
 mod public;
 mod signature_list;
 
@@ -51,11 +52,13 @@ pub(crate) enum TargetName {
     /// EFI_SIGNATURE_LIST and UEFI_VARIABLE_DATA.
     #[value(name = "signature_list")]
     SignatureList,
+    /// IMA's list, its readable form, and digest sets.
+    Ima,
 }
 
 impl TargetName {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Attest, Self::Public, Self::Evidence, Self::BootLog, Self::SignatureList];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Attest, Self::Public, Self::Evidence, Self::BootLog, Self::SignatureList, Self::Ima];
 
     pub(crate) fn build(self) -> Box<dyn Target> {
         match self {
@@ -64,6 +67,7 @@ impl TargetName {
             Self::Evidence => Box::new(evidence::EvidenceTarget::new()),
             Self::BootLog => Box::new(boot_log::BootLogTarget::new()),
             Self::SignatureList => Box::new(signature_list::SignatureListTarget),
+            Self::Ima => Box::new(ima::ImaTarget::new()),
         }
     }
 }
@@ -76,6 +80,7 @@ impl fmt::Display for TargetName {
             Self::Evidence => "evidence",
             Self::BootLog => "boot_log",
             Self::SignatureList => "signature_list",
+            Self::Ima => "ima",
         })
     }
 }

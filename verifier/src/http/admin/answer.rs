@@ -118,10 +118,11 @@ pub(super) async fn answer(session: &Session<'_>, command: Command) -> Result<Re
         }
         Command::NodeBoot { node } => {
             let ShownBoot { events, rules, left_out } = verifier.show_boot(node).await?;
-            Ok(Reply::Boot(BootDetail { events, rules, left_out }))
+            Ok(Reply::Boot(Box::new(BootDetail { events, rules, left_out })))
         }
         Command::ProfileSet { name, body, reason } => {
-            let (profile, reappraised) = verifier.put_profile(name, body, &session.operator(&reason)).await?;
+            let (profile, reappraised) =
+                verifier.put_profile(name, *body, &session.operator(&reason)).await?;
             let crate::reference::Versioned { name, version } = profile.id().clone();
             Ok(Reply::Written(Written { name, version, reappraised }))
         }
@@ -301,7 +302,7 @@ impl Session<'_> {
         let found = profiles.iter().rfind(fits);
         let found =
             found.ok_or_else(|| OperateError::NoSuch { what: "profile", name: of(&name, version) })?;
-        Ok(Reply::Profile(ProfileDetail::of(found)))
+        Ok(Reply::Profile(Box::new(ProfileDetail::of(found))))
     }
 
     fn ca(&self) -> CaDetail {

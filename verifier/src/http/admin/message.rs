@@ -232,7 +232,7 @@ pub enum Command {
         /// What it is called.
         name: Name,
         /// What it says.
-        body: ProfileBody,
+        body: Box<ProfileBody>,
         /// Why.
         reason: Words,
     },
@@ -287,11 +287,11 @@ pub enum Reply {
     /// To [`Command::DigestsCapture`].
     DigestsCaptured(DigestsCaptured),
     /// To [`Command::NodeBoot`].
-    Boot(BootDetail),
+    Boot(Box<BootDetail>),
     /// To [`Command::ProfileList`].
     Profiles(Vec<ProfileDetail>),
     /// To [`Command::ProfileShow`].
-    Profile(ProfileDetail),
+    Profile(Box<ProfileDetail>),
     /// To [`Command::CaShow`].
     Ca(CaDetail),
     /// To the commands that take something away.
