@@ -116,9 +116,22 @@ impl Daemon {
     /// Where it has ended.
     #[must_use]
     pub fn resident_kb(&self) -> u64 {
+        self.memory_kb("VmRSS:")
+    }
+
+    /// The most memory that was ever resident, in KB: `VmHWM`.
+    ///
+    /// # Panics
+    /// Where it has ended.
+    #[must_use]
+    pub fn peak_kb(&self) -> u64 {
+        self.memory_kb("VmHWM:")
+    }
+
+    fn memory_kb(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()));
         let status = status.expect("a process that runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a field of memory");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
@@ -198,10 +211,18 @@ impl Drop for Daemon {
 ///
 /// # Panics
 /// Where it stays no for longer than [`LIMIT`].
-pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+pub async fn until(what: &str, condition: impl AsyncFnMut() -> bool) {
+    until_within(LIMIT, what, condition).await;
+}
+
+/// The same, for what takes longer on an idle machine.
+///
+/// # Panics
+/// Where it does not come true.
+pub async fn until_within(limit: Duration, what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let (start, mut pause) = (Instant::now(), Duration::from_millis(5));
     while !condition().await {
-        assert!(start.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(100));
     }
