@@ -312,16 +312,16 @@ async fn list_that_comes_in_several_messages_counts_once_a_quote_covers_it() {
     for _ in 0..30 {
         node.run("/usr/bin/init", b"init");
     }
-    let first = node.send(2, node.ima.bytes(2)[..0].to_vec(), true).await;
+    let third = node.ima.bytes(2).len() / 30 * 10;
+    let first = node.send(2, node.ima.bytes(2)[..third].to_vec(), true).await;
     assert_eq!(codes(&first), ["ima_list_incomplete"]);
-    assert_eq!(first.next.attest_in, 0);
-    let middle = node.ima.bytes(2).len() / 30 * 10;
-    let part = node.ima.bytes(2)[..middle].to_vec();
-    let second = node.send(2, part, true).await;
+    assert_eq!((first.next.attest_in, first.next.logs.known.unwrap().ima_entries), (0, 12));
+    world.change_profile(|body| body.stale_after = 50).await;
+    assert_eq!(world.deviations(id), ["ima_list_incomplete"], "it is on its way, whoever asks");
+    let second = node.send(12, node.ima.bytes(12)[..third].to_vec(), true).await;
     assert_eq!(codes(&second), ["ima_list_incomplete"]);
-    assert_eq!(second.next.logs.known.unwrap().ima_entries, 12);
     assert_eq!(world.status(id), PostureStatus::Contraindicated, "nothing covers it yet");
-    let last = node.send(12, node.ima.bytes(12), false).await;
+    let last = node.send(22, node.ima.bytes(22), false).await;
     assert_eq!(codes(&last), [""; 0]);
     assert_eq!(last.next.logs.known.unwrap().ima_entries, 32);
     // Whatever is judged again is judged from the first entry.
@@ -330,23 +330,89 @@ async fn list_that_comes_in_several_messages_counts_once_a_quote_covers_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn entries_after_the_quote_are_judged_and_have_to_be_covered_by_the_next() {
+async fn list_of_several_messages_that_does_not_come_to_its_quote_is_asked_for_at_once_only_once() {
     let world = World::new(&[]).await;
     let mut node = Composed::start(&world).await;
-    let challenge = node.challenge().await;
-    let evidence = node.answer(&challenge);
-    node.run("/usr/bin/late", b"late");
-    let ima = ImaPart::Present { from: 2, zstd: frame(&node.ima.bytes(2)), more: false };
-    let response = node.node.submit(EvidenceRequest { ima: Some(ima), ..evidence }).await.unwrap();
-    assert_eq!(codes(&response), ["runtime_unknown_file"], "not covered yet, and judged all the same");
-    assert_eq!(response.next.logs.known.unwrap().ima_entries, 2, "it comes again");
+    for _ in 0..4 {
+        node.run("/usr/bin/init", b"init");
+    }
+    let mut hidden = node.ima.clone();
+    hidden.hide(4);
+    let mut pauses = Vec::new();
+    let mut from = 2;
+    for _ in 0..3 {
+        let part = hidden.bytes(from)[..hidden.bytes(from).len() - hidden.bytes(4).len()].to_vec();
+        let part = node.send(u64::try_from(from).unwrap(), part, true).await;
+        assert_eq!(codes(&part), ["ima_list_incomplete"]);
+        let last = node.send(4, hidden.bytes(4), false).await;
+        assert_eq!(codes(&last), ["ima_quoted_value_not_reached"]);
+        assert_eq!(last.next.logs.known.unwrap().ima_entries, 0);
+        pauses.push(last.next.attest_in);
+        from = 0;
+    }
+    assert_eq!(pauses, [0, 60, 60]);
+    let whole = node.send(0, node.ima.bytes(0), false).await;
+    assert_eq!(codes(&whole), [""; 0]);
+    let empty = node.send(6, Vec::new(), true).await;
+    assert_eq!(codes(&empty), ["ima_list_part_empty"]);
+}
 
-    let mut other = ImaList::default();
-    other.run(&mut SoftwareTpm::new(), "/usr/bin/init", b"init");
-    let changed = node.send(2, other.bytes(0), false).await;
-    assert_eq!(codes(&changed), ["ima_tail_changed"]);
-    let covered = node.send(0, node.ima.bytes(0), false).await;
-    assert_eq!(codes(&covered), ["runtime_unknown_file"]);
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_after_the_quote_are_judged_whenever_rules_change_and_the_next_quote_has_to_cover_them() {
+    let mut world = World::new(&[]).await;
+    let mut node = Composed::start(&world).await;
+    let id = node.node.node;
+    for (path, content, expected) in
+        [("/usr/bin/init", &b"init"[..], vec![]), ("/usr/bin/late", b"late", vec!["runtime_unknown_file"])]
+    {
+        let from = node.ima.len();
+        let challenge = node.challenge().await;
+        let evidence = node.answer(&challenge);
+        node.run(path, content);
+        let entries = frame(&node.ima.bytes(from));
+        let from = u64::try_from(from).unwrap();
+        let ima = ImaPart::Present { from, zstd: entries, more: false };
+        let response = node.node.submit(EvidenceRequest { ima: Some(ima), ..evidence }).await.unwrap();
+        assert_eq!(codes(&response), expected, "not covered yet, and judged all the same");
+        let marked = response.posture.deviations.iter().all(|one| one.detail.contains("after the quote"));
+        assert!(marked, "{:?}", response.posture.deviations);
+        assert_eq!(response.next.logs.known.unwrap().ima_entries, from + 1);
+        world.change_profile(|body| body.stale_after += 1).await;
+        assert_eq!(world.deviations(id), expected, "judged again");
+        world.restart().await;
+        node.node.client = world.client();
+        assert_eq!(world.deviations(id), expected, "and after a restart");
+        let covered = node.send(from + 1, Vec::new(), false).await;
+        assert_eq!(codes(&covered), expected);
+    }
+    let challenge = node.challenge().await;
+    let mut evidence = node.answer(&challenge);
+    let mut forged = ImaList::default();
+    forged.run(&mut SoftwareTpm::new(), "/usr/bin/init", b"init");
+    evidence.ima = Some(ImaPart::Present { from: 4, zstd: frame(&forged.bytes(0)), more: false });
+    node.node.submit(evidence).await.unwrap();
+    let uncovered = node.send(5, Vec::new(), false).await;
+    assert!(codes(&uncovered).contains(&"ima_tail_not_covered"), "{:?}", codes(&uncovered));
+    let whole = node.send(0, node.ima.bytes(0), false).await;
+    assert_eq!(codes(&whole), ["runtime_unknown_file"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn boot_log_that_does_not_fit_is_asked_for_once_more_at_once() {
+    let (world, mut logged, node) = judged().await;
+    logged.machine.swtpm.reboot();
+    logged.boot(0).await;
+    logged.machine.restart(&world);
+    let right = logged.boot.clone();
+    logged.boot = BootLog::of_boot(0);
+    logged.show();
+    assert_eq!(logged.attest().await, Duration::ZERO);
+    assert_eq!(world.deviations(node), ["boot_log_replay_mismatch"]);
+    assert_eq!(logged.attest().await, Duration::from_secs(60));
+    logged.boot = right;
+    logged.show();
+    logged.attest().await;
+    assert_eq!(world.status(node), PostureStatus::Affirming, "{:?}", world.deviations(node));
 }
 
 /// The code of what is wrong, and what is sent instead of the list: from which entry on, and the bytes.

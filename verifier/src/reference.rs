@@ -239,6 +239,9 @@ pub enum ProfileError {
     /// A credential key would be tied to the IMA PCR.
     #[error("credential_policy: PCR 10 moves as the machine works (IMA); a key tied to it dies at once")]
     CredentialPcr10,
+    /// No PCR is judged.
+    #[error("ignored: every PCR is; a profile that judges nothing would accept any machine")]
+    NothingJudged,
     /// A PCR that is not judged is not quoted either, or is judged all the same.
     #[error("ignored: PCR {pcr} is {why}")]
     Ignored {
@@ -330,6 +333,10 @@ impl ProfileBody {
             return Err(ProfileError::CredentialPcrNotQuoted);
         }
         self.check_logs()?;
+        let mut quoted = self.pcrs.banks().flat_map(|(bank, pcrs)| pcrs.iter().map(move |pcr| (bank, pcr)));
+        if quoted.all(|(bank, pcr)| self.judged_by(bank, pcr) == JudgedBy::Nothing) {
+            return Err(ProfileError::NothingJudged);
+        }
         let pinned = self.pcrs.banks().flat_map(|(bank, pcrs)| pcrs.iter().map(move |pcr| (bank, pcr)));
         if let Some((_, pcr)) =
             pinned.into_iter().find(|(bank, pcr)| self.judged_by(*bank, *pcr) == JudgedBy::Reference)
@@ -693,6 +700,10 @@ mod tests {
             (
                 ProfileBody { credential_policy: policy(&[23]), ..base() },
                 ProfileError::CredentialPcrNotQuoted,
+            ),
+            (
+                ProfileBody { ignored: base().pcrs.pcrs(HashAlgorithm::Sha256), ..base() },
+                ProfileError::NothingJudged,
             ),
             (ProfileBody { references: vec![], ..base() }, ProfileError::NoReferences { pcr: pcr(0) }),
             (ProfileBody { references: vec![name("a"); 33], ..base() }, ProfileError::TooManyReferences),

@@ -79,19 +79,19 @@ CREATE TABLE node_log (
     node BLOB PRIMARY KEY REFERENCES evidence (node) ON DELETE CASCADE,
     -- Names the boot.
     reset_count INTEGER NOT NULL,
-    boot_log_state TEXT NOT NULL CHECK (boot_log_state IN ('not_sent', 'absent', 'present')),
+    boot_log_state TEXT NOT NULL CHECK (boot_log_state IN ('not_sent', 'absent', 'present', 'refused')),
     -- A zstd frame, as it came.
     boot_log BLOB,
     -- How far the IMA list is verified, and what came of it; NULL where it was never asked for.
     ima TEXT,
-    CHECK ((boot_log_state = 'present') = (boot_log IS NOT NULL))
+    CHECK ((boot_log_state IN ('present', 'refused')) = (boot_log IS NOT NULL))
 ) STRICT;
 
 -- The IMA list of that boot: consecutive entries, as zstd frames.
 CREATE TABLE ima_frame (
     number INTEGER PRIMARY KEY,
     node BLOB NOT NULL REFERENCES node_log (node) ON DELETE CASCADE,
-    -- Whether no quote covers it yet: the list comes in several messages.
+    -- Whether no quote covers it yet: the list comes in several messages, or was read after its quote.
     pending INTEGER NOT NULL CHECK (pending IN (0, 1)),
     frame BLOB NOT NULL
 ) STRICT;

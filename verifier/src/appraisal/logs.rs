@@ -1,7 +1,5 @@
 //! What became of the logs that came with a quote, and what deviates in them.
 
-use rootbound_common::tpm::PcrIndex;
-
 use super::boot::{BootDeviation, BootRules, judge};
 use super::runtime::{RuntimeAppraisal, RuntimeDeviation};
 use crate::evidence::boot_log::{BootHistory, BootLogError};
@@ -56,6 +54,8 @@ pub enum RuntimeEvidence {
         /// The one that was expected.
         expected: u64,
     },
+    /// A part of it that is said not to be the last has no entry.
+    EmptyPart,
     /// It comes in several messages, and there are more to come.
     Incomplete {
         /// Entries that have come.
@@ -102,12 +102,6 @@ impl BootFinding {
             Self::Deviation(deviation) => deviation.code(),
         }
     }
-
-    /// The PCR that it is about, where it is about one.
-    #[must_use]
-    pub fn pcr(&self) -> Option<PcrIndex> {
-        None
-    }
 }
 
 /// What deviates about what ran.
@@ -132,6 +126,11 @@ pub enum RuntimeFinding {
         /// The one that was expected.
         expected: u64,
     },
+    /// A part of it has no entry.
+    #[error(
+        "a part of the IMA list that is said not to be the last has no entry: it is asked for from its beginning"
+    )]
+    EmptyPart,
     /// There is more to come.
     #[error(
         "of the IMA list {entries} entries have come so far, which no quote covers yet; the rest is asked for"
@@ -146,6 +145,9 @@ pub enum RuntimeFinding {
     /// It is, and something in it is not as the rules say.
     #[error(transparent)]
     Deviation(#[from] RuntimeDeviation),
+    /// The same, of an entry that no quote covers yet: the machine's word.
+    #[error("{0} (read after the quote, which does not cover it yet)")]
+    NotCovered(RuntimeDeviation),
     /// There are more deviations than are kept.
     #[error("{more} more entries of the IMA list deviate")]
     More {
@@ -163,9 +165,10 @@ impl RuntimeFinding {
             Self::Absent => "ima_list_absent",
             Self::Damaged(_) => "ima_list_damaged",
             Self::OutOfStep { .. } => "ima_list_out_of_step",
+            Self::EmptyPart => "ima_list_part_empty",
             Self::Incomplete { .. } => "ima_list_incomplete",
             Self::Refused(error) => error.code(),
-            Self::Deviation(deviation) => deviation.code(),
+            Self::Deviation(deviation) | Self::NotCovered(deviation) => deviation.code(),
             Self::More { .. } => "runtime_more_deviations",
         }
     }
@@ -193,12 +196,15 @@ pub(super) fn judge_runtime(evidence: &RuntimeEvidence) -> Vec<RuntimeFinding> {
         RuntimeEvidence::OutOfStep { from, expected } => {
             vec![RuntimeFinding::OutOfStep { from: *from, expected: *expected }]
         }
+        RuntimeEvidence::EmptyPart => vec![RuntimeFinding::EmptyPart],
         RuntimeEvidence::Incomplete { entries } => vec![RuntimeFinding::Incomplete { entries: *entries }],
         RuntimeEvidence::Refused(error) => vec![RuntimeFinding::Refused(error.clone())],
         RuntimeEvidence::Judged(appraisal) => {
             let more = appraisal.more();
             let more = (more > 0).then_some(RuntimeFinding::More { more });
-            appraisal.deviations().cloned().map(RuntimeFinding::Deviation).chain(more).collect()
+            let covered = appraisal.covered_deviations().cloned().map(RuntimeFinding::Deviation);
+            let tail = appraisal.tail_deviations().cloned().map(RuntimeFinding::NotCovered);
+            covered.chain(tail).chain(more).collect()
         }
     }
 }

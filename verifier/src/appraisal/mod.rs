@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::evidence::Observed;
 use crate::node::Labels;
 use crate::reference::{JudgedBy, NoProfile, Profile, ReferenceBook, Versioned, idle_bank};
-use logs::{BootFinding, Logs, RuntimeFinding};
+use logs::{BootFinding, Logs, RuntimeEvidence, RuntimeFinding};
 
 /// What an appraisal came to. Staleness is no verdict: it is read off the clock when somebody asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +132,7 @@ pub struct Appraisal {
     profile: Option<Profile>,
     references: Vec<Versioned>,
     deviations: Vec<Deviation>,
+    weak: bool,
 }
 
 impl Appraisal {
@@ -165,6 +166,12 @@ impl Appraisal {
         &self.references
     }
 
+    /// Whether what ran is vouched for by SHA-1 only, as the profile accepts: an attestation result says so.
+    #[must_use]
+    pub fn is_weak(&self) -> bool {
+        self.weak
+    }
+
     /// What no reference value explains.
     #[must_use]
     pub fn deviations(&self) -> &[Deviation] {
@@ -186,6 +193,7 @@ pub fn appraise(observed: &Observed, logs: &Logs, labels: &Labels, book: &Refere
         profile: None,
         references: Vec::new(),
         deviations: Vec::new(),
+        weak: false,
     };
     let profile = match book.profile(labels) {
         Ok(profile) => profile,
@@ -215,6 +223,7 @@ pub fn appraise(observed: &Observed, logs: &Logs, labels: &Labels, book: &Refere
     let mut digest_sets = Vec::new();
     if let Some(rules) = &profile.body().runtime {
         let findings = logs::judge_runtime(&logs.runtime);
+        appraisal.weak = matches!(&logs.runtime, RuntimeEvidence::Judged(judged) if judged.is_weak());
         appraisal.deviations.extend(findings.into_iter().map(Deviation::Runtime));
         digest_sets = rules.digest_sets.iter().filter_map(|name| book.digest_set(name)).collect();
     }

@@ -259,6 +259,7 @@ impl TrustVector {
     #[must_use]
     pub fn of(appraisal: &Appraisal) -> Self {
         let affirmed = appraisal.profile().map_or(Self::NONE, |profile| affirmed(profile.body()));
+        let affirmed = if appraisal.is_weak() { affirmed.worst(WEAK) } else { affirmed };
         appraisal.deviations().iter().map(against).fold(affirmed, Self::worst)
     }
 
@@ -362,6 +363,8 @@ const EXECUTABLES: TrustVector =
     TrustVector { executables: Executables::Contraindicated, ..TrustVector::NONE };
 const CONFIGURATION: TrustVector =
     TrustVector { configuration: Configuration::Unsupportable, ..TrustVector::NONE };
+/// Collisions of SHA-1 can be made: known weaknesses, accepted by the operator.
+const WEAK: TrustVector = TrustVector { executables: Executables::Unsafe, ..TrustVector::NONE };
 const RUNTIME: TrustVector = TrustVector { file_system: FileSystem::Contraindicated, ..EXECUTABLES };
 const BOTH: TrustVector = TrustVector { configuration: Configuration::Unsupportable, ..EXECUTABLES };
 

@@ -158,7 +158,7 @@ impl Verifier {
             observed: evidence.observed(),
         };
         let rules = book.rules(&node.labels);
-        let sent = Sent { boot_log: request.boot_log, ima: request.ima };
+        let sent = Sent::Now { boot_log: request.boot_log, ima: request.ima };
         let read = match self.read_logs(&quote, &rules, sent).await {
             Ok(read) => read,
             Err(error) => {

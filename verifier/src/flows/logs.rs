@@ -20,7 +20,7 @@ use crate::evidence::ima::{self, ImaError, ListParser, Position, Progress, Walk,
 use crate::node::Labels;
 use crate::reference::{LogKind, ProfileBody, RuleBook};
 use crate::store::StoreError;
-use crate::store::logs::{BootLogRecord, FrameChange, ImaRecord, LogChange, LogRecord, Pending};
+use crate::store::logs::{BootLogRecord, FrameChange, ImaRecord, LogChange, LogRecord, NewFrames, Pending};
 
 /// Which quote the logs belong to.
 pub(super) struct OfQuote<'a> {
@@ -60,11 +60,17 @@ impl Read {
     }
 }
 
-/// What came with the quote.
-#[derive(Default)]
-pub(super) struct Sent {
-    pub(super) boot_log: Option<BootLogPart>,
-    pub(super) ima: Option<ImaPart>,
+/// What there is to read besides what is kept.
+pub(super) enum Sent {
+    /// What came with the quote.
+    Now {
+        /// The boot event log.
+        boot_log: Option<BootLogPart>,
+        /// A part of the IMA list.
+        ima: Option<ImaPart>,
+    },
+    /// Nothing: the quote is the last one, and everything that came with it is kept.
+    Again,
 }
 
 impl Verifier {
@@ -85,7 +91,12 @@ impl Verifier {
             boot_log: BootLogRecord::NotSent,
             ima: None,
         });
-        match sent.boot_log {
+        let (boot_log, ima) = match sent {
+            Sent::Now { boot_log, ima } => (boot_log, Some(ima)),
+            Sent::Again => (None, None),
+        };
+        let was_refused = matches!(record.boot_log, BootLogRecord::Refused(_));
+        match boot_log {
             Some(BootLogPart::Absent) => record.boot_log = BootLogRecord::Absent,
             Some(BootLogPart::Present { zstd }) => {
                 record.boot_log = BootLogRecord::Present(zstd.into_bytes());
@@ -93,19 +104,23 @@ impl Verifier {
             None => {}
         }
         let boot = match &profile.boot {
-            Some(rules) => read_boot(&record.boot_log, quote.observed, profile.log_bank(), rules),
+            Some(rules) => read_boot(&mut record.boot_log, quote.observed, profile.log_bank(), rules),
             None => BootEvidence::NotSent,
         };
-        let has_none = matches!(record.boot_log, BootLogRecord::NotSent);
-        let mut ask_at_once = first && has_none && profile.asks_for(LogKind::BootLog);
+        // Asked once more than need be, never for ever.
+        let mut ask_at_once = profile.asks_for(LogKind::BootLog)
+            && match record.boot_log {
+                BootLogRecord::NotSent => first,
+                BootLogRecord::Refused(_) => !was_refused,
+                BootLogRecord::Absent | BootLogRecord::Present(_) => false,
+            };
         let (mut runtime, mut frames) = (RuntimeEvidence::NotSent, FrameChange::Keep);
         if let Some(compiled) = rules.runtime {
             let bank = profile.log_bank();
             let quoted = PcrIndex::new(ima::PCR).and_then(|pcr| quote.observed.pcrs().get(bank, pcr));
             if let Some(quoted) = quoted {
                 let earlier = record.ima.take();
-                // Asked once more than need be, never for ever.
-                let settled = earlier.as_ref().is_some_and(|earlier| earlier.resend);
+                let retried = earlier.as_ref().is_some_and(|earlier| earlier.retried);
                 let list = List {
                     verifier: self,
                     node: quote.node,
@@ -114,14 +129,18 @@ impl Verifier {
                     rules: compiled,
                     bank,
                 };
-                let read = list.read(earlier, sent.ima).await?;
+                let read = match ima {
+                    Some(sent) => list.read(earlier, sent).await?,
+                    None => list.read_again(earlier).await?,
+                };
                 ask_at_once |= match &read.evidence {
                     RuntimeEvidence::Incomplete { .. } => true,
                     RuntimeEvidence::Judged(_) | RuntimeEvidence::Absent => false,
                     RuntimeEvidence::NotSent
                     | RuntimeEvidence::Damaged(_)
                     | RuntimeEvidence::OutOfStep { .. }
-                    | RuntimeEvidence::Refused(_) => !settled,
+                    | RuntimeEvidence::EmptyPart
+                    | RuntimeEvidence::Refused(_) => !retried,
                 };
                 record.ima = Some(read.record);
                 (runtime, frames) = (read.evidence, read.frames);
@@ -157,38 +176,68 @@ fn asked(profile: &ProfileBody, kept: Option<&LogRecord>) -> LogsAsked {
     let known = kept.map(|kept| KnownLogs {
         reset_count: kept.reset_count,
         boot_log: matches!(kept.boot_log, BootLogRecord::Present(_)),
-        ima_entries: kept.ima.as_ref().filter(|ima| !ima.resend).map_or(0, ImaRecord::next),
+        ima_entries: kept
+            .ima
+            .as_ref()
+            .filter(|ima| ima.goes_on(profile.log_bank()))
+            .map_or(0, ImaRecord::next),
     });
     LogsAsked { boot_log: profile.asks_for(LogKind::BootLog), ima: profile.asks_for(LogKind::Ima), known }
 }
 
 impl ImaRecord {
+    /// Whether the next list goes on from it, in this bank.
+    fn goes_on(&self, bank: HashAlgorithm) -> bool {
+        !self.resend && self.progress.prefix().value.algorithm() == bank
+    }
+
+    /// Nothing of a list is verified yet.
+    fn start(bank: HashAlgorithm) -> Self {
+        Self {
+            progress: Progress::start(bank),
+            findings: None,
+            pending: Pending::default(),
+            resend: false,
+            retried: false,
+        }
+    }
+
     /// The number of the entry that comes next.
     fn next(&self) -> u64 {
         self.progress.prefix().entries.saturating_add(self.pending.entries)
     }
 }
 
+/// Authenticates what is kept of a boot log against a quote, and notes where it is refused.
 fn read_boot(
-    kept: &BootLogRecord,
+    kept: &mut BootLogRecord,
     observed: &Observed,
     bank: HashAlgorithm,
     rules: &BootRules,
 ) -> BootEvidence {
-    let frame = match kept {
+    let frame = match std::mem::replace(kept, BootLogRecord::NotSent) {
         BootLogRecord::NotSent => return BootEvidence::NotSent,
-        BootLogRecord::Absent => return BootEvidence::Absent,
-        BootLogRecord::Present(frame) => frame,
+        BootLogRecord::Absent => {
+            *kept = BootLogRecord::Absent;
+            return BootEvidence::Absent;
+        }
+        BootLogRecord::Present(frame) | BootLogRecord::Refused(frame) => frame,
     };
-    let log = match unpack(frame, BootLogPart::MAX) {
-        Ok(log) => log,
-        Err(error) => return BootEvidence::Damaged(error),
+    let refused = match unpack(&frame, BootLogPart::MAX) {
+        Err(error) => BootEvidence::Damaged(error),
+        Ok(log) => {
+            let parsed = ParsedBootLog::parse(&log);
+            match parsed.and_then(|log| authenticate(log, observed, bank, rules.explained)) {
+                Ok(history) => {
+                    *kept = BootLogRecord::Present(frame);
+                    return BootEvidence::Authentic(history);
+                }
+                Err(error) => BootEvidence::Refused(error),
+            }
+        }
     };
-    let parsed = ParsedBootLog::parse(&log);
-    match parsed.and_then(|log| authenticate(log, observed, bank, rules.explained)) {
-        Ok(history) => BootEvidence::Authentic(history),
-        Err(error) => BootEvidence::Refused(error),
-    }
+    *kept = BootLogRecord::Refused(frame);
+    refused
 }
 
 /// The IMA list of a quote.
@@ -222,28 +271,14 @@ enum From {
 
 impl List<'_> {
     async fn read(&self, earlier: Option<ImaRecord>, sent: Option<ImaPart>) -> Result<ReadList, StoreError> {
-        let fresh = || ImaRecord {
-            progress: Progress::start(self.bank),
-            findings: None,
-            pending: Pending::default(),
-            resend: false,
-        };
-        // Of another bank, after a change of the profile: it comes again.
-        let earlier = earlier.filter(|kept| kept.progress.prefix().value.algorithm() == self.bank);
+        let earlier = self.of_this_bank(earlier);
         let is_new = earlier.is_none();
-        let record = earlier.unwrap_or_else(fresh);
+        let record = earlier.unwrap_or_else(|| ImaRecord::start(self.bank));
         let (from, frame, more) = match sent {
             Some(ImaPart::Absent) => {
                 return Ok(ReadList { evidence: RuntimeEvidence::Absent, record, frames: FrameChange::Keep });
             }
-            None if is_new => {
-                let record = ImaRecord { resend: true, ..record };
-                return Ok(ReadList {
-                    evidence: RuntimeEvidence::NotSent,
-                    record,
-                    frames: FrameChange::Keep,
-                });
-            }
+            None if is_new => return Ok(failed(RuntimeEvidence::NotSent, record)),
             // Nothing is new, if the quote agrees.
             None => (record.next(), Vec::new(), false),
             Some(ImaPart::Present { from, zstd, more }) => (from, zstd.into_bytes(), more),
@@ -256,19 +291,16 @@ impl List<'_> {
         if from != expected && from != 0 {
             return Ok(failed(RuntimeEvidence::OutOfStep { from, expected }, record));
         }
-        // Frames that are kept of another boot, or bank, are none of this list's.
-        let anew = is_new || from != expected;
+        // From here on, frames that are kept of another boot or bank are never read: what is new begins with entry 0.
+        let anew = from == 0;
         if more {
             return Ok(self.keep_pending(record, &bytes, anew));
         }
         if !anew {
-            let findings = record.findings.as_ref();
-            let continues = findings.is_some_and(|findings| Judge::continues(self.rules, findings));
-            let start = if continues { From::Verified } else { From::Beginning };
-            return self.walk_to_the_quote(record, start, &bytes).await;
+            return self.walk_to_the_quote(record.clone(), self.start_of(&record), &bytes).await;
         }
         let whole = self.walk_to_the_quote(record.clone(), From::Anew, &bytes).await?;
-        if matches!(whole.evidence, RuntimeEvidence::Refused(ImaError::NotReached { .. })) {
+        if matches!(whole.evidence, RuntimeEvidence::Refused(ImaError::NotReached { .. })) && !is_new {
             // What came may be the rest of a list of which the kernel has dropped the front.
             let rest = self.walk_to_the_quote(record, From::Verified, &bytes).await?;
             let goes_on = |appraisal: &RuntimeAppraisal| appraisal.walked().newly_covered() > 0;
@@ -277,6 +309,47 @@ impl List<'_> {
             }
         }
         Ok(whole)
+    }
+
+    /// Judges what is kept once more, by the rules of now, to the quote that it came with.
+    async fn read_again(&self, earlier: Option<ImaRecord>) -> Result<ReadList, StoreError> {
+        let Some(record) = self.of_this_bank(earlier) else {
+            let record = ImaRecord::start(self.bank);
+            return Ok(ReadList { evidence: RuntimeEvidence::NotSent, record, frames: FrameChange::Keep });
+        };
+        if record.pending.entries > 0 && record.progress.claim().is_none() {
+            let evidence = RuntimeEvidence::Incomplete { entries: record.next() };
+            return Ok(ReadList { evidence, record, frames: FrameChange::Keep });
+        }
+        // This quote cannot cover what was read after it.
+        let mut unclaimed = record.clone();
+        unclaimed.progress = match Progress::restore(*record.progress.prefix(), None) {
+            Ok(progress) => progress,
+            Err(error) => return Ok(failed(RuntimeEvidence::Refused(error), record)),
+        };
+        let start = self.start_of(&record);
+        Ok(match self.walk(&unclaimed, start, &[], true).await? {
+            Ok((appraisal, ..)) => {
+                let findings = Some(appraisal.findings().clone());
+                let evidence = RuntimeEvidence::Judged(Box::new(appraisal));
+                ReadList { evidence, record: ImaRecord { findings, ..record }, frames: FrameChange::Keep }
+            }
+            Err(error) => {
+                ReadList { evidence: RuntimeEvidence::Refused(error), record, frames: FrameChange::Keep }
+            }
+        })
+    }
+
+    /// What is kept counts in the bank that it was verified in; after a change of the profile the list comes again.
+    fn of_this_bank(&self, kept: Option<ImaRecord>) -> Option<ImaRecord> {
+        kept.filter(|kept| kept.progress.prefix().value.algorithm() == self.bank)
+    }
+
+    /// From where on entries have to be judged: all of them, where the findings are not of the rules of now.
+    fn start_of(&self, record: &ImaRecord) -> From {
+        let findings = record.findings.as_ref();
+        let continues = findings.is_some_and(|findings| Judge::continues(self.rules, findings));
+        if continues { From::Verified } else { From::Beginning }
     }
 
     /// A part of a list of which more is to come.
@@ -293,6 +366,9 @@ impl List<'_> {
             Ok(end) => end,
             Err(error) => return failed(RuntimeEvidence::Refused(error), record),
         };
+        if end == first {
+            return failed(RuntimeEvidence::EmptyPart, record);
+        }
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let pending = Pending {
             entries: end.saturating_sub(progress.prefix().entries),
@@ -307,12 +383,12 @@ impl List<'_> {
         };
         let findings = if anew { None } else { record.findings };
         let frames = if anew {
-            FrameChange::Replace { frame, pending: true }
+            FrameChange::Replace(NewFrames { covered: None, pending: Some(frame) })
         } else {
             FrameChange::AppendPending(frame)
         };
         let entries = progress.prefix().entries.saturating_add(pending.entries);
-        let record = ImaRecord { progress, findings, pending, resend: false };
+        let record = ImaRecord { progress, findings, pending, resend: false, retried: record.retried };
         ReadList { evidence: RuntimeEvidence::Incomplete { entries }, record, frames }
     }
 
@@ -323,20 +399,26 @@ impl List<'_> {
         from: From,
         bytes: &[u8],
     ) -> Result<ReadList, StoreError> {
-        match self.walk(&record, from, bytes).await? {
-            Ok((appraisal, walked, kept)) => {
-                let frames = match (from, kept.is_empty()) {
-                    (From::Anew, _) => FrameChange::Replace { frame: packed(kept), pending: false },
-                    (From::Beginning | From::Verified, true) if record.pending.entries == 0 => {
+        match self.walk(&record, from, bytes, false).await? {
+            Ok((appraisal, walked, covered)) => {
+                let tail = bytes.get(covered.len()..).unwrap_or_default();
+                let new = NewFrames { covered: packed(covered), pending: packed(tail) };
+                let frames = match from {
+                    From::Anew => FrameChange::Replace(new),
+                    From::Beginning | From::Verified if record.pending.entries == 0 && bytes.is_empty() => {
                         FrameChange::Keep
                     }
-                    (From::Beginning | From::Verified, _) => FrameChange::Cover(packed(kept)),
+                    From::Beginning | From::Verified => FrameChange::Cover(new),
                 };
                 let record = ImaRecord {
                     progress: *walked.progress(),
                     findings: Some(appraisal.findings().clone()),
-                    pending: Pending::default(),
+                    pending: Pending {
+                        entries: walked.lag(),
+                        bytes: u64::try_from(tail.len()).unwrap_or(u64::MAX),
+                    },
                     resend: false,
+                    retried: false,
                 };
                 Ok(ReadList { evidence: RuntimeEvidence::Judged(Box::new(appraisal)), record, frames })
             }
@@ -344,12 +426,14 @@ impl List<'_> {
         }
     }
 
-    /// The bytes that are returned are those of `bytes` that the quote covers.
+    /// The bytes that are returned are those of `bytes` that the quote covers. A new quote covers all that was pending before
+    /// it; the same one `again` does not.
     async fn walk<'b>(
         &self,
         record: &ImaRecord,
         from: From,
         bytes: &'b [u8],
+        again: bool,
     ) -> Result<Result<(RuntimeAppraisal, Walked, &'b [u8]), ImaError>, StoreError> {
         let beginning = || {
             let claim = record.progress.claim().copied();
@@ -399,6 +483,11 @@ impl List<'_> {
             Ok(walked) => walked,
             Err(error) => return Ok(Err(error)),
         };
+        if again {
+            return Ok(judge
+                .finish(&walked)
+                .map_or(Err(UNEQUAL), |appraisal| Ok((appraisal, walked, bytes))));
+        }
         let covered = walked.progress().prefix().bytes.checked_sub(before);
         let covered = covered.and_then(|covered| bytes.get(..usize::try_from(covered).ok()?));
         let Some(covered) = covered else {
@@ -406,16 +495,17 @@ impl List<'_> {
             let claimed = record.next();
             return Ok(Err(ImaError::TailNotCovered { claimed, covered: walked.covered() }));
         };
-        Ok(match judge.finish(&walked) {
-            Some(appraisal) => Ok((appraisal, walked, covered)),
-            None => Err(ImaError::Stored { rule: "findings are of as many entries as were verified" }),
-        })
+        Ok(judge.finish(&walked).map_or(Err(UNEQUAL), |appraisal| Ok((appraisal, walked, covered))))
     }
 }
 
+const UNEQUAL: ImaError = ImaError::Stored { rule: "findings are of as many entries as were verified" };
+
 /// A list that is no use. What was verified stays verified; the list is to come from its beginning.
 fn failed(evidence: RuntimeEvidence, record: ImaRecord) -> ReadList {
-    let record = ImaRecord { pending: Pending::default(), resend: true, ..record };
+    // A claim of the list that is given up is nobody's any more.
+    let progress = Progress::restore(*record.progress.prefix(), None).unwrap_or(record.progress);
+    let record = ImaRecord { progress, pending: Pending::default(), resend: true, retried: true, ..record };
     ReadList { evidence, record, frames: FrameChange::DropPending }
 }
 
@@ -423,7 +513,7 @@ fn unpack_part(frame: &[u8]) -> Result<Vec<u8>, FrameError> {
     if frame.is_empty() { Ok(Vec::new()) } else { unpack(frame, ImaPart::MAX) }
 }
 
-/// Compressing into memory does not fail; if it did, the list would be asked for again.
-fn packed(bytes: &[u8]) -> Vec<u8> {
-    pack(bytes).unwrap_or_default()
+/// Nothing is no frame. Compressing into memory does not fail; if it did, the list would be asked for again.
+fn packed(bytes: &[u8]) -> Option<Vec<u8>> {
+    if bytes.is_empty() { None } else { pack(bytes).ok() }
 }

@@ -7,7 +7,7 @@ use rootbound_common::wire::v1::{BootLogPart, ImaPart};
 use super::Verifier;
 use super::operate::{OperateError, Operator, Reappraised};
 use crate::appraisal::boot::{BootRules, capture};
-use crate::evidence::boot_log::{ParsedBootLog, authenticate};
+use crate::evidence::boot_log::{ParsedBootLog, Replayed, authenticate};
 use crate::evidence::frame::unpack;
 use crate::evidence::ima::{Attachment, BootAggregate, Entry, FileHash, ImaError, ListParser};
 use crate::node::Name;
@@ -43,7 +43,7 @@ impl Verifier {
         let stored = self.stored_evidence(&node).await?.ok_or(OperateError::NoEvidence(id))?;
         let observed = stored.map_err(|why| OperateError::StoredEvidence { node: id, why })?;
         let kept = self.store.logs(id).await?.map(|kept| kept.boot_log);
-        let Some(BootLogRecord::Present(frame)) = kept else {
+        let Some(BootLogRecord::Present(frame) | BootLogRecord::Refused(frame)) = kept else {
             return Err(OperateError::NoLog { node: id, log: "boot event log" });
         };
         let refused = |why: String| OperateError::BootLog { node: id, why };
@@ -57,10 +57,16 @@ impl Verifier {
             .map_or(HashAlgorithm::Sha256, |body| body.log_bank());
         let quoted: PcrSet =
             observed.pcrs().iter().filter(|(other, _, _)| *other == bank).map(|(_, pcr, _)| pcr).collect();
-        let in_log: PcrSet = parsed.replay(bank).into_keys().filter(|pcr| quoted.contains(*pcr)).collect();
+        // PCRs that were extended after the log had ended (by systemd, say) stay unexplained.
+        let replays: PcrSet = (parsed.replay(bank).into_iter())
+            .filter(|(pcr, replayed)| {
+                matches!(replayed, Replayed::Value(value) if observed.pcrs().get(bank, *pcr) == Some(value))
+            })
+            .map(|(pcr, _)| pcr)
+            .collect();
         let history =
-            authenticate(parsed, &observed, bank, in_log).map_err(|error| refused(error.to_string()))?;
-        let (rules, left_out) = capture(&history, in_log);
+            authenticate(parsed, &observed, bank, replays).map_err(|error| refused(error.to_string()))?;
+        let (rules, left_out) = capture(&history, quoted);
         Ok(ShownBoot {
             events: history.describe().collect(),
             rules,

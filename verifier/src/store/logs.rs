@@ -27,6 +27,8 @@ pub enum BootLogRecord {
     Absent,
     /// A zstd frame, as it came: worth nothing until it is authenticated, each time.
     Present(Vec<u8>),
+    /// The same, and it did not come to the last quote: another may.
+    Refused(Vec<u8>),
 }
 
 /// How far the IMA list of a boot has come.
@@ -36,13 +38,16 @@ pub struct ImaRecord {
     pub progress: Progress,
     /// What came of the entries that are; `None` before there are any.
     pub findings: Option<RuntimeFindings>,
-    /// Entries after these that have come, and that no quote covers yet.
+    /// Entries after these that have come, and that no quote covers yet: of a list that comes in several messages, or that was
+    /// read after its quote.
     pub pending: Pending,
     /// Whether the next list is to come from the beginning: the last did not go on where it should.
     pub resend: bool,
+    /// Whether it was asked for at once for that reason, and has not come to a quote since.
+    pub retried: bool,
 }
 
-/// Entries that have come in messages that did not hold the whole list.
+/// Entries that have come, and that no quote covers yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pending {
@@ -61,15 +66,19 @@ pub enum FrameChange {
     DropPending,
     /// One more, that no quote covers yet.
     AppendPending(Vec<u8>),
-    /// All that there are are covered now, and this one too.
-    Cover(Vec<u8>),
+    /// All that there are are covered now.
+    Cover(NewFrames),
     /// They are replaced: the list begins anew.
-    Replace {
-        /// By this one.
-        frame: Vec<u8>,
-        /// Whether no quote covers it yet.
-        pending: bool,
-    },
+    Replace(NewFrames),
+}
+
+/// Frames that are added.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NewFrames {
+    /// That a quote covers.
+    pub covered: Option<Vec<u8>>,
+    /// That none covers yet.
+    pub pending: Option<Vec<u8>>,
 }
 
 /// What evidence changes about the logs of its node.

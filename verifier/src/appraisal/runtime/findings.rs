@@ -111,6 +111,16 @@ impl RuntimeAppraisal {
         self.of_list.iter().chain(&self.findings.deviations).chain(&self.tail.deviations)
     }
 
+    /// Of the list as a whole, and of the entries that the quote covers.
+    pub fn covered_deviations(&self) -> impl Iterator<Item = &RuntimeDeviation> {
+        self.of_list.iter().chain(&self.findings.deviations)
+    }
+
+    /// Of the entries after the quoted value.
+    pub fn tail_deviations(&self) -> impl Iterator<Item = &RuntimeDeviation> {
+        self.tail.deviations.iter()
+    }
+
     /// Different deviations that are not listed.
     #[must_use]
     pub fn more(&self) -> u64 {

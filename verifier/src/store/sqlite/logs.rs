@@ -61,6 +61,7 @@ pub(super) async fn save(
         BootLogRecord::NotSent => ("not_sent", None),
         BootLogRecord::Absent => ("absent", None),
         BootLogRecord::Present(frame) => ("present", Some(frame.as_slice())),
+        BootLogRecord::Refused(frame) => ("refused", Some(frame.as_slice())),
     };
     let ima = record.ima.as_ref().map(|ima| to_json(&Row::from(ima))).transpose()?;
     // Frames of another boot go with the row of that boot.
@@ -93,23 +94,27 @@ async fn save_frames(
         FrameChange::Keep | FrameChange::AppendPending(_) => None,
         FrameChange::DropPending => Some("DELETE FROM ima_frame WHERE node = ?1 AND pending = 1"),
         FrameChange::Cover(_) => Some("UPDATE ima_frame SET pending = 0 WHERE node = ?1 AND pending = 1"),
-        FrameChange::Replace { .. } => Some("DELETE FROM ima_frame WHERE node = ?1"),
+        FrameChange::Replace(_) => Some("DELETE FROM ima_frame WHERE node = ?1"),
     };
     if let Some(sql) = before {
         sqlx::query(sql).bind(node.as_bytes().as_slice()).execute(&mut *connection).await?;
     }
-    let (frame, pending) = match change {
-        FrameChange::Keep | FrameChange::DropPending => return Ok(()),
-        FrameChange::AppendPending(frame) => (frame, true),
-        FrameChange::Cover(frame) => (frame, false),
-        FrameChange::Replace { frame, pending } => (frame, *pending),
+    let (covered, pending) = match change {
+        FrameChange::Keep | FrameChange::DropPending => (None, None),
+        FrameChange::AppendPending(frame) => (None, Some(frame)),
+        FrameChange::Cover(frames) | FrameChange::Replace(frames) => {
+            (frames.covered.as_ref(), frames.pending.as_ref())
+        }
     };
-    sqlx::query("INSERT INTO ima_frame (node, pending, frame) VALUES (?1, ?2, ?3)")
-        .bind(node.as_bytes().as_slice())
-        .bind(pending)
-        .bind(frame.as_slice())
-        .execute(connection)
-        .await?;
+    for (frame, pending) in [(covered, false), (pending, true)] {
+        let Some(frame) = frame else { continue };
+        sqlx::query("INSERT INTO ima_frame (node, pending, frame) VALUES (?1, ?2, ?3)")
+            .bind(node.as_bytes().as_slice())
+            .bind(pending)
+            .bind(frame.as_slice())
+            .execute(&mut *connection)
+            .await?;
+    }
     Ok(())
 }
 
@@ -120,6 +125,7 @@ fn parse(row: &SqliteRow) -> Result<LogRecord, StoreError> {
         ("not_sent", None) => BootLogRecord::NotSent,
         ("absent", None) => BootLogRecord::Absent,
         ("present", Some(frame)) => BootLogRecord::Present(frame),
+        ("refused", Some(frame)) => BootLogRecord::Refused(frame),
         _ => return Err(columns.inconsistent("a boot log and a state that do not belong together")),
     };
     let ima = columns.optional_json::<Row>("ima")?.map(|row| row.restore());
@@ -142,6 +148,7 @@ struct Row {
     findings: Option<RuntimeFindings>,
     pending: Pending,
     resend: bool,
+    retried: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -175,6 +182,7 @@ impl From<&ImaRecord> for Row {
             findings: record.findings.clone(),
             pending: record.pending,
             resend: record.resend,
+            retried: record.retried,
         }
     }
 }
@@ -188,6 +196,7 @@ impl Row {
             findings: self.findings,
             pending: self.pending,
             resend: self.resend,
+            retried: self.retried,
         })
     }
 }

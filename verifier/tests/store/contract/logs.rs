@@ -3,7 +3,9 @@
 use rootbound_common::crypto::{Digest, hash};
 use rootbound_common::tpm::HashAlgorithm;
 use rootbound_verifier::evidence::ima::{Position, Progress};
-use rootbound_verifier::store::logs::{BootLogRecord, FrameChange, ImaRecord, LogChange, LogRecord, Pending};
+use rootbound_verifier::store::logs::{
+    BootLogRecord, FrameChange, ImaRecord, LogChange, LogRecord, NewFrames, Pending,
+};
 use rootbound_verifier::store::{DecisionKind, EvidenceRecord, Recorded, Store};
 
 use super::BackEnd;
@@ -22,6 +24,7 @@ fn ima(entries: u64, pending: u64) -> ImaRecord {
         findings: None,
         pending: Pending { entries: pending, bytes: pending * 100 },
         resend: pending == 0,
+        retried: pending > 0,
     }
 }
 
@@ -54,6 +57,7 @@ pub(crate) async fn logs_come_back_as_they_were(back_end: &impl BackEnd) {
         (0, BootLogRecord::NotSent),
         (0, BootLogRecord::Absent),
         (u32::MAX, BootLogRecord::Present(vec![1, 2, 3])),
+        (0, BootLogRecord::Refused(vec![4])),
     ] {
         for ima in [None, Some(ima(5, 2)), Some(ima(7, 0))] {
             let record = LogRecord { ima, ..record(reset_count, boot_log.clone()) };
@@ -72,17 +76,19 @@ pub(crate) async fn frames_are_kept_in_order_until_a_quote_covers_them(back_end:
     let machine = Machine::new(1);
     machine.enrolled(&*store, 101).await;
     let now = || record(7, BootLogRecord::NotSent);
-    let replace = |byte, pending| FrameChange::Replace { frame: vec![byte], pending };
+    let new = |covered: &[u8], pending: &[u8]| NewFrames {
+        covered: (!covered.is_empty()).then(|| covered.to_vec()),
+        pending: (!pending.is_empty()).then(|| pending.to_vec()),
+    };
     let none = Vec::<Vec<u8>>::new;
     for (frames_change, covered, pending) in [
-        (replace(1, false), vec![vec![1]], none()),
+        (FrameChange::Replace(new(&[1], &[])), vec![vec![1]], none()),
         (FrameChange::AppendPending(vec![2]), vec![vec![1]], vec![vec![2]]),
         (FrameChange::AppendPending(vec![3]), vec![vec![1]], vec![vec![2], vec![3]]),
         (FrameChange::Keep, vec![vec![1]], vec![vec![2], vec![3]]),
-        (FrameChange::Cover(vec![4]), vec![vec![1], vec![2], vec![3], vec![4]], none()),
-        (FrameChange::AppendPending(vec![5]), vec![vec![1], vec![2], vec![3], vec![4]], vec![vec![5]]),
+        (FrameChange::Cover(new(&[4], &[5])), vec![vec![1], vec![2], vec![3], vec![4]], vec![vec![5]]),
         (FrameChange::DropPending, vec![vec![1], vec![2], vec![3], vec![4]], none()),
-        (replace(6, true), none(), vec![vec![6]]),
+        (FrameChange::Replace(new(&[], &[6])), none(), vec![vec![6]]),
     ] {
         change(&*store, &machine, now(), frames_change.clone()).await;
         assert_eq!(frames(&*store, &machine, false).await, covered, "{frames_change:?}");
@@ -95,12 +101,12 @@ pub(crate) async fn logs_of_another_boot_or_attestation_key_are_gone(back_end: &
     let (machine, other) = (Machine::new(1), Machine::new(2));
     for (machine, ak) in [(&machine, 101), (&other, 102)] {
         machine.enrolled(&*store, ak).await;
-        let first = FrameChange::Replace { frame: vec![1], pending: false };
+        let first = FrameChange::Replace(NewFrames { covered: Some(vec![1]), pending: None });
         change(&*store, machine, record(7, BootLogRecord::Present(vec![9])), first).await;
     }
     change(&*store, &machine, record(8, BootLogRecord::NotSent), FrameChange::Keep).await;
     assert!(frames(&*store, &machine, false).await.is_empty(), "of the boot before");
-    let again = FrameChange::Replace { frame: vec![2], pending: false };
+    let again = FrameChange::Replace(NewFrames { covered: Some(vec![2]), pending: None });
     change(&*store, &machine, record(8, BootLogRecord::NotSent), again).await;
     machine.enrolled(&*store, 103).await;
     assert_eq!(store.logs(machine.id()).await.unwrap(), None, "of another AK");

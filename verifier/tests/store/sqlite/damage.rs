@@ -175,7 +175,7 @@ async fn pending_enrollments_that_no_verb_writes_are_inconsistent_and_taken_all_
 
 #[tokio::test]
 async fn logs_that_no_verb_writes_are_inconsistent() {
-    let ima = r#"{"bank":"sha256","prefix":{"entries":1,"bytes":100,"value":"00"},"pending":{"entries":0,"bytes":0},"resend":false}"#;
+    let ima = r#"{"bank":"sha256","prefix":{"entries":1,"bytes":100,"value":"00"},"pending":{"entries":0,"bytes":0},"resend":false,"retried":false}"#;
     for (sql, reason) in [
         ("UPDATE node_log SET ima = '{}'".to_owned(), "ima"),
         (format!("UPDATE node_log SET ima = '{ima}'"), "a value of another length"),
