@@ -151,10 +151,17 @@ impl Story {
                 continue;
             };
             let digest = digest(event, boot.bank());
-            if pcr.get() <= 7 && digest.is_some_and(|digest| separators.recognise(&digest).is_some()) {
+            if digest.is_some_and(|digest| separators.recognise(&digest).is_some()) {
                 continue;
             }
             story.take(pcr.get(), event, Line::of(boot, event), digest, texts);
+        }
+        if let Some(kernel) = &mut story.kernel
+            && let Some(file) =
+                story.loaders.iter().find(|line| line.pcr == Some(9) && line.words == kernel.words)
+        {
+            // GRUB measures the file that it read under the name that it was given.
+            *kernel = file.clone();
         }
         if story.kernel.is_none() {
             // A kernel that is an EFI application (EFI stub, UKI) is the last of them.
@@ -194,9 +201,12 @@ impl Story {
         } else if is_grub_line(b"kernel_cmdline: ") || is_grub_line(b"grub_kernel_cmdline ") {
             let path =
                 utf8(data).and_then(|text| text.split_once(' ')).and_then(|(_, text)| text.split(' ').next());
-            self.kernel = Some(Line { words: shown(path.unwrap_or_default()), ..line.clone() });
+            // The digest is that of the command line.
+            let words = shown(path.unwrap_or_default());
+            self.kernel = Some(Line { words, digest: None, ..line.clone() });
             self.command_lines.push(line);
         } else if pcr == 0 {
+            line.words = format!("{}: {}", line.event_type.trim_start_matches("EV_"), line.words);
             self.firmware.push(line);
         } else if driver || (pcr == 2 && application) {
             self.drivers.push(line);
@@ -304,7 +314,8 @@ fn authority(data: &[u8], words: &str) -> String {
     let entry = variable.contents().get(16..).filter(|entry| entry.first() == Some(&0x30));
     match entry {
         Some(der) => format!("{}: {}", shown(variable.name()), subject(der)),
-        None => words.to_owned(),
+        // SbatLevel ends its line.
+        None => words.trim_end_matches("\\u{a}").to_owned(),
     }
 }
 
