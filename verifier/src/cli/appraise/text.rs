@@ -15,7 +15,7 @@ pub(super) fn of(report: &Report, every_event: bool) -> String {
     let mut text = String::from("EVIDENCE\n");
     text += &indented(&evidence(report));
     if let Some(BootReport::Parsed(boot)) = &report.boot {
-        let worth = if boot.story.secure_boot.quoted || boot.that_are("quoted").next().is_some() {
+        let worth = if boot.that_are("quoted").next().is_some() {
             ""
         } else {
             " (CLAIMED: no quote covers the boot log)"
@@ -180,6 +180,9 @@ fn story(story: &Story) -> String {
     several(&mut rows, "drivers", &story.drivers, true);
     secure_boot(&mut rows, &story.secure_boot);
     several(&mut rows, "stages", &story.stages, true);
+    if story.stages.is_empty() {
+        rows.push(("stages", "none: firmware measured no application that it started".to_owned()));
+    }
     several(&mut rows, "boot loader", &story.loaders, false);
     several(&mut rows, "kernel", story.kernel.as_slice(), true);
     several(&mut rows, "command line", &story.command_lines, false);

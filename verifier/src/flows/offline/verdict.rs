@@ -5,6 +5,7 @@ use rootbound_common::tpm::PcrIndex;
 use super::{Cover, Examined, Expectation, Fit, KeyStanding, NonceStanding, Statement, Values};
 use crate::appraisal::logs::{BootFinding, RuntimeFinding};
 use crate::appraisal::{Deviation, Verdict};
+use crate::evidence::boot_log::BootLogError;
 
 /// The four outcomes, the worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -167,7 +168,12 @@ fn outcome_of(deviation: &Deviation) -> Outcome {
         Deviation::IdleBank { .. } => Outcome::BadEvidence,
         Deviation::PcrMismatch { .. } => Outcome::ViolatesPolicy,
         Deviation::Boot(finding) => match finding {
-            BootFinding::Missing | BootFinding::Absent => Outcome::CannotJudge,
+            BootFinding::Missing
+            | BootFinding::Absent
+            // Neither contradicts anything: there is less than the profile asks for.
+            | BootFinding::Refused(BootLogError::NotQuoted { .. } | BootLogError::BankNotInLog { .. }) => {
+                Outcome::CannotJudge
+            }
             BootFinding::Damaged(_) | BootFinding::Refused(_) => Outcome::BadEvidence,
             BootFinding::Deviation(_) => Outcome::ViolatesPolicy,
         },
