@@ -244,7 +244,12 @@ fn a_log_without_a_quote_is_shown_as_claims_and_cannot_do_more_than_show() {
 
 /// Bundles whose quote our road refuses, or whose values it cannot read, though others accept them.
 const EXCEPTIONS: [(&str, i32, &str, &str); 3] = [
-    ("windows_gcp_shielded_vm", BAD, "ak_malformed", "its AK signs over SHA-1, which is refused throughout"),
+    (
+        "windows_gcp_shielded_vm",
+        BAD,
+        "ak_sha1_scheme",
+        "its AK signs over SHA-1, which is refused throughout",
+    ),
     ("enacttrust_basic", BAD, "quote_malformed", "no TPM made it: its qualified signer is empty"),
     ("files_quote", CANNOT_JUDGE, "pcr_values_missing", "its values are in the form of tpm2_quote only"),
 ];

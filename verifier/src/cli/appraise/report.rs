@@ -150,7 +150,7 @@ fn key_report(key: &KeyStanding) -> KeyReport {
     let scheme = |scheme: &SignatureScheme| Some(scheme.to_string());
     match key {
         KeyStanding::Missing => KeyReport { state: "missing", scheme: None, problem: None },
-        KeyStanding::Unusable(why) => {
+        KeyStanding::Unusable(_, why) => {
             KeyReport { state: "unusable", scheme: None, problem: Some(why.clone()) }
         }
         KeyStanding::Refused(by, error) => {

@@ -150,3 +150,56 @@ fn numbers(file: &[u8]) -> Result<(Vec<u8>, Vec<u8>), der::Error> {
     reader.finish()?;
     Ok(numbers)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_key_is_refused() {
+        for (file, why) in [
+            (
+                &b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"[..],
+                "a PEM file of something else",
+            ),
+            (&[0x30, 0x82, 0xff, 0xff], "a SEQUENCE beyond the end"),
+            (&[0x30], "a SEQUENCE of nothing"),
+        ] {
+            assert!(key(file).is_err(), "{why}");
+        }
+        let KeyForm::PublicArea(area) = key(&[0, 2, 0xab, 0xcd]).unwrap() else { panic!("no public area") };
+        assert_eq!(area, [0xab, 0xcd], "the size of a TPM2B_PUBLIC is not of its TPMT_PUBLIC");
+        let KeyForm::PublicArea(area) = key(&[0, 1, 0xab, 0xcd]).unwrap() else { panic!("no public area") };
+        assert_eq!(area, [0, 1, 0xab, 0xcd]);
+    }
+
+    #[test]
+    fn a_key_without_attributes_claims_none() {
+        let bare = BareKey::Rsa { modulus: vec![0xff; 256], exponent: 65_537 };
+        let scheme = bare.scheme_of(&[1; 256]).unwrap();
+        assert_eq!(scheme, SignatureScheme::RsaSsa(HashAlgorithm::Sha256));
+        let public = bare.public_area(scheme).unwrap();
+        assert_eq!(public.attributes().bits(), 0);
+        let signature = signature(&public, &[1; 256]).unwrap();
+        let parsed = Signature::parse(&signature).unwrap();
+        assert_eq!((parsed.scheme, parsed.value), (scheme, SignatureValue::Rsa(&[1; 256])));
+        assert!(
+            bare.scheme_of(&[1; 255]).is_err(),
+            "neither a number of the key's length nor a TPMT_SIGNATURE"
+        );
+    }
+
+    #[test]
+    fn bare_ecdsa_signatures_are_read_to_the_last_byte() {
+        let good = [0x30, 6, 2, 1, 5, 2, 1, 7];
+        assert_eq!(numbers(&good).unwrap(), (vec![5], vec![7]));
+        for (bad, why) in [
+            (&good[..7], "cut"),
+            (&[&good[..], &[0]].concat(), "a byte more"),
+            (&[0x30, 3, 2, 1, 5], "one number"),
+            (&[0x30, 6, 2, 1, 0x85, 2, 1, 7], "a negative number"),
+        ] {
+            assert!(numbers(bad).is_err(), "{why}");
+        }
+    }
+}

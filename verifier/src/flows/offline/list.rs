@@ -10,7 +10,7 @@ use crate::appraisal::logs::RuntimeEvidence;
 use crate::appraisal::runtime::{CompiledRules, Counts, Judge, SignatureCache};
 use crate::evidence::ima::{
     self, AsciiList, Attachment, BankMode, BootAggregate, Entry, Form, ImaError, ListParser, Position,
-    Replay, Shown, Walk,
+    Replay, Shown, Template, Walk,
 };
 
 /// What became of a list.
@@ -248,7 +248,7 @@ fn count(counts: &mut BTreeMap<&'static str, u64>, name: &'static str) {
 struct Source<'o> {
     open: &'o OpenList,
     readable: bool,
-    /// Of the template hashes.
+    /// Of the template hashes: SHA-1, but in the files that Linux 6.9 and later have for each bank.
     hash: HashAlgorithm,
 }
 
@@ -258,10 +258,8 @@ impl<'o> Source<'o> {
         let mut front = Vec::new();
         open()?.take(512).read_to_end(&mut front)?;
         let readable = matches!(front.first(), Some(b' ' | b'0'..=b'9'));
-        // The second word of a line is the template hash.
-        let digits = front.trim_ascii_start().split(|byte| *byte == b' ').nth(1).map_or(0, <[u8]>::len);
-        let named = HashAlgorithm::ALL.into_iter().find(|hash| hash.size().saturating_mul(2) == digits);
-        let hash = named.filter(|_| readable).unwrap_or(HashAlgorithm::Sha1);
+        let found = if readable { hash_of_line(&front) } else { hash_of_entry(&front) };
+        let hash = found.unwrap_or(HashAlgorithm::Sha1);
         Ok(Self { open, readable, hash })
     }
 
@@ -282,6 +280,22 @@ impl<'o> Source<'o> {
             sink(chunk.get(..read).unwrap_or_default())?;
         }
     }
+}
+
+/// The second word of a line is the template hash, in hex.
+fn hash_of_line(front: &[u8]) -> Option<HashAlgorithm> {
+    let digits = front.trim_ascii_start().split(|byte| *byte == b' ').nth(1)?.len();
+    HashAlgorithm::ALL.into_iter().find(|hash| hash.size().saturating_mul(2) == digits)
+}
+
+/// Behind an entry's PCR number and template hash the template's name has to stand, with its length.
+fn hash_of_entry(front: &[u8]) -> Option<HashAlgorithm> {
+    HashAlgorithm::ALL.into_iter().find(|hash| {
+        let rest = front.get(hash.size().saturating_add(4)..).unwrap_or_default();
+        let length = rest.first_chunk().map(|length| u32::from_le_bytes(*length));
+        let name = length.and_then(|length| rest.get(4..)?.get(..usize::try_from(length).ok()?));
+        name.is_some_and(|name| Template::of_name(name).is_some())
+    })
 }
 
 /// The readable form is one to import, and is held as a whole: it says its sizes by line breaks only.

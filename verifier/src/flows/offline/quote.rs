@@ -30,8 +30,8 @@ pub(crate) struct ExaminedQuote<'p> {
 pub(crate) enum KeyStanding {
     /// None was given.
     Missing,
-    /// It is no key that verifies anything here.
-    Unusable(String),
+    /// It is no key that verifies anything here: a stable code, and why.
+    Unusable(&'static str, String),
     /// It verifies signatures, and breaks a rule of attestation keys: the service would not enrol it.
     Refused(SignatureScheme, AttestationKeyError),
     /// Numbers without attributes: whether it signs only what a TPM states is not known.
@@ -156,13 +156,13 @@ fn stated(pcrs: Option<&PcrValues>) -> Values {
 }
 
 fn examine_key(file: &[u8], signature: Option<&[u8]>) -> Result<(KeyStanding, Usable), KeyStanding> {
-    let unusable = |why: &dyn ToString| KeyStanding::Unusable(why.to_string());
+    let unusable = |why: &dyn ToString| KeyStanding::Unusable("ak_malformed", why.to_string());
     match form::key(file).map_err(|why| unusable(&why))? {
         KeyForm::PublicArea(area) => {
             let public = Public::parse(&area).map_err(|error| unusable(&error))?;
-            let key = VerifyingKey::of_public_area(&public);
-            match (key, AttestationKey::parse(&area)) {
-                (Err(error), _) => Err(unusable(&error)),
+            match (VerifyingKey::of_public_area(&public), AttestationKey::parse(&area)) {
+                (Err(_), Err(error)) => Err(KeyStanding::Unusable(error.code(), error.to_string())),
+                (Err(error), Ok(_)) => Err(unusable(&error)),
                 (Ok(key), Ok(acceptable)) => {
                     let standing = KeyStanding::Acceptable(key.scheme());
                     Ok((standing, Usable { key, public, acceptable: Some(acceptable) }))

@@ -75,7 +75,7 @@ impl Reasons {
             KeyStanding::Missing => {
                 self.cannot("ak_missing", "no AK was given: nobody says whose quote it is");
             }
-            KeyStanding::Unusable(why) => self.bad("ak_malformed", format!("the AK cannot be used: {why}")),
+            KeyStanding::Unusable(code, why) => self.bad(code, format!("the AK cannot be used: {why}")),
             KeyStanding::Refused(_, error) => self.bad(error.code(), error.to_string()),
             KeyStanding::Bare(_) => self.cannot(
                 "ak_attributes_unknown",
