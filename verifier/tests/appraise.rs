@@ -326,7 +326,7 @@ fn boots_of_virtual_machines_come_to_what_their_notes_say() {
         }
         let events = report["boot"]["events"].as_array().expect("events").len();
         // The notes do not count the Spec ID event.
-        assert_eq!(Some(events as u64), notes["events"].as_u64().map(|events| events + 1), "{name}");
+        assert_eq!(u64::try_from(events).ok(), notes["events"].as_u64().map(|events| events + 1), "{name}");
         let ima = &report["ima"];
         assert_eq!(
             (&ima["covered"], &ima["violations"]),

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::story::{KnownTexts, Line, Story};
 use crate::appraisal::runtime::Counts;
 use crate::evidence::boot_log::{BootLogError, LogFormat};
-use crate::evidence::ima::{BankMode, Form};
+use crate::evidence::ima::{BankMode, Form, ImaError};
 use crate::flows::offline::{BootAggregateStanding, Cover, ExaminedBoot, ExaminedList, Fit, ReplayedPcr};
 
 /// The boot event log.
@@ -155,6 +155,9 @@ fn boot_aggregate(standing: &BootAggregateStanding) -> String {
         BootAggregateStanding::Fits(Form::Firmware(bank)) => format!("over {bank} PCR 0-7, as they are"),
         BootAggregateStanding::Fits(Form::FirmwareAndLoader(bank)) => {
             format!("over {bank} PCR 0-9, as they are")
+        }
+        BootAggregateStanding::Not(ImaError::BootAggregateNotQuoted { bank, pcr }) => {
+            format!("not compared: there is no value of {bank} PCR {pcr}")
         }
         BootAggregateStanding::Not(error) => error.to_string(),
     }
