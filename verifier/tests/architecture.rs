@@ -195,6 +195,24 @@ fn only_flows_hold_the_store_and_the_road() {
 }
 
 #[test]
+fn a_quote_without_a_challenge_is_for_looking_at_files_only() {
+    let offline = |file: &String| {
+        file.contains("/flows/offline/")
+            || file.contains("/evidence/quote")
+            || file.contains("/evidence/mod.rs")
+    };
+    let named: Vec<_> = offenders(&["verifier/src"], &["OfflineQuote", "evidence::offline"])
+        .into_iter()
+        .filter(|file| !offline(file))
+        .collect();
+    assert_none(&named, "the service takes `Authenticated`");
+    let examined =
+        offenders(&["verifier/src/flows", "verifier/src/http", "verifier/src/jobs.rs"], &["offline::"]);
+    let examined: Vec<_> = examined.into_iter().filter(|file| !offline(file)).collect();
+    assert_none(&examined, "no story of the service begins with files");
+}
+
+#[test]
 fn the_verifier_links_no_tss_library_and_the_attester_no_verifier() {
     let manifest = |name: &str| fs::read_to_string(root().join(name)).expect("a manifest");
     assert_none(

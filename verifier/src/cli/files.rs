@@ -53,6 +53,17 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
     parse(&text).map_err(|message| FileError::Malformed { path: path.to_owned(), message })
 }
 
+/// Reads the bytes of a file of at most so many.
+pub(super) fn read_bytes(path: &Path, max: usize) -> Result<Vec<u8>, FileError> {
+    let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };
+    let limit = u64::try_from(max).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(limit.saturating_add(1)).read_to_end(&mut bytes))
+        .map_err(unreadable)?;
+    if bytes.len() > max { Err(FileError::TooLong { path: path.to_owned() }) } else { Ok(bytes) }
+}
+
 /// Reads the text of a digest set and compresses it; `-` is standard input. The daemon parses it.
 pub(super) fn read_packed(path: &Path) -> Result<DigestFrame, FileError> {
     let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };

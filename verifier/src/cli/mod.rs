@@ -1,9 +1,11 @@
 //! The command line of `rootbound-verifier`.
 //!
 //! - `run`: the daemon; `init`: what it needs before its first start
+//! - `appraise`: evidence in files, looked at and judged without a daemon
 //! - everything else (`verbs`) is said to the running daemon over its administrative socket (`client`), and its answer
 //!   is shown as text (`render`) or JSON
 
+mod appraise;
 mod client;
 mod files;
 mod init;
@@ -30,7 +32,10 @@ Exit codes:
   2  the command line, a file that it names, or the configuration is wrong
   3  the daemon cannot be reached
   4  the daemon refused, or there is no such thing
-  5  healthcheck: the daemon runs, but is not ready";
+  5  healthcheck: the daemon runs, but is not ready
+  6  appraise: the evidence violates the profile
+  7  appraise: bad evidence: something does not stand, or contradicts the rest
+  8  appraise: cannot judge: something that is needed is missing";
 
 /// Checks what machines prove with their TPMs, and issues credentials that only those TPMs can use.
 #[derive(Debug, Parser)]
@@ -66,6 +71,10 @@ enum Verb {
     /// Make the state directory, the CA, the database and the configuration
     #[command(after_help = EXIT_CODES)]
     Init(init::Init),
+    /// Show a boot from files, and judge it without a daemon; exit code 0 affirming, 6 violates the profile, 7 bad evidence,
+    /// 8 cannot judge
+    #[command(after_help = EXIT_CODES)]
+    Appraise(Box<appraise::Appraise>),
     #[command(flatten)]
     Daemon(verbs::Verb),
 }
@@ -82,6 +91,9 @@ enum CliError {
     /// The preparation.
     #[error(transparent)]
     Init(#[from] init::InitError),
+    /// What was to be looked at.
+    #[error(transparent)]
+    Appraise(#[from] appraise::AppraiseError),
     /// What was to be said.
     #[error(transparent)]
     Verb(#[from] verbs::VerbError),
@@ -102,25 +114,37 @@ enum Exit {
     Unreachable,
     Refused,
     NotReady,
+    ViolatesPolicy,
+    BadEvidence,
+    CannotJudge,
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::Usage => 2,
-            Exit::Unreachable => 3,
-            Exit::Refused => 4,
-            Exit::NotReady => 5,
-        })
+        Self::from(exit.code())
+    }
+}
+
+impl Exit {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Unreachable => 3,
+            Self::Refused => 4,
+            Self::NotReady => 5,
+            Self::ViolatesPolicy => 6,
+            Self::BadEvidence => 7,
+            Self::CannotJudge => 8,
+        }
     }
 }
 
 impl CliError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Config(_) | Self::Verb(_) => Exit::Usage,
+            Self::Config(_) | Self::Verb(_) | Self::Appraise(_) => Exit::Usage,
             Self::Run(error) if error.is_configuration() => Exit::Usage,
             Self::Init(error) if error.is_refusal() => Exit::Refused,
             Self::Run(_) | Self::Init(_) | Self::Output(_) => Exit::Failed,
@@ -157,6 +181,11 @@ fn obey(arguments: Arguments) -> Result<Exit, CliError> {
         Verb::Init(init) => {
             show(&init.run(&config)?, output)?;
             Ok(Exit::Done)
+        }
+        Verb::Appraise(appraise) => {
+            let (report, exit) = appraise.run()?;
+            show(&report, output)?;
+            Ok(exit)
         }
         Verb::Daemon(verb) => {
             let socket = match socket {

@@ -1,10 +1,12 @@
 //! Quotes: the checklist, and the types that only it makes.
 
+pub mod offline;
+
 use std::time::Duration;
 
 use rootbound_common::binding::{Purpose, extra_data};
 use rootbound_common::clock::Timestamp;
-use rootbound_common::crypto::SignatureError;
+use rootbound_common::crypto::{SignatureError, VerifyingKey};
 use rootbound_common::id::NodeId;
 use rootbound_common::nonce::Nonce;
 use rootbound_common::tpm::{
@@ -243,7 +245,7 @@ pub fn authenticate(
     if terms.node != node {
         return Err(EvidenceError::OtherNode);
     }
-    let signed = signed_quote(evidence.quote, evidence.signature, key)?;
+    let signed = signed_quote(evidence.quote, evidence.signature, key.verifying_key())?;
     let parts = EvidenceRequest::bound_parts(evidence.certificate_request);
     let expected = extra_data(Purpose::Quote, challenge.nonce(), &parts);
     if signed.extra_data != expected.as_bytes() {
@@ -284,11 +286,12 @@ pub fn authenticate(
 /// Checks a stored quote again, so that a changed row is noticed: signature, magic, type and PCR digest. Its freshness
 /// was established when it was accepted, and shows in `evidence_at`.
 pub fn restore(stored: StoredQuote, node: NodeId, key: &AttestationKey) -> Result<Observed, EvidenceError> {
-    signed_quote(&stored.quote, &stored.signature, key)?.covers(&stored.pcrs)?;
+    signed_quote(&stored.quote, &stored.signature, key.verifying_key())?.covers(&stored.pcrs)?;
     Ok(Observed { node, pcrs: stored.pcrs, evidence_at: stored.evidence_at })
 }
 
-/// A quote under a signature of the enrolled AK.
+/// A quote under a signature of a key.
+#[derive(Debug)]
 struct SignedQuote<'a> {
     extra_data: &'a [u8],
     qualified_signer: Name,
@@ -310,10 +313,10 @@ impl SignedQuote<'_> {
 fn signed_quote<'a>(
     quote: &'a [u8],
     signature: &[u8],
-    key: &AttestationKey,
+    key: &VerifyingKey,
 ) -> Result<SignedQuote<'a>, EvidenceError> {
     let signature = Signature::parse(signature).map_err(EvidenceError::SignatureForm)?;
-    key.verifying_key().verify(quote, &signature).map_err(EvidenceError::Signature)?;
+    key.verify(quote, &signature).map_err(EvidenceError::Signature)?;
     let attest = Attest::parse(quote).map_err(|error| match error {
         ParseError::Magic { found } => EvidenceError::Magic { found },
         other => EvidenceError::QuoteForm(other),

@@ -4,6 +4,7 @@
 //! - [`attest`]: a node shows evidence, is appraised, and gets a credential, or does not
 //! - [`logs`]: what is kept of the logs that come with evidence, and what they come to
 //! - [`observe`]: what a node's logs say, to read and to make rules of
+//! - [`offline`]: evidence in files, appraised without a service: no node, no store, no challenge
 //! - [`operate`]: what an operator changes, and what follows from it
 //! - [`results`]: how a node stands, for whoever may know it
 
@@ -11,6 +12,7 @@ pub mod attest;
 pub mod enroll;
 mod logs;
 pub mod observe;
+pub(crate) mod offline;
 pub mod operate;
 pub mod results;
 

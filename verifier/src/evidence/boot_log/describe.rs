@@ -6,7 +6,7 @@ use rootbound_common::tpm::HashAlgorithm;
 use super::device_path;
 use super::event::EventType;
 use super::history::{BootHistory, Content, MeasuredEvent};
-use super::log::ParsedBootLog;
+use super::log::{ParsedBootLog, ParsedEvent};
 use super::proof::{ProvedForm, grub_text};
 use super::signature_list::parse_signature_lists;
 use super::tag::Tag;
@@ -26,9 +26,17 @@ impl ParsedBootLog<'_> {
                 (false, Some(_), true) => "claimed, digest fits the data",
                 (false, Some(_), false) => "claimed",
             };
-            let what = summary(event.event_type(), event.data());
+            let what = event.words();
             format!("{} {pcr} {}: {what} [{note}]", event.index(), event.event_type())
         })
+    }
+}
+
+impl ParsedEvent<'_> {
+    /// What the event says it is, in bounded words: a claim.
+    #[must_use]
+    pub fn words(&self) -> String {
+        summary(self.event_type(), self.data())
     }
 }
 

@@ -92,6 +92,25 @@ impl AsciiEntry {
         }
     }
 
+    /// The entry as the binary form has it.
+    #[must_use]
+    pub fn to_binary(&self) -> Vec<u8> {
+        let Self { template, template_hash, data, .. } = self;
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes();
+        let name = template.name().as_bytes();
+        let pcr = u32::from(PCR).to_le_bytes();
+        let head = [&pcr[..], template_hash, &length(name), name].concat();
+        // The oldest template's fields are of known sizes.
+        let length = if *template == Template::Ima { Vec::new() } else { length(data).to_vec() };
+        [head, length, data.clone()].concat()
+    }
+
+    /// Bytes of its template hash, which names the hash of the list.
+    #[must_use]
+    pub fn template_hash_size(&self) -> usize {
+        self.template_hash.len()
+    }
+
     /// The entry.
     pub fn as_entry(&self) -> Result<Entry<'_>, ImaError> {
         let Self { number, template, template_hash, data } = self;
