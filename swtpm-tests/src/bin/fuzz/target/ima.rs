@@ -112,7 +112,11 @@ impl ImaTarget {
                     assert_eq!(walked.covered(), u64::try_from(at).expect("a small number"));
                     assert_eq!(walked.lag(), u64::try_from(last - at).expect("a small number"));
                     let claim = progress.claim().copied();
-                    assert_eq!(Progress::restore(*progress.prefix(), claim), Ok(*progress), "a row is read again");
+                    assert_eq!(
+                        Progress::restore(*progress.prefix(), claim),
+                        Ok(*progress),
+                        "a row is read again"
+                    );
                     self.check_continued(input, *progress, values[last]);
                 }
                 // Entries after the quoted value may state a hash that is not theirs.
@@ -128,7 +132,8 @@ impl ImaTarget {
         let Position { entries, bytes, .. } = *progress.prefix();
         let from = usize::try_from(bytes).expect("a small number");
         if entries > 0 {
-            let walked = self.walk(Some(progress), &input[from..], quoted).expect("the rest of the same list");
+            let walked =
+                self.walk(Some(progress), &input[from..], quoted).expect("the rest of the same list");
             assert_eq!(walked.lag(), 0);
         }
     }
