@@ -27,6 +27,15 @@ impl Digest {
         Some(Self { algorithm, bytes })
     }
 
+    /// A SHA-256 digest.
+    #[must_use]
+    #[inline]
+    pub fn of_sha256(sha256: &[u8; 32]) -> Self {
+        let mut bytes = [0; 64];
+        bytes.as_chunks_mut::<32>().0.iter_mut().take(1).for_each(|front| *front = *sha256);
+        Self { algorithm: HashAlgorithm::Sha256, bytes }
+    }
+
     /// A digest from lower-case hex of exactly the algorithm's size.
     #[must_use]
     pub fn from_hex(algorithm: HashAlgorithm, text: &str) -> Option<Self> {
@@ -48,6 +57,7 @@ impl Digest {
 
     /// The bytes.
     #[must_use]
+    #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.algorithm.size()).unwrap_or(&self.bytes)
     }
@@ -168,6 +178,12 @@ mod tests {
         ] {
             assert_eq!(hash(algorithm, &[b"a", b"bc"]).to_string(), expected);
         }
+    }
+
+    #[test]
+    fn a_sha256_digest_is_the_same_by_either_way() {
+        let bytes = sha256(&[b"abc"]);
+        assert_eq!(Some(Digest::of_sha256(&bytes)), Digest::from_slice(HashAlgorithm::Sha256, &bytes));
     }
 
     #[test]

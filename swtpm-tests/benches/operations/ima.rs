@@ -40,7 +40,7 @@ impl Attestation<'_> {
         let mut judge = Judge::new(self.rules, self.cache, self.pcrs, self.findings);
         let mut walk = Walk::begin(self.progress, self.quoted, BankMode::Native).expect("one bank");
         for chunk in self.list.chunks(CHUNK) {
-            walk.push(chunk, &mut |entry, cover| judge.judge(entry, cover)).expect("a good list");
+            walk.push_together(chunk, &mut |entries| judge.judge_together(entries)).expect("a good list");
         }
         let appraisal = judge.finish(&walk.finish().expect("the quoted value")).expect("the same walk");
         assert!(appraisal.is_affirming(), "{:?}", appraisal.deviations().next());

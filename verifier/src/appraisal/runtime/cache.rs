@@ -2,11 +2,13 @@
 
 use std::sync::{Mutex, PoisonError};
 
-/// What names a verified signature: a hash over digest, path and signature, and the start of the key's fingerprint.
-type Slot = [u8; 40];
+/// What names a verified signature: a hash over digest, path and signature, and the key's fingerprint, one upon the other.
+/// Two names that are the same for different signatures are as hard to find as a collision of SHA-256: the fingerprints
+/// are those of few keys, which the operator chose.
+type Slot = [u8; 32];
 
-/// Ways of one set.
-const WAYS: usize = 8;
+/// Ways of one set: they lie in two lines of memory.
+const WAYS: usize = 4;
 /// Locks: more than there are cores.
 const SHARDS: usize = 64;
 
@@ -35,13 +37,14 @@ pub(super) struct SignatureName {
 }
 
 impl SignatureCache {
-    /// Room for at least so many signatures, of 41 bytes each.
+    /// Room for so many signatures, twice over: 65 bytes each.
     #[must_use]
     pub fn with_capacity(signatures: usize) -> Self {
-        let sets_per_shard = signatures.div_ceil(WAYS * SHARDS).max(1);
+        // A set is full before all are.
+        let sets_per_shard = signatures.saturating_mul(2).div_ceil(WAYS * SHARDS).max(1);
         let shard = || {
             Mutex::new(Shard {
-                slots: vec![[0; 40]; sets_per_shard * WAYS].into(),
+                slots: vec![[0; 32]; sets_per_shard * WAYS].into(),
                 next: vec![0; sets_per_shard].into(),
             })
         };
@@ -50,9 +53,9 @@ impl SignatureCache {
 
     /// `data_hash` is a hash of at least 256 bits over digest, path and signature; a longer one is cut.
     pub(super) fn name(&self, data_hash: &[u8], key: &[u8; 32]) -> SignatureName {
-        let mut slot = [0; 40];
-        for (to, from) in slot.iter_mut().zip(data_hash.iter().take(32).chain(key)) {
-            *to = *from;
+        let mut slot = *key;
+        for (to, from) in slot.iter_mut().zip(data_hash) {
+            *to ^= *from;
         }
         let number = slot.first_chunk().map_or(0, |front| u64::from_le_bytes(*front));
         let number = usize::try_from(number).unwrap_or(0);

@@ -12,7 +12,7 @@ use super::{
     SignatureProblem, Treatment,
 };
 use crate::evidence::ima::{
-    Attachment, BankMode, BootAggregate, Cover, Entry, FileDigest, FileHash, Shown, Walked,
+    Attachment, BankMode, BootAggregate, Cover, Entry, FileDigest, FileHash, Passed, Shown, Walked,
 };
 
 /// Judges the entries of one walk.
@@ -106,6 +106,17 @@ impl<'r> Judge<'r> {
         findings.rules == rules.id()
     }
 
+    /// Judges entries that a walk gives at once ([`crate::evidence::ima::Walk::push_together`]): the same as each in turn,
+    /// and faster with large sets.
+    pub fn judge_together(&mut self, entries: &[Passed<'_>]) {
+        if entries.len() > 1 {
+            self.rules.sets.iter().for_each(|set| set.fetch(entries));
+        }
+        for passed in entries {
+            self.judge(&passed.entry, passed.cover);
+        }
+    }
+
     /// Judges an entry.
     #[inline]
     pub fn judge(&mut self, entry: &Entry<'_>, cover: Cover) {
@@ -167,7 +178,7 @@ impl<'r> Judge<'r> {
             Attachment::None
             | Attachment::Signature(_)
             | Attachment::AppendedSignature { .. }
-            | Attachment::Evm(_) => self.file(entry),
+            | Attachment::Evm { .. } => self.file(entry),
         }
     }
 
@@ -220,7 +231,7 @@ impl<'r> Judge<'r> {
         let xattr = match entry.attachment() {
             Attachment::Signature(xattr) | Attachment::AppendedSignature { signature: xattr, .. } => xattr,
             // EVM's is over metadata, and is not asked.
-            Attachment::None | Attachment::Buffer(_) | Attachment::Evm(_) => &[],
+            Attachment::None | Attachment::Buffer(_) | Attachment::Evm { .. } => &[],
         };
         let problem = if xattr.is_empty() || self.rules.keys.is_empty() {
             None

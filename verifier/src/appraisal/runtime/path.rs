@@ -1,6 +1,6 @@
 //! Rules over paths, anchored at the root.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -65,24 +65,31 @@ impl From<PathRule> for String {
     }
 }
 
-/// Path rules, found by hash: a path asks for itself and for each of its folders.
+/// Path rules, found by hash: a path asks for itself and for those of its folders that are as long as some rule, so that
+/// most paths ask for nothing.
 #[derive(Debug, Default)]
 pub(super) struct PathRules {
     rules: HashSet<Box<[u8]>>,
+    /// Lengths of the rules, each once.
+    lengths: Vec<usize>,
 }
 
 impl PathRules {
     pub(super) fn new(rules: &[PathRule]) -> Self {
-        Self { rules: rules.iter().map(|rule| rule.0.as_bytes().into()).collect() }
+        let lengths: BTreeSet<usize> = rules.iter().map(|rule| rule.0.len()).collect();
+        Self {
+            rules: rules.iter().map(|rule| rule.0.as_bytes().into()).collect(),
+            lengths: lengths.into_iter().collect(),
+        }
     }
 
     pub(super) fn matches(&self, path: &[u8]) -> bool {
-        if self.rules.is_empty() || !is_plain(path) {
-            return false;
-        }
-        let folders = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at + 1);
-        self.rules.contains(path)
-            || folders.skip(1).any(|end| path.get(..end).is_some_and(|folder| self.rules.contains(folder)))
+        let is_rule = |length: &usize| {
+            path.get(..*length).is_some_and(|front| {
+                (front.len() == path.len() || front.ends_with(b"/")) && self.rules.contains(front)
+            })
+        };
+        self.lengths.iter().any(is_rule) && is_plain(path)
     }
 }
 

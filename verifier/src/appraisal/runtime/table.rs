@@ -41,8 +41,8 @@ pub(super) struct Record<const N: usize> {
     path: PathSpan,
 }
 
-/// Sorted records behind an index by their first bits, with some four records for each value of it: digests are spread
-/// evenly, so that the index says where to look, in one step and at a quarter of a byte for each record.
+/// Sorted records behind an index by their first bits, with one or two records for each value of it: digests are spread
+/// evenly, so that the index says where to look, in one step.
 #[derive(Debug)]
 pub(super) struct Table<const N: usize> {
     shift: u32,
@@ -59,6 +59,32 @@ fn bucket(front: u64, shift: u32) -> usize {
     usize::try_from(front.checked_shr(shift).unwrap_or(0)).unwrap_or(usize::MAX)
 }
 
+/// Brings records in the order of their first bits, in one pass: they are spread evenly over it.
+fn scatter<const N: usize>(records: &mut Vec<Record<N>>, bits: u32) {
+    let shift = u64::BITS - bits;
+    let mut starts = vec![0usize; (1 << bits) + 1];
+    for record in records.iter() {
+        if let Some(count) = starts.get_mut(bucket(front(&record.digest), shift) + 1) {
+            *count += 1;
+        }
+    }
+    let mut sum = 0;
+    for start in &mut starts {
+        sum += *start;
+        *start = sum;
+    }
+    let mut sorted = vec![Record::new([0; N], PathSpan::ANY); records.len()];
+    for record in records.iter() {
+        if let Some(start) = starts.get_mut(bucket(front(&record.digest), shift))
+            && let Some(place) = sorted.get_mut(*start)
+        {
+            *place = *record;
+            *start += 1;
+        }
+    }
+    *records = sorted;
+}
+
 impl<const N: usize> Record<N> {
     pub(super) fn new(digest: [u8; N], path: PathSpan) -> Self {
         Self { digest, path }
@@ -66,16 +92,22 @@ impl<const N: usize> Record<N> {
 }
 
 impl<const N: usize> Table<N> {
+    /// Records with one front that are looked at in turn; more are searched.
+    const MANY: usize = 16;
+
     /// `paths` are those that the records speak of.
     pub(super) fn new(mut records: Vec<Record<N>>, paths: &[u8]) -> Self {
-        records.sort_unstable_by(|a, b| {
-            (front(&a.digest).cmp(&front(&b.digest)))
-                .then_with(|| a.digest.cmp(&b.digest))
-                .then_with(|| a.path.of(paths).cmp(b.path.of(paths)))
-        });
-        records.dedup_by(|a, b| a.digest == b.digest && a.path.of(paths) == b.path.of(paths));
-        let bits = (records.len() / 4).checked_ilog2().unwrap_or(0);
+        let bits = records.len().checked_ilog2().unwrap_or(0);
         let shift = u64::BITS - bits;
+        scatter(&mut records, bits);
+        let near =
+            |a: &Record<N>, b: &Record<N>| bucket(front(&a.digest), shift) == bucket(front(&b.digest), shift);
+        for together in records.chunk_by_mut(near).filter(|together| together.len() > 1) {
+            together.sort_unstable_by(|a, b| {
+                (a.digest.cmp(&b.digest)).then_with(|| a.path.of(paths).cmp(b.path.of(paths)))
+            });
+        }
+        records.dedup_by(|a, b| a.digest == b.digest && a.path.of(paths) == b.path.of(paths));
         let mut index = vec![0u32; (1 << bits) + 1];
         // `DigestSet` takes fewer than 2^32 records.
         for (position, record) in (1u32..).zip(&records) {
@@ -105,11 +137,53 @@ impl<const N: usize> Table<N> {
         self.records.iter().map(|record| (&record.digest, record.path))
     }
 
+    /// Where the records with the front of a digest are.
     #[inline]
-    pub(super) fn find(&self, digest: &[u8; N], path: &[u8], paths: &[u8]) -> Found {
+    fn near(&self, digest: &[u8; N]) -> (usize, usize) {
         let bucket = bucket(front(digest), self.shift);
         let end = |at: usize| self.index.get(at).and_then(|end| usize::try_from(*end).ok()).unwrap_or(0);
-        let near = self.records.get(end(bucket)..end(bucket + 1)).unwrap_or_default();
+        (end(bucket), end(bucket + 1))
+    }
+
+    /// Brings what [`Table::find`] will look at into the cache. One lookup waits for memory three times, each time for the
+    /// next place to look; here the processor fetches for many digests at once, since none waits for another.
+    pub(super) fn fetch<const M: usize>(&self, digests: &[Option<&[u8; N]>; M], paths: &[u8]) {
+        let mut near = [(0, 0); M];
+        for (near, digest) in near.iter_mut().zip(digests) {
+            *near = digest.map_or((0, 0), |digest| self.near(digest));
+        }
+        let mut touched = 0;
+        for (start, end) in near {
+            let last = end.saturating_sub(1).max(start);
+            touched ^=
+                self.records.get(start).map_or(0, |record| record.digest.first().copied().unwrap_or(0));
+            touched ^= self.records.get(last).map_or(0, |record| record.digest.last().copied().unwrap_or(0));
+        }
+        for (start, _) in near {
+            let path = self.records.get(start).map_or(&[][..], |record| record.path.of(paths));
+            touched ^= path.first().copied().unwrap_or(0);
+        }
+        std::hint::black_box(touched);
+    }
+
+    #[inline]
+    pub(super) fn find(&self, digest: &[u8; N], path: &[u8], paths: &[u8]) -> Found {
+        let (start, end) = self.near(digest);
+        let near = self.records.get(start..end).unwrap_or_default();
+        if near.len() > Self::MANY {
+            // One digest at many paths, as the empty file has in each distribution.
+            let sorts_before = |record: &Record<N>| (&record.digest, record.path.of(paths)) < (digest, path);
+            let any = near.partition_point(|record| record.digest < *digest);
+            let same = near.partition_point(sorts_before);
+            let first = near.get(any).filter(|record| record.digest == *digest);
+            let of_path = near.get(same).filter(|record| record.digest == *digest);
+            return match (first, of_path) {
+                (None, _) => Found::Unknown,
+                (Some(first), _) if first.path.of(paths).is_empty() => Found::Accepted,
+                (Some(_), Some(record)) if record.path.of(paths) == path => Found::Accepted,
+                (Some(_), _) => Found::OtherPath,
+            };
+        }
         let mut found = Found::Unknown;
         for record in near.iter().filter(|record| record.digest == *digest) {
             let accepted = record.path.of(paths);
@@ -148,6 +222,31 @@ mod tests {
             }
             assert_eq!(table.find(&[0; 32], b"/0", &paths), Found::Unknown);
             assert_eq!(table.find(&[0xff; 32], b"/0", &paths), Found::Unknown);
+        }
+    }
+
+    #[test]
+    fn a_digest_at_many_paths_is_found_at_each() {
+        for any in [false, true] {
+            let mut paths = Vec::new();
+            let mut records = vec![Record::new([6; 32], PathSpan::ANY), Record::new([8; 32], PathSpan::ANY)];
+            if any {
+                records.push(Record::new([7; 32], PathSpan::ANY));
+            }
+            for number in 0..1000 {
+                let path = PathSpan::append(&mut paths, format!("/{number}").as_bytes()).unwrap();
+                records.push(Record::new([7; 32], path));
+            }
+            let table = Table::new(records, &paths);
+            for number in 0..1000 {
+                assert_eq!(table.find(&[7; 32], format!("/{number}").as_bytes(), &paths), Found::Accepted);
+            }
+            for path in ["/", "/1000", "/9999", "/zzz", ""] {
+                let expected = if any { Found::Accepted } else { Found::OtherPath };
+                assert_eq!(table.find(&[7; 32], path.as_bytes(), &paths), expected, "{path}");
+            }
+            assert_eq!(table.find(&[9; 32], b"/0", &paths), Found::Unknown);
+            assert_eq!(table.find(&[8; 32], b"/0", &paths), Found::Accepted);
         }
     }
 

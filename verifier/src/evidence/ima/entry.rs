@@ -92,27 +92,13 @@ pub enum Attachment<'a> {
         /// PKCS#7; may be empty.
         appended: &'a [u8],
     },
-    /// What an EVM portable signature is over.
-    Evm(EvmFields<'a>),
-}
-
-/// Fields of `evm-sig` after digest and name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EvmFields<'a> {
-    /// `security.evm`; may be empty.
-    pub signature: &'a [u8],
-    /// Names, `|` between them.
-    pub xattr_names: &'a [u8],
-    /// A UINT32 for each.
-    pub xattr_lengths: &'a [u8],
-    /// One after the other.
-    pub xattr_values: &'a [u8],
-    /// Owner.
-    pub uid: &'a [u8],
-    /// Group.
-    pub gid: &'a [u8],
-    /// Type and permissions.
-    pub mode: &'a [u8],
+    /// `security.evm`, which may be empty, and what it is over.
+    Evm {
+        /// `security.evm`.
+        signature: &'a [u8],
+        /// Names of extended attributes, their lengths, their values, owner, group and mode: each with its length before it.
+        metadata: &'a [u8],
+    },
 }
 
 /// One entry of a list, parsed. Claims, until a walk has come to the quoted value after it.
@@ -188,6 +174,7 @@ impl<'a> Entry<'a> {
     /// The hash of the template data (`ima_calc_field_array_hash`): over the fields with their lengths, which is how the
     /// list has them; of the template `ima`, over the digest and the name padded with zeros to 256 bytes.
     #[must_use]
+    #[inline]
     pub fn hash_data(&self, algorithm: HashAlgorithm) -> Digest {
         match self.template {
             Template::Ima => {

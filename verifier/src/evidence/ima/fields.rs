@@ -1,6 +1,6 @@
 //! Template data: a row of fields, each with its length before it.
 
-use super::entry::{Attachment, Entry, EvmFields, Template};
+use super::entry::{Attachment, Entry, Template};
 use super::hash::{DigestKind, FileDigest, FileHash};
 use super::{ImaError, MAX_ENTRY};
 use rootbound_common::tpm::HashAlgorithm;
@@ -20,6 +20,7 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
+    #[inline]
     fn next(&mut self, field: &'static str) -> Result<&'a [u8], ImaError> {
         let short = ImaError::Field { entry: self.entry, field, rule: "ends after the entry's data" };
         let Some((length, rest)) = self.rest.split_first_chunk() else { return Err(short) };
@@ -68,6 +69,7 @@ fn has_nul(name: &[u8]) -> bool {
 }
 
 /// An entry of its data, which must be all of it. Of the template `ima`: digest, length of the name, name.
+#[inline(always)]
 pub(super) fn parse<'a>(head: Head<'a>, data: &'a [u8]) -> Result<Entry<'a>, ImaError> {
     let Head { number, template, template_hash } = head;
     let violation = template_hash.iter().all(|byte| *byte == 0);
@@ -101,15 +103,17 @@ pub(super) fn parse<'a>(head: Head<'a>, data: &'a [u8]) -> Result<Entry<'a>, Ima
             };
             Attachment::AppendedSignature { signature, digest, appended: fields.next("appended signature")? }
         }
-        Template::EvmSig => Attachment::Evm(EvmFields {
-            signature: fields.next("EVM signature")?,
-            xattr_names: fields.next("xattr names")?,
-            xattr_lengths: fields.next("xattr lengths")?,
-            xattr_values: fields.next("xattr values")?,
-            uid: fields.fixed("uid", 4)?,
-            gid: fields.fixed("gid", 4)?,
-            mode: fields.fixed("mode", 2)?,
-        }),
+        Template::EvmSig => {
+            let signature = fields.next("EVM signature")?;
+            let metadata = fields.rest;
+            for field in ["xattr names", "xattr lengths", "xattr values"] {
+                fields.next(field)?;
+            }
+            fields.fixed("uid", 4)?;
+            fields.fixed("gid", 4)?;
+            fields.fixed("mode", 2)?;
+            Attachment::Evm { signature, metadata }
+        }
     };
     fields.finish()?;
     Ok(Entry { number, template, template_hash, violation, data, digest, name, attachment, data_hash: None })

@@ -4,6 +4,7 @@
 //! - `entry`, `hash`: the eight templates and their fields
 //! - `ascii`: the readable form of the list, for import
 //! - `replay`: [`Replay`], the value that PCR 10 has after each entry
+//! - `sha256`: SHA-256 of short messages, fast
 //! - `walk`: [`Walk`], from a verified prefix to the quoted value and past it
 //! - `progress`: what is kept between two walks of one boot
 //! - `boot_aggregate`: how the list is tied to the boot
@@ -24,6 +25,7 @@ mod hash;
 mod parser;
 mod progress;
 mod replay;
+mod sha256;
 mod shown;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -33,14 +35,14 @@ mod walk;
 
 pub use ascii::{AsciiEntry, AsciiList};
 pub use boot_aggregate::{BootAggregate, Form};
-pub use entry::{Attachment, Entry, EvmFields, Template};
+pub use entry::{Attachment, Entry, Template};
 pub use error::{ImaError, NotReached};
 pub use hash::{DigestKind, FileDigest, FileHash};
 pub use parser::ListParser;
 pub use progress::{Position, Progress};
 pub use replay::{BankMode, Replay};
 pub use shown::Shown;
-pub use walk::{Cover, Walk, Walked};
+pub use walk::{Cover, Passed, Walk, Walked};
 
 /// The PCR that IMA extends (`CONFIG_IMA_MEASURE_PCR_IDX`), as every distribution sets it.
 pub const PCR: u8 = 10;

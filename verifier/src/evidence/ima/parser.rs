@@ -49,31 +49,49 @@ impl ListParser {
     /// After an error nothing may be pushed any more: the place in the list is lost.
     pub fn push<E: From<ImaError>>(
         &mut self,
-        mut chunk: &[u8],
+        chunk: &[u8],
         mut sink: impl FnMut(Entry<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
+        let mut rest = self.start(chunk, &mut sink)?;
+        while let Some(entry) = self.next_in(&mut rest)? {
+            sink(entry)?;
+        }
+        Ok(())
+    }
+
+    /// Begins a chunk: counts it, and completes with it what is partial. Returns what is left of it, for
+    /// [`ListParser::next_in`], whose entries borrow from the chunk and so may be held together.
+    pub(super) fn start<'c, E: From<ImaError>>(
+        &mut self,
+        chunk: &'c [u8],
+        sink: &mut impl FnMut(Entry<'_>) -> Result<(), E>,
+    ) -> Result<&'c [u8], E> {
         let length = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
         self.bytes = self.bytes.saturating_add(length);
         if self.bytes > MAX_BYTES {
             return Err(ImaError::TooManyBytes.into());
         }
-        if !self.partial.is_empty() {
-            chunk = self.complete(chunk, &mut sink)?;
+        if self.partial.is_empty() { Ok(chunk) } else { self.complete(chunk, sink) }
+    }
+
+    /// The next whole entry of a chunk; where there is none, what is left is kept.
+    #[inline(always)]
+    pub(super) fn next_in<'c>(&mut self, rest: &mut &'c [u8]) -> Result<Option<Entry<'c>>, ImaError> {
+        if rest.is_empty() {
+            return Ok(None);
         }
-        while !chunk.is_empty() {
-            match front(chunk, self.number, self.hash_size)? {
-                Front::Entry(entry, length) => {
-                    self.number = counted(self.number)?;
-                    sink(entry)?;
-                    chunk = chunk.get(length..).unwrap_or_default();
-                }
-                Front::Needs(_) => {
-                    self.partial.extend_from_slice(chunk);
-                    break;
-                }
+        match front(rest, self.number, self.hash_size)? {
+            Front::Entry(entry, length) => {
+                self.number = counted(self.number)?;
+                *rest = rest.get(length..).unwrap_or_default();
+                Ok(Some(entry))
+            }
+            Front::Needs(_) => {
+                self.partial.extend_from_slice(rest);
+                *rest = &[];
+                Ok(None)
             }
         }
-        Ok(())
     }
 
     /// Completes the partial entry, if the chunk has enough; returns what is left of the chunk.
@@ -121,6 +139,7 @@ pub(super) fn counted(number: u64) -> Result<u64, ImaError> {
 
 /// Reads an entry from the front of some bytes: PCR, template hash, length of the name, name, length of the data, data.
 /// Of the template `ima`, the data have no length of their own. Every length is bounded before it is waited for.
+#[inline(always)]
 fn front(bytes: &[u8], number: u64, hash_size: usize) -> Result<Front<'_>, ImaError> {
     let fixed = 4 + hash_size + 4;
     let mut reader = Bounded { all: bytes, at: 0 };

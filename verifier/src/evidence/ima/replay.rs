@@ -1,11 +1,11 @@
 //! The value of PCR 10 after each entry.
 
-use aws_lc_rs::digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384, SHA512};
 use rootbound_common::crypto::{Digest, hash};
 use rootbound_common::tpm::HashAlgorithm;
 use serde::{Deserialize, Serialize};
 
 use super::entry::Entry;
+use super::sha256;
 
 /// What a kernel extends a bank with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -44,7 +44,15 @@ impl Replay {
         &self.value
     }
 
+    /// Whether this is the value now: mostly not, which the first bytes tell.
+    #[inline]
+    pub(super) fn is_at(&self, value: &Digest) -> bool {
+        self.value.as_bytes().first_chunk::<8>() == value.as_bytes().first_chunk::<8>()
+            && self.value == *value
+    }
+
     /// Extends with an entry. Returns the hash of its data in the bank; none where all ones are extended instead.
+    #[inline]
     pub fn extend(&mut self, entry: &Entry<'_>) -> Option<Digest> {
         let bank = self.value.algorithm();
         if entry.is_violation() {
@@ -86,31 +94,22 @@ fn padded(bank: HashAlgorithm, front: &[u8]) -> Option<Digest> {
 }
 
 /// TPM2_PCR_Extend: the hash of the old value and the digest.
+#[inline]
 fn extended(value: &Digest, digest: &[u8]) -> Digest {
     let algorithm = value.algorithm();
-    let (mut both, size) = ([0; 128], algorithm.size());
-    if let Some((left, right)) = both.split_at_mut_checked(size)
-        && let Some(right) = right.get_mut(..digest.len())
+    if let (HashAlgorithm::Sha256, Some(left), Some(right)) =
+        (algorithm, value.as_bytes().first_chunk::<32>(), digest.first_chunk::<32>())
     {
-        left.copy_from_slice(value.as_bytes());
-        right.copy_from_slice(digest);
+        return Digest::of_sha256(&sha256::of_pair(left, right));
     }
-    match both.get(..2 * size) {
-        Some(both) => one_shot(algorithm, both),
-        // No algorithm has more than 64 bytes.
-        None => hash(algorithm, &[value.as_bytes(), digest]),
-    }
+    hash(algorithm, &[value.as_bytes(), digest])
 }
 
-/// A hash of bytes that lie together, by aws-lc-rs: of short ones, a quarter faster than in steps.
+/// A hash of bytes that lie together.
+#[inline]
 pub(super) fn one_shot(algorithm: HashAlgorithm, bytes: &[u8]) -> Digest {
-    let with = match algorithm {
-        HashAlgorithm::Sha1 => &SHA1_FOR_LEGACY_USE_ONLY,
-        HashAlgorithm::Sha256 => &SHA256,
-        HashAlgorithm::Sha384 => &SHA384,
-        HashAlgorithm::Sha512 => &SHA512,
-    };
-    let hashed = digest::digest(with, bytes);
-    // Each of them has its algorithm's size.
-    Digest::from_slice(algorithm, hashed.as_ref()).unwrap_or_else(|| hash(algorithm, &[bytes]))
+    match algorithm {
+        HashAlgorithm::Sha256 => Digest::of_sha256(&sha256::of(bytes)),
+        HashAlgorithm::Sha1 | HashAlgorithm::Sha384 | HashAlgorithm::Sha512 => hash(algorithm, &[bytes]),
+    }
 }

@@ -20,6 +20,15 @@ pub enum Cover {
     Tail,
 }
 
+/// An entry that a walk passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passed<'a> {
+    /// The entry.
+    pub entry: Entry<'a>,
+    /// What vouches for it.
+    pub cover: Cover,
+}
+
 /// A list on its way to the quoted value of PCR 10.
 ///
 /// Established when [`Walk::finish`] returns, in the order in which the bytes come:
@@ -63,6 +72,9 @@ pub struct Walked {
 }
 
 impl Walk {
+    /// Entries that are given to a sink at once: their lines of memory fit into a core's first cache.
+    pub const TOGETHER: usize = 32;
+
     /// Starts from what is verified of this boot, if anything is; `quoted` is PCR 10 of an authenticated quote.
     pub fn begin(progress: Option<Progress>, quoted: Digest, mode: BankMode) -> Result<Self, ImaError> {
         Self::begin_with_hashes(progress, quoted, mode, HashAlgorithm::Sha1)
@@ -99,12 +111,35 @@ impl Walk {
     ///
     /// After an error nothing may be pushed any more.
     pub fn push(&mut self, chunk: &[u8], sink: &mut impl FnMut(&Entry<'_>, Cover)) -> Result<(), ImaError> {
-        let Self { parser, state } = self;
-        parser.push(chunk, |mut entry| {
-            let cover = state.step(&mut entry)?;
-            sink(&entry, cover);
-            Ok(())
+        self.push_together(chunk, &mut |together| {
+            together.iter().for_each(|passed| sink(&passed.entry, passed.cover));
         })
+    }
+
+    /// The same, with up to [`Walk::TOGETHER`] entries at once, in their order: who looks each up in a large table waits
+    /// for memory once for all of them. Before an error, the last ones may be left out.
+    pub fn push_together(
+        &mut self,
+        chunk: &[u8],
+        sink: &mut impl FnMut(&[Passed<'_>]),
+    ) -> Result<(), ImaError> {
+        let Self { parser, state } = self;
+        let mut rest = parser.start(chunk, &mut |mut entry| {
+            let cover = state.step(&mut entry)?;
+            sink(&[Passed { entry, cover }]);
+            Ok::<_, ImaError>(())
+        })?;
+        let mut together = Vec::with_capacity(Self::TOGETHER);
+        while let Some(mut entry) = parser.next_in(&mut rest)? {
+            let cover = state.step(&mut entry)?;
+            together.push(Passed { entry, cover });
+            if together.len() >= Self::TOGETHER {
+                sink(&together);
+                together.clear();
+            }
+        }
+        sink(&together);
+        Ok(())
     }
 
     /// Ends the walk.
@@ -151,7 +186,7 @@ impl State {
             }
             self.claim_met = true;
         }
-        if cover == Cover::Quote && *self.replay.value() == self.quoted {
+        if cover == Cover::Quote && self.replay.is_at(&self.quoted) {
             self.reached = Some(Position { entries: self.entries, bytes: self.bytes, value: self.quoted });
         }
         Ok(cover)
