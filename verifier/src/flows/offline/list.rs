@@ -152,6 +152,7 @@ pub(super) fn examine(
             | RuntimeEvidence::Absent
             | RuntimeEvidence::Damaged(_)
             | RuntimeEvidence::OutOfStep { .. }
+            | RuntimeEvidence::EmptyPart
             | RuntimeEvidence::Incomplete { .. }
             | RuntimeEvidence::Refused(_) => None,
         };
@@ -230,8 +231,8 @@ impl Summary {
             Attachment::Signature([])
             | Attachment::None
             | Attachment::AppendedSignature { signature: [], appended: [], .. } => {}
-            Attachment::Evm(fields) if fields.signature.is_empty() => {}
-            Attachment::Signature(_) | Attachment::AppendedSignature { .. } | Attachment::Evm(_) => {
+            Attachment::Evm { signature: [], .. } => {}
+            Attachment::Signature(_) | Attachment::AppendedSignature { .. } | Attachment::Evm { .. } => {
                 self.signed = self.signed.saturating_add(1);
             }
         }

@@ -181,10 +181,13 @@ fn outcome_of(deviation: &Deviation) -> Outcome {
             RuntimeFinding::Missing | RuntimeFinding::Absent | RuntimeFinding::Incomplete { .. } => {
                 Outcome::CannotJudge
             }
-            RuntimeFinding::Damaged(_) | RuntimeFinding::OutOfStep { .. } | RuntimeFinding::Refused(_) => {
-                Outcome::BadEvidence
+            RuntimeFinding::Damaged(_)
+            | RuntimeFinding::OutOfStep { .. }
+            | RuntimeFinding::EmptyPart
+            | RuntimeFinding::Refused(_) => Outcome::BadEvidence,
+            RuntimeFinding::Deviation(_) | RuntimeFinding::NotCovered(_) | RuntimeFinding::More { .. } => {
+                Outcome::ViolatesPolicy
             }
-            RuntimeFinding::Deviation(_) | RuntimeFinding::More { .. } => Outcome::ViolatesPolicy,
         },
     }
 }
