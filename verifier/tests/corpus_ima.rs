@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use corpus::{Corpus, Entry as Artefact};
+use corpus::{Corpus, Entry as Artefact, recorded};
 use rootbound_common::crypto::Digest;
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex, PcrValues};
 use rootbound_verifier::appraisal::runtime::{
@@ -189,6 +189,16 @@ fn boots(corpus: &Corpus) -> Vec<Boot> {
 }
 
 impl Boot {
+    fn recorded(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            list: recorded(name, "ima.bin"),
+            ascii: None,
+            pcrs: pcr_values(&recorded(name, "pcrs.json")),
+            meta: Value::Null,
+        }
+    }
+
     fn quoted(&self, bank: HashAlgorithm) -> Option<Digest> {
         self.pcrs.get(bank, PcrIndex::new(PCR).unwrap()).copied()
     }
@@ -349,11 +359,8 @@ fn an_event_among_files_is_judged_as_an_event() {
 
 /// Each bit of a real list: the walk is refused, or what the sink saw is what it saw before, but for parts that are
 /// known to be covered by nothing.
-#[test]
-fn a_flipped_bit_is_refused_or_without_effect() {
+fn flip_each_bit(golden: &Boot) {
     type Seen = Vec<(String, Vec<u8>, Vec<u8>, bool, Cover)>;
-    let Some(corpus) = Corpus::open("a_flipped_bit_is_refused_or_without_effect") else { return };
-    let golden = boot(&corpus, "vm/golden");
     let look = |bytes: &[u8]| -> Result<Seen, ImaError> {
         let mut seen = Vec::new();
         let mut walk = Walk::begin(None, golden.quoted(SHA256).unwrap(), BankMode::Native)?;
@@ -384,15 +391,39 @@ fn a_flipped_bit_is_refused_or_without_effect() {
 }
 
 #[test]
-fn a_truncated_list_is_refused() {
-    let Some(corpus) = Corpus::open("a_truncated_list_is_refused") else { return };
-    let golden = boot(&corpus, "vm/golden");
+fn a_flipped_bit_is_refused_or_without_effect() {
+    flip_each_bit(&Boot::recorded("golden"));
+}
+
+#[test]
+fn a_flipped_bit_of_the_corpus_is_refused_or_without_effect() {
+    let Some(corpus) = Corpus::open("a_flipped_bit_of_the_corpus_is_refused_or_without_effect") else {
+        return;
+    };
+    flip_each_bit(&boot(&corpus, "vm/golden"));
+}
+
+/// A walk over a list that ends too early is refused, wherever it ends.
+fn truncate_everywhere(golden: &Boot) {
     let quoted = golden.quoted(SHA256).unwrap();
     for cut in 0..golden.list.len() {
         let found = walk(None, &golden.list[..cut], quoted, BankMode::Native, usize::MAX);
         let code = found.map(|_| ()).unwrap_err().code();
         assert!(matches!(code, "ima_truncated" | "ima_quoted_value_not_reached"), "cut at {cut}: {code}");
     }
+}
+
+#[test]
+fn a_truncated_list_is_refused() {
+    for name in ["golden", "violation"] {
+        truncate_everywhere(&Boot::recorded(name));
+    }
+}
+
+#[test]
+fn a_truncated_list_of_the_corpus_is_refused() {
+    let Some(corpus) = Corpus::open("a_truncated_list_of_the_corpus_is_refused") else { return };
+    truncate_everywhere(&boot(&corpus, "vm/golden"));
 }
 
 /// The list of one boot in two parts, as two attestations bring it.

@@ -4,11 +4,24 @@
 //!
 //! It is no part of this repository. Where the variable is unset, a test calls [`Corpus::open`], gets nothing, says so
 //! in one line that the test runner does not swallow, and passes. `grep -c 'skipped: '` counts those.
+//!
+//! What has to hold in any case is tested on recorded boots, too, which are part of this repository: [`recorded`].
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+
+/// The content of a file of a recorded boot; `swtpm-tests/fixtures/boots/ORIGIN.md` lists them.
+///
+/// # Panics
+/// Where there is none.
+#[allow(dead_code, reason = "each test file is a crate of its own, and not each needs it")]
+pub(crate) fn recorded(boot: &str, file: &str) -> Vec<u8> {
+    let boots = Path::new(env!("CARGO_MANIFEST_DIR")).join("../swtpm-tests/fixtures/boots");
+    let path = boots.join(boot).join(file);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
 
 /// The corpus, with its index.
 pub(crate) struct Corpus {

@@ -284,9 +284,10 @@ pub(super) fn fit_to_show(fault: CommandLineFault) -> CommandLineFault {
     match fault {
         CommandLineFault::Forbidden(token) => CommandLineFault::Forbidden(shown(&token)),
         CommandLineFault::NotAllowed(token) => CommandLineFault::NotAllowed(shown(&token)),
+        CommandLineFault::Repeated(token) => CommandLineFault::Repeated(shown(&token)),
         same @ (CommandLineFault::NotListed
-        | CommandLineFault::Unreadable
-        | CommandLineFault::Quote
+        | CommandLineFault::NotProved
+        | CommandLineFault::Unreadable(_)
         | CommandLineFault::Missing(_)) => same,
     }
 }

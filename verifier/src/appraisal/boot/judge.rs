@@ -7,7 +7,7 @@ use rootbound_common::tpm::{HashAlgorithm, PcrIndex, PcrSet};
 
 use super::deviation::{BootDeviation, NamedEvent, fit_to_show};
 use super::rules::{BootRules, Debugger, DmaProtection, Measurement};
-use super::{CommandLineFault, TokenRules, secure_boot};
+use super::{CommandLineFault, TokenRules, Unreadable, secure_boot};
 use crate::evidence::boot_log::{
     BootHistory, EventType, MeasuredEvent, Separator, SeparatorDigests, Tag, text,
 };
@@ -284,12 +284,11 @@ impl<'a> Judgement<'a> {
 
     fn judge_words(&self, event: &MeasuredEvent, tokens: &TokenRules) -> Result<(), CommandLineFault> {
         let bytes = event.proved().or_else(|| self.texts.get(event.digest()).copied());
-        let bytes = bytes.ok_or(CommandLineFault::Unreadable)?;
+        let bytes = bytes.ok_or(CommandLineFault::NotProved)?;
         // GRUB measures ASCII (PCR 8), the EFI stub and systemd-boot UTF-16 (PCRs 9 and 12).
         let text =
             if event.pcr().get() == 8 { text::utf8(bytes).map(str::to_owned) } else { text::utf16(bytes) };
-        let text = text.filter(|text| !text.contains('\0')).ok_or(CommandLineFault::Unreadable)?;
-        tokens.judge(&text)
+        tokens.judge(&text.ok_or(CommandLineFault::Unreadable(Unreadable::Character))?)
     }
 
     fn what_is_missing(&mut self) {

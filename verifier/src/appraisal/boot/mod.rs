@@ -15,7 +15,7 @@ mod secure_boot;
 mod tests;
 
 pub use capture::{LeftOut, capture};
-pub use command_line::{CommandLineFault, CommandLineRules, TokenRules};
+pub use command_line::{CommandLineFault, CommandLineRules, TokenRules, Unreadable};
 pub use deviation::{BootDeviation, NamedEvent};
 pub use judge::judge;
 pub use rules::{

@@ -417,7 +417,7 @@ fn a_command_line_whose_text_is_not_proved_is_not_judged_by_its_words() {
         matches!(
             found[..],
             [
-                BootDeviation::CommandLineNotAccepted { fault: CommandLineFault::Unreadable, .. },
+                BootDeviation::CommandLineNotAccepted { fault: CommandLineFault::NotProved, .. },
                 BootDeviation::NoCommandLine
             ]
         ),
