@@ -9,12 +9,14 @@
 )]
 
 mod corpus;
+mod recorded;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use corpus::{Corpus, Entry, recorded};
+use corpus::{Corpus, Entry};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use recorded::recorded;
 use rootbound_common::clock::Timestamp;
 use rootbound_common::crypto::Digest;
 use rootbound_common::id::NodeId;

@@ -10,12 +10,14 @@
 )]
 
 mod corpus;
+mod recorded;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use corpus::{Corpus, Entry as Artefact, recorded};
+use corpus::{Corpus, Entry as Artefact};
+use recorded::recorded;
 use rootbound_common::crypto::Digest;
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex, PcrValues};
 use rootbound_verifier::appraisal::runtime::{
@@ -170,10 +172,20 @@ fn pcr_values(bytes: &[u8]) -> PcrValues {
     values
 }
 
+/// Folders in a folder, relative to the corpus, by name.
+fn folders(corpus: &Corpus, folder: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(corpus.root.join(folder)).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.path().is_dir());
+    let mut names: Vec<_> =
+        folders.map(|entry| format!("{folder}/{}", entry.file_name().display())).collect();
+    names.sort();
+    names
+}
+
 fn boots(corpus: &Corpus) -> Vec<Boot> {
-    let mut folders = corpus.folders("vm");
+    let mut folders = folders(corpus, "vm");
     folders.extend(corpus.entries("quote-evidence").into_iter().map(|entry| entry.file));
-    let find = |folder: &str, name: &str| corpus.find(&format!("{folder}/{name}"));
+    let find = |folder: &str, name: &str| std::fs::read(corpus.root.join(folder).join(name)).ok();
     let boot = |folder: String| {
         let list = find(&folder, "ima.bin").or_else(|| find(&folder, "ima.log"))?;
         let meta = find(&folder, "meta.json").map(|meta| serde_json::from_slice(&meta).unwrap());

@@ -5,27 +5,17 @@
 //! It is no part of this repository. Where the variable is unset, a test calls [`Corpus::open`], gets nothing, says so
 //! in one line that the test runner does not swallow, and passes. `grep -c 'skipped: '` counts those.
 //!
-//! What has to hold in any case is tested on recorded boots, too, which are part of this repository: [`recorded`].
+//! What has to hold in any case is tested on recorded boots, too, which are part of this repository: `recorded`.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
-/// The content of a file of a recorded boot; `swtpm-tests/fixtures/boots/ORIGIN.md` lists them.
-///
-/// # Panics
-/// Where there is none.
-#[allow(dead_code, reason = "each test file is a crate of its own, and not each needs it")]
-pub(crate) fn recorded(boot: &str, file: &str) -> Vec<u8> {
-    let boots = Path::new(env!("CARGO_MANIFEST_DIR")).join("../swtpm-tests/fixtures/boots");
-    let path = boots.join(boot).join(file);
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
 /// The corpus, with its index.
 pub(crate) struct Corpus {
-    root: PathBuf,
+    /// Its folder.
+    pub(crate) root: PathBuf,
     index: Vec<Value>,
 }
 
@@ -72,22 +62,5 @@ impl Corpus {
         let path = self.root.join(file);
         let path = if path.is_dir() { path.join(name) } else { path };
         std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-    }
-
-    /// The content of a file, by its path relative to the corpus, where there is one.
-    #[allow(dead_code, reason = "each test file is a crate of its own, and not each needs it")]
-    pub(crate) fn find(&self, file: &str) -> Option<Vec<u8>> {
-        std::fs::read(self.root.join(file)).ok()
-    }
-
-    /// Folders in a folder, relative to the corpus, by name.
-    #[allow(dead_code, reason = "each test file is a crate of its own, and not each needs it")]
-    pub(crate) fn folders(&self, folder: &str) -> Vec<String> {
-        let entries = std::fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten();
-        let folders = entries.filter(|entry| entry.path().is_dir());
-        let mut names: Vec<_> =
-            folders.map(|entry| format!("{folder}/{}", entry.file_name().display())).collect();
-        names.sort();
-        names
     }
 }
