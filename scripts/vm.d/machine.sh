@@ -55,9 +55,10 @@ boots_with() {
     local vmlinuz=$directory/kernels/$KERNEL/vmlinuz initrd=${INITRD:-$directory/kernels/$KERNEL/$image}
     local code=/usr/share/OVMF/OVMF_CODE_4M.fd template=/usr/share/OVMF/OVMF_VARS_4M.fd smm=off
     if [ "$SECURE_BOOT" ]; then
-        code=/usr/share/OVMF/OVMF_CODE_4M.secboot.fd template=/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd smm=on
+        code=/usr/share/OVMF/OVMF_CODE_4M.secboot.fd smm=on
+        [ "$SECURE_BOOT" = off ] || template=/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd
     fi
-    local vars=$home/vars.${SECURE_BOOT:+secure-boot.}fd
+    local vars=$home/vars.${SECURE_BOOT:+secure-boot-$SECURE_BOOT.}fd
     [ -e "$vars" ] || cp "$template" "$vars"
     boot_options=(
         -machine "q35,smm=$smm"
@@ -110,6 +111,7 @@ power_on() {
 
 report_failure() {
     local log
+    if [ "${shown:-}" ]; then show_deviations; fi
     for log in "${console:-}" "${home:-}/qemu.log" "${site:-}/verifier.log"; do
         [ -s "$log" ] || continue
         echo "--- the end of $log:"
@@ -142,6 +144,9 @@ power_off() {
     wait "$machine_process" "$tpm_process" || true
     said "done poweroff" || fail "the machine did not keep its state"
 }
+
+# What the attester had in memory when the machine was turned off.
+attester_memory() { sed -n 's/^.*vm: attester \([^\r]*\).*$/\1/p' "$console" | tr -d '\r'; }
 
 # Machine and TPM lose their power between two instructions.
 power_cut() {
