@@ -133,20 +133,20 @@ order() {
     }
     await "$limit" "the machine to $1" obeyed "$1"
 }
-ended() { ! kill -0 "$machine_process" 2>/dev/null; }
+ended() { [ -z "${machine_process:-}" ] || ! kill -0 "$machine_process" 2>/dev/null; }
 
 # In order, with all that is to be kept on the disk.
 power_off() {
+    is_up
     forget "$machine_process"
     forget "$tpm_process"
     echo poweroff 1<> "$home/control.in"
     await "$limit" "the machine to power off" ended
     wait "$machine_process" "$tpm_process" || true
+    machine_process=
     said "done poweroff" || fail "the machine did not keep its state"
+    sed -n 's/^.*vm: \(attester: .*\)$/    \1/p' "$console" | tr -d '\r'
 }
-
-# What the attester had in memory when the machine was turned off.
-attester_memory() { sed -n 's/^.*vm: attester \([^\r]*\).*$/\1/p' "$console" | tr -d '\r'; }
 
 # Machine and TPM lose their power between two instructions.
 power_cut() {
@@ -154,6 +154,7 @@ power_cut() {
     forget "$tpm_process"
     kill -KILL "$machine_process" "$tpm_process" 2>/dev/null || true
     wait "$machine_process" "$tpm_process" 2>/dev/null || true
+    machine_process=
 }
 
 # To memory and back, by the firmware's S3 path.
