@@ -55,9 +55,10 @@ boots_with() {
     local vmlinuz=$directory/kernels/$KERNEL/vmlinuz initrd=${INITRD:-$directory/kernels/$KERNEL/$image}
     local code=/usr/share/OVMF/OVMF_CODE_4M.fd template=/usr/share/OVMF/OVMF_VARS_4M.fd smm=off
     if [ "$SECURE_BOOT" ]; then
-        code=/usr/share/OVMF/OVMF_CODE_4M.secboot.fd template=/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd smm=on
+        code=/usr/share/OVMF/OVMF_CODE_4M.secboot.fd smm=on
+        [ "$SECURE_BOOT" = off ] || template=/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd
     fi
-    local vars=$home/vars.${SECURE_BOOT:+secure-boot.}fd
+    local vars=$home/vars.${SECURE_BOOT:+secure-boot-$SECURE_BOOT.}fd
     [ -e "$vars" ] || cp "$template" "$vars"
     boot_options=(
         -machine "q35,smm=$smm"
@@ -110,6 +111,7 @@ power_on() {
 
 report_failure() {
     local log
+    if [ "${shown:-}" ]; then show_deviations; fi
     for log in "${console:-}" "${home:-}/qemu.log" "${site:-}/verifier.log"; do
         [ -s "$log" ] || continue
         echo "--- the end of $log:"
@@ -131,16 +133,19 @@ order() {
     }
     await "$limit" "the machine to $1" obeyed "$1"
 }
-ended() { ! kill -0 "$machine_process" 2>/dev/null; }
+ended() { [ -z "${machine_process:-}" ] || ! kill -0 "$machine_process" 2>/dev/null; }
 
 # In order, with all that is to be kept on the disk.
 power_off() {
+    is_up
     forget "$machine_process"
     forget "$tpm_process"
     echo poweroff 1<> "$home/control.in"
     await "$limit" "the machine to power off" ended
     wait "$machine_process" "$tpm_process" || true
+    machine_process=
     said "done poweroff" || fail "the machine did not keep its state"
+    sed -n 's/^.*vm: \(attester: .*\)$/    \1/p' "$console" | tr -d '\r'
 }
 
 # Machine and TPM lose their power between two instructions.
@@ -149,6 +154,7 @@ power_cut() {
     forget "$tpm_process"
     kill -KILL "$machine_process" "$tpm_process" 2>/dev/null || true
     wait "$machine_process" "$tpm_process" 2>/dev/null || true
+    machine_process=
 }
 
 # To memory and back, by the firmware's S3 path.

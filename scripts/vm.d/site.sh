@@ -1,8 +1,11 @@
 # A verifier on this machine, and what it says of the machines. Sourced by scripts/vm.
 
+# Seconds between two pieces of evidence.
+interval=2
+
 verifier() { "$programs/rootbound-verifier" --config "$site/verifier.toml" "$@"; }
 
-# Starts a verifier from nothing: it trusts the CA of the machines' TPMs, and wants evidence every two seconds.
+# Starts a verifier from nothing: it trusts the CA of the machines' TPMs, and wants evidence every $interval seconds.
 open_site() {
     site=$directory/site
     rm -rf "$site"
@@ -20,10 +23,35 @@ open_site() {
     pids+=("$!")
     ready() { verifier healthcheck >/dev/null 2>&1; }
     await 30 "the verifier" ready
-    verifier profile show default | sed 's/^interval = .*/interval = "2s"/; s/^stale_after = .*/stale_after = 60/' \
+    verifier profile show default | sed "s/^interval = .*/interval = \"${interval}s\"/; s/^stale_after = .*/stale_after = 60/" \
         > "$site/profile.toml"
-    verifier profile set default "$site/profile.toml" --reason "evidence every two seconds" > "$site/profile.log" \
-        || fail "profile set"
+    set_profile default "$site/profile.toml" "evidence every $interval seconds"
+}
+
+set_profile() { verifier profile set "$1" "$2" --reason "$3" > "$site/profile.log" || fail "profile set $1"; }
+
+# The profile of the machine as far as it has no rules: both logs are collected, and each PCR but 10 is judged by its value.
+# PCRs 11 and 12 are a UKI's alone, which PCR 4 has whole. More keys may follow.
+profile_that_collects() {
+    cat <<END
+references = ["$machine"]
+interval = "${interval}s"
+stale_after = 60
+credential_lifetime = "10m"
+collect = ["boot_log", "ima"]
+$1
+
+[match_labels]
+vm = "$machine"
+
+[[pcrs]]
+bank = "sha256"
+pcrs = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14]
+
+[credential_policy]
+bank = "sha256"
+pcrs = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14]
+END
 }
 
 # Hands the machine its configuration for a verifier on a port of this machine.
@@ -68,17 +96,25 @@ enrolled() {
     node=$(verifier node list --label "vm=$machine" --output json | field id)
     [ "$node" ]
 }
-# What the verifier says of the machine, where that rests on evidence of after $since.
+# What the verifier says of the machine, where that rests on evidence of after $since; or on whatever, if told so.
 current_posture() {
     [ "$node" ] || enrolled || return 1
     shown=$(verifier node show "$node" --output json)
     local evidence_at
     evidence_at=$(sed -n 's/^ *"evidence_at": *\([0-9]*\),*$/\1/p' <<< "$shown")
-    [ "${evidence_at:-0}" -gt "$since" ] || return 1
+    [ "${1:-}" = any ] || [ "${evidence_at:-0}" -gt "$since" ] || return 1
     posture=$(field status <<< "$shown")
 }
 posture_is() { current_posture && [ "$posture" = "$1" ]; }
 judged() { current_posture && [[ $posture = affirming || $posture = contraindicated ]]; }
+# What deviates, as lines of a code and its words.
+deviations() {
+    awk '
+        /^  "posture": / { inside = 1 }
+        /^  }/ { inside = 0 }
+        inside && $1 == "\"code\":" { code = $2; gsub(/[",]/, "", code) }
+        inside && $1 == "\"detail\":" { sub(/^ *"detail": "/, ""); sub(/",?$/, ""); print code, $0 }' <<< "$shown"
+}
 # Which PCRs deviate, as a list of numbers.
 deviating_pcrs() {
     { grep -o '"pcr": *[0-9]*' || true; } <<< "$shown" | sed 's/.*: *//' | sort -n -u | paste -s -d ,

@@ -133,7 +133,8 @@ fn judge_authorities(
             deviations.push(BootDeviation::AuthorityNotAccepted { event: NamedEvent::of(event) });
         }
     }
-    if rules.mode == SecureBootMode::Required && !checked {
+    // Where it is not on, nothing could be checked, and that it is not on is said already.
+    if rules.mode == SecureBootMode::Required && record.state() == SecureBootState::On && !checked {
         deviations.push(BootDeviation::NoAuthority);
     }
     if let Some(minimum) = rules.sbat_minimum.filter(|minimum| oldest.is_none_or(|level| level < *minimum)) {

@@ -246,6 +246,11 @@ fn each_way_to_deviate_has_its_code() {
         (Boot { secure_boot: vec![0], ..good() }, &["secure_boot_not_on"], "Secure Boot off"),
         (Boot { secure_boot: vec![], ..good() }, &["secure_boot_not_on"], "Secure Boot without contents"),
         (
+            Boot { secure_boot: vec![0], authority: None, ..good() },
+            &["secure_boot_not_on"],
+            "Secure Boot off, of which nobody says that it is on",
+        ),
+        (
             Boot { authority: None, ..good() },
             &["secure_boot_no_authority"],
             "SecureBoot=1, and nothing checked",
