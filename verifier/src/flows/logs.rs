@@ -6,7 +6,7 @@
 
 use rootbound_common::crypto::Digest;
 use rootbound_common::id::NodeId;
-use rootbound_common::tpm::{HashAlgorithm, PcrIndex, PcrValues};
+use rootbound_common::tpm::{HashAlgorithm, PcrIndex, PcrSet, PcrValues};
 use rootbound_common::wire::v1::{BootLogPart, ImaPart, KnownLogs, LogsAsked};
 
 use super::Verifier;
@@ -14,7 +14,7 @@ use crate::appraisal::boot::BootRules;
 use crate::appraisal::logs::{BootEvidence, Logs, RuntimeEvidence};
 use crate::appraisal::runtime::{CompiledRules, Judge, RuntimeAppraisal};
 use crate::evidence::Observed;
-use crate::evidence::boot_log::{ParsedBootLog, authenticate};
+use crate::evidence::boot_log::{BootHistory, BootLogError, ParsedBootLog, authenticate};
 use crate::evidence::frame::{FrameError, pack, unpack};
 use crate::evidence::ima::{self, ImaError, ListParser, Position, Progress, Walk, Walked};
 use crate::node::Labels;
@@ -225,19 +225,29 @@ fn read_boot(
     };
     let refused = match unpack(&frame, BootLogPart::MAX) {
         Err(error) => BootEvidence::Damaged(error),
-        Ok(log) => {
-            let parsed = ParsedBootLog::parse(&log);
-            match parsed.and_then(|log| authenticate(log, observed, bank, rules.explained)) {
-                Ok(history) => {
-                    *kept = BootLogRecord::Present(frame);
-                    return BootEvidence::Authentic(history);
-                }
-                Err(error) => BootEvidence::Refused(error),
+        Ok(log) => match authenticate_what_it_has(&log, observed, bank, rules.explained) {
+            Ok(history) => {
+                *kept = BootLogRecord::Present(frame);
+                return BootEvidence::Authentic(history);
             }
-        }
+            Err(error) => BootEvidence::Refused(error),
+        },
     };
     *kept = BootLogRecord::Refused(frame);
     refused
+}
+
+/// A PCR of which the log is silent is none that it explains, and deviates by itself: that hides no other deviation.
+fn authenticate_what_it_has(
+    log: &[u8],
+    observed: &Observed,
+    bank: HashAlgorithm,
+    explained: PcrSet,
+) -> Result<BootHistory, BootLogError> {
+    let parsed = ParsedBootLog::parse(log)?;
+    let replayed = parsed.replay(bank);
+    let needed: PcrSet = explained.iter().filter(|pcr| replayed.contains_key(pcr)).collect();
+    authenticate(parsed, observed, bank, if needed.is_empty() { explained } else { needed })
 }
 
 /// The IMA list of a quote.
