@@ -171,9 +171,12 @@ fn pcr_values(bytes: &[u8]) -> PcrValues {
 }
 
 fn boots(corpus: &Corpus) -> Vec<Boot> {
-    let mut folders = corpus.folders("vm");
+    let machines = std::fs::read_dir(corpus.root.join("vm")).into_iter().flatten().flatten();
+    let mut folders: Vec<_> =
+        machines.map(|machine| format!("vm/{}", machine.file_name().display())).collect();
+    folders.sort();
     folders.extend(corpus.entries("quote-evidence").into_iter().map(|entry| entry.file));
-    let find = |folder: &str, name: &str| corpus.find(&format!("{folder}/{name}"));
+    let find = |folder: &str, name: &str| std::fs::read(corpus.root.join(folder).join(name)).ok();
     let boot = |folder: String| {
         let list = find(&folder, "ima.bin").or_else(|| find(&folder, "ima.log"))?;
         let meta = find(&folder, "meta.json").map(|meta| serde_json::from_slice(&meta).unwrap());

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 /// The corpus, with its index.
 pub(crate) struct Corpus {
-    root: PathBuf,
+    pub(crate) root: PathBuf,
     index: Vec<Value>,
 }
 
@@ -59,22 +59,5 @@ impl Corpus {
         let path = self.root.join(file);
         let path = if path.is_dir() { path.join(name) } else { path };
         std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-    }
-
-    /// The content of a file, by its path relative to the corpus, where there is one.
-    #[allow(dead_code, reason = "each test file is a crate of its own, and not each needs it")]
-    pub(crate) fn find(&self, file: &str) -> Option<Vec<u8>> {
-        std::fs::read(self.root.join(file)).ok()
-    }
-
-    /// Folders in a folder, relative to the corpus, by name.
-    #[allow(dead_code, reason = "each test file is a crate of its own, and not each needs it")]
-    pub(crate) fn folders(&self, folder: &str) -> Vec<String> {
-        let entries = std::fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten();
-        let folders = entries.filter(|entry| entry.path().is_dir());
-        let mut names: Vec<_> =
-            folders.map(|entry| format!("{folder}/{}", entry.file_name().display())).collect();
-        names.sort();
-        names
     }
 }

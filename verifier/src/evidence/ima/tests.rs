@@ -211,7 +211,7 @@ fn all_eight_templates_may_be_mixed_and_a_ninth_is_refused() {
     let ng = file(&digest, b"/x");
     let v2 =
         |kind: &str| [field(&[kind.as_bytes(), b":sha256:\0", &digest].concat()), field(b"/x\0")].concat();
-    let legacy = [&hash(HashAlgorithm::Sha1, &[b"x"]).as_bytes()[..], &field(b"x")].concat();
+    let legacy = [hash(HashAlgorithm::Sha1, &[b"x"]).as_bytes(), &field(b"x")].concat();
     let hashed = [hash(HashAlgorithm::Sha1, &[b"x"]).as_bytes(), b"x", &[0; 255]].concat();
     let evm =
         [&ng[..], &field(b"\x05sig"), &field(b"security.ima\0"), &field(&[4, 0, 0, 0]), &field(b"vvvv")];
