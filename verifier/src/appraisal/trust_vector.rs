@@ -1,7 +1,7 @@
 //! The trustworthiness vector of AR4SI (draft-ietf-rats-ar4si, 2.3): what an appraisal says of each aspect of a node, in
 //! the numbers that every relying party knows.
 //!
-//! What was not judged has no claim (0), never an affirming one. [`against`] is the one table from deviations to claims.
+//! What was not judged has no claim (0), never an affirming one. `against` is the one table from deviations to claims.
 
 use rootbound_common::tpm::{PcrIndex, PcrSet};
 use serde::{Deserialize, Serialize};

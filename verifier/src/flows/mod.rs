@@ -2,9 +2,9 @@
 //!
 //! - [`enroll`]: a machine shows its TPM, proves that it holds it, and becomes a node
 //! - [`attest`]: a node shows evidence, is appraised, and gets a credential, or does not
-//! - [`logs`]: what is kept of the logs that come with evidence, and what they come to
+//! - `logs`: what is kept of the logs that come with evidence, and what they come to
 //! - [`observe`]: what a node's logs say, to read and to make rules of
-//! - [`offline`]: evidence in files, appraised without a service: no node, no store, no challenge
+//! - `offline`: evidence in files, appraised without a service: no node, no store, no challenge
 //! - [`operate`]: what an operator changes, and what follows from it
 //! - [`results`]: how a node stands, for whoever may know it
 

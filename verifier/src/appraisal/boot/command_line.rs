@@ -28,7 +28,7 @@ pub struct CommandLineRules {
 /// A command line is judged only where the kernel (`next_arg` in lib/cmdline.c, `efi_convert_cmdline` of the EFI stub) and
 /// what reads it later cannot take it for other words than these rules do; all others are [`Unreadable`]. It is of printable
 /// ASCII: a line feed ends it for the stub, the byte A0 is white space for the kernel, and the other white space is refused
-/// with the control characters, so that the space alone parts words. It has at most [`LONGEST`] bytes. A `"` opens and
+/// with the control characters, so that the space alone parts words. It has at most 2047 bytes. A `"` opens and
 /// closes a whole word or a whole value (`name="…"`), and is dropped; a `'` is refused, as systemd drops it and the kernel
 /// does not. In a word's name (what stands before `=`) `-` and `_` are the same, as they are for the kernel.
 ///
