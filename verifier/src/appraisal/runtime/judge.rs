@@ -111,9 +111,20 @@ impl<'r> Judge<'r> {
     pub fn judge_together(&mut self, entries: &[Passed<'_>]) {
         if entries.len() > 1 {
             self.rules.sets.iter().for_each(|set| set.fetch(entries));
+            if !self.rules.keys.is_empty() {
+                entries.iter().for_each(|passed| self.fetch_signature(&passed.entry));
+            }
         }
         for passed in entries {
             self.judge(&passed.entry, passed.cover);
+        }
+    }
+
+    fn fetch_signature(&self, entry: &Entry<'_>) {
+        if let Attachment::Signature(xattr) = entry.attachment()
+            && let Ok(signature) = FileSignature::parse(xattr)
+        {
+            signature.fetch(entry, &self.rules.keys, self.cache);
         }
     }
 

@@ -52,6 +52,14 @@ impl<'a> FileSignature<'a> {
         Ok(Self { kind, version, hash, hash_id: *hash_id, key_id: [*a, *b, *c, *d], value })
     }
 
+    /// Brings what [`FileSignature::verify`] will ask the cache for into the processor's, where a replay made the name anyway.
+    pub(super) fn fetch(&self, entry: &Entry<'_>, keys: &[FileKey], cache: &SignatureCache) {
+        if let (Some(hash), Some(key)) = (entry.data_hash(), keys.iter().find(|key| key.may_be(self.key_id)))
+        {
+            cache.fetch(&cache.name(hash.as_bytes(), key.fingerprint()));
+        }
+    }
+
     /// The digest that was signed, for a file with this digest: in version 2 the same; in version 3 that of `ima_file_id`,
     /// which is type, hash and digest.
     fn signed(&self, digest: &FileDigest<'_>) -> Result<Digest, SignatureProblem> {
