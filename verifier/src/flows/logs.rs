@@ -480,15 +480,16 @@ impl List<'_> {
                     return Ok(Err(ImaError::Stored { rule: "every kept part of a list decompresses" }));
                 };
                 before = before.saturating_add(u64::try_from(frame.len()).unwrap_or(u64::MAX));
-                if let Err(error) = walk.push(&frame, &mut |entry, cover| judge.judge(entry, cover)) {
+                if let Err(error) = walk.push_together(&frame, &mut |entries| judge.judge_together(entries)) {
                     return Ok(Err(error));
                 }
                 // A long list takes as long as many requests: others get their turn.
                 tokio::task::yield_now().await;
             }
         }
-        let walked =
-            walk.push(bytes, &mut |entry, cover| judge.judge(entry, cover)).and_then(|()| walk.finish());
+        let walked = walk
+            .push_together(bytes, &mut |entries| judge.judge_together(entries))
+            .and_then(|()| walk.finish());
         let walked = match walked {
             Ok(walked) => walked,
             Err(error) => return Ok(Err(error)),
