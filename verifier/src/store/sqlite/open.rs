@@ -1,6 +1,6 @@
 //! Opening the file: is it ours to open, and is its schema ours?
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -25,6 +25,12 @@ const READERS: u32 = 4;
 
 /// Another process (a backup, `sqlite3`) may hold the lock for as long.
 const BUSY: Duration = Duration::from_secs(5);
+
+/// A migration of a large database, by another process that opens it, may take as long.
+const OPENING: Duration = Duration::from_secs(60);
+
+/// How often we look whether the other is done.
+const OPENING_POLL: Duration = Duration::from_millis(20);
 
 /// Statements that a connection keeps prepared; there are fewer in this crate.
 const STATEMENTS: usize = 96;
@@ -61,6 +67,16 @@ pub enum StoreOpenError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+    },
+    /// Another process is opening a database of that folder and does not get done.
+    #[error(
+        "folder `{path}` of the database has been locked for {} s by another process that opens a database there; \
+         look for a second `rootbound-verifier`",
+        OPENING.as_secs()
+    )]
+    Locked {
+        /// The folder.
+        path: PathBuf,
     },
     /// Something else's file.
     #[error(
@@ -103,6 +119,7 @@ impl SqliteStore {
         // Absolute, since SQLite gives a meaning of its own to `:memory:` and `file:…`.
         let path = std::path::absolute(path)
             .map_err(|source| StoreOpenError::File { path: path.to_owned(), source })?;
+        let _opening = opening(&path).await?;
         make_file(&path)?;
         let options = options(&path);
         let mut connection = options.connect().await?;
@@ -121,23 +138,47 @@ impl SqliteStore {
     }
 }
 
+/// Of those that open a database, one at a time: SQLite does not wait for a lock when it enters WAL mode, it fails.
+///
+/// The lock is on the folder and goes with the returned handle. A handle of the file itself would not do: closing one
+/// drops the locks that SQLite has on that file in this process (fcntl, POSIX.1-2017).
+async fn opening(path: &Path) -> Result<File, StoreOpenError> {
+    let folder = path.parent().unwrap_or(path);
+    let error = |source| StoreOpenError::Folder { path: folder.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(error)?;
+    let lock = File::open(folder).map_err(error)?;
+    let waiting = async {
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(()),
+                Err(TryLockError::WouldBlock) => tokio::time::sleep(OPENING_POLL).await,
+                Err(TryLockError::Error(source)) => return Err(error(source)),
+            }
+        }
+    };
+    match tokio::time::timeout(OPENING, waiting).await {
+        Ok(taken) => taken.map(|()| lock),
+        Err(_) => Err(StoreOpenError::Locked { path: folder.to_owned() }),
+    }
+}
+
+/// The file, empty where there is none. One that exists is not opened here, see [`opening`].
 fn make_file(path: &Path) -> Result<(), StoreOpenError> {
     let error = |source| StoreOpenError::File { path: path.to_owned(), source };
     let folder = path.parent().unwrap_or(path);
-    let folder_error = |source| StoreOpenError::Folder { path: folder.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(folder_error)?;
-    let file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(file) => {
-            // SQLite flushes the folder for its log, not for a file that exists already.
-            File::open(folder).and_then(|folder| folder.sync_all()).map_err(folder_error)?;
-            file
-        }
-        Err(exists) if exists.kind() == io::ErrorKind::AlreadyExists => {
-            OpenOptions::new().write(true).open(path).map_err(error)?
-        }
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        // SQLite flushes the folder for its log, not for a file that exists already.
+        Ok(_) => File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|source| StoreOpenError::Folder { path: folder.to_owned(), source })?,
+        Err(exists) if exists.kind() == io::ErrorKind::AlreadyExists => {}
         Err(source) => return Err(error(source)),
-    };
-    let mode = file.metadata().map_err(error)?.permissions().mode() & 0o777;
+    }
+    let metadata = std::fs::metadata(path).map_err(error)?;
+    if metadata.is_dir() {
+        return Err(error(io::ErrorKind::IsADirectory.into()));
+    }
+    let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(StoreOpenError::Exposed { path: path.to_owned(), mode });
     }

@@ -88,7 +88,7 @@ async fn what_waits_is_still_done_when_the_store_is_closed() {
 #[tokio::test]
 async fn new_database_that_is_opened_by_many_at_once_is_migrated_once() {
     let folder = tempfile::tempdir().unwrap();
-    let stores = at_once(4, |_| {
+    let stores = at_once(16, |_| {
         let path = file(folder.path());
         async move { SqliteStore::open(&path).await.unwrap() }
     })
@@ -96,7 +96,20 @@ async fn new_database_that_is_opened_by_many_at_once_is_migrated_once() {
     for store in &stores {
         store.record_decision(decision(None, DecisionKind::Operate, "one")).await.unwrap();
     }
-    assert_eq!(codes(&stores[0], None).await.len(), 4);
+    assert_eq!(codes(&stores[0], None).await.len(), 16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn folder_that_another_opens_a_database_in_is_waited_for_and_then_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = fs::File::open(folder.path()).unwrap();
+    other.lock().unwrap();
+    let refusal = refusal(&file(folder.path())).await;
+    assert!(matches!(refusal, StoreOpenError::Locked { .. }), "{refusal}");
+    assert!(!file(folder.path()).exists());
+    drop(other);
+    tokio::time::resume();
+    SqliteStore::open(&file(folder.path())).await.unwrap();
 }
 
 #[tokio::test]
