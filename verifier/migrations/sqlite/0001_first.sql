@@ -223,6 +223,46 @@ CREATE TABLE join_token (
     CHECK (used_by IS NULL OR revoked = 0)
 ) STRICT;
 
+-- Texts of policy bundles, once for each content.
+CREATE TABLE policy_content (
+    hash BLOB PRIMARY KEY CHECK (length(hash) = 32),
+    text BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE policy_bundle (
+    name TEXT NOT NULL,
+    version INTEGER NOT NULL CHECK (version > 0),
+    content BLOB NOT NULL REFERENCES policy_content (hash),
+    author TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (name, version)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER policy_content_is_immutable
+BEFORE UPDATE ON policy_content
+BEGIN SELECT RAISE(ABORT, 'the text of a policy bundle never changes'); END;
+
+CREATE TRIGGER policy_bundle_is_immutable
+BEFORE UPDATE ON policy_bundle
+BEGIN SELECT RAISE(ABORT, 'a version of a policy bundle never changes'); END;
+
+-- The last one is in force. Without a name: the bundle that is part of the program.
+CREATE TABLE policy_activation (
+    number INTEGER PRIMARY KEY CHECK (number > 0),
+    name TEXT,
+    version INTEGER,
+    author TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    FOREIGN KEY (name, version) REFERENCES policy_bundle (name, version),
+    CHECK ((name IS NULL) = (version IS NULL))
+) STRICT;
+
+CREATE TRIGGER policy_activation_is_immutable
+BEFORE UPDATE ON policy_activation
+BEGIN SELECT RAISE(ABORT, 'an activation never changes'); END;
+
 CREATE TABLE decision (
     recorded INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,

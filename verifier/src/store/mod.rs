@@ -5,6 +5,7 @@
 //! like packets: a combination of columns that no verb writes is [`StoreError::Inconsistent`], not a guess.
 
 pub mod logs;
+mod policy;
 mod sqlite;
 mod words;
 
@@ -28,6 +29,7 @@ use crate::reference::{
 };
 
 pub use logs::LogStore;
+pub use policy::{Activated, Activation, PolicyBundleRecord, PolicyStore};
 pub use sqlite::{SqliteStore, StoreOpenError};
 
 /// What the store could not do.
@@ -57,6 +59,7 @@ pub trait Store:
     + EvidenceStore
     + LogStore
     + ReferenceStore
+    + PolicyStore
     + InventoryStore
     + JoinTokenStore
     + DecisionStore

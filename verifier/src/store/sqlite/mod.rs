@@ -14,6 +14,7 @@ mod join_token;
 mod logs;
 mod node;
 mod open;
+mod policy;
 mod reference;
 mod writer;
 

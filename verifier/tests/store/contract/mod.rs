@@ -12,6 +12,7 @@ pub(crate) mod inventory;
 pub(crate) mod join_tokens;
 pub(crate) mod logs;
 pub(crate) mod nodes;
+pub(crate) mod policies;
 pub(crate) mod reenrollments;
 pub(crate) mod references;
 
@@ -107,6 +108,12 @@ macro_rules! suite {
                 withdrawn_set_leaves_the_book_and_stays_listed,
                 of_many_versions_written_at_once_each_has_its_number,
                 profile_that_checks_nothing_is_not_written,
+            }
+            policies {
+                bundles_come_back_as_they_were_in_versions_that_count_up,
+                bundle_is_in_force_until_another_is,
+                activation_over_another_than_the_last_changes_nothing,
+                of_many_activations_at_once_one_wins_and_the_others_are_told,
             }
             inventory {
                 entries_are_put_replaced_listed_and_removed,
