@@ -9,6 +9,7 @@ use rootbound_common::clock::{Clock as _, Timestamp};
 use rootbound_common::tpm::{HashAlgorithm, Name};
 use rootbound_common::wire::v1::DeviationReport;
 use rootbound_verifier::appraisal::Verdict;
+use rootbound_verifier::appraisal::boot::Booted;
 use rootbound_verifier::appraisal::trust_vector::{Configuration, Executables, TrustVector};
 use rootbound_verifier::credential::serial::SerialNumber;
 use rootbound_verifier::node::{AdmittedBy, EndorsedBy, Labels, Standing};
@@ -84,6 +85,7 @@ pub(super) fn live(stage: &Stage, leaf: &Leaf, change: impl FnOnce(&mut LiveNode
         references: vec!["default@1".to_owned()],
         deviations: Vec::new(),
         claims: TrustVector { executables: Executables::ApprovedBoot, ..TrustVector::NONE },
+        booted: Booted::default(),
     };
     let mut live = LiveNode {
         revision: stage.verifier.fleet().node(node(1)).map_or(1, |live| live.revision + 1),
@@ -94,6 +96,7 @@ pub(super) fn live(stage: &Stage, leaf: &Leaf, change: impl FnOnce(&mut LiveNode
         posture: Some(posture),
         credentials: vec![LiveCredential {
             serial: leaf.serial,
+            not_before: now,
             not_after: now.plus(Duration::from_secs(600)),
         }],
     };
