@@ -19,6 +19,7 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use serde::Serialize;
 
 use crate::certificate_request::ecdsa_signature;
+use crate::gateway::Gateway;
 use crate::software_tpm::SoftwareKey;
 
 /// A way to a verifier; each request goes over a connection of its own.
@@ -100,6 +101,12 @@ impl Https {
             .with_root_certificates(Arc::clone(&self.trust_anchors))
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
         Self { tls: Arc::new(tls), ..self.clone() }
+    }
+
+    /// The same as a relying party.
+    #[must_use]
+    pub fn as_gateway(&self, gateway: &Gateway) -> Self {
+        Self { tls: Arc::new(gateway.tls(Arc::clone(&self.trust_anchors))), ..self.clone() }
     }
 
     /// Posts a message as JSON.

@@ -167,6 +167,7 @@ pub(crate) mod tests {
     use rootbound_common::tpm::{HashAlgorithm, Name};
 
     use crate::appraisal::Verdict;
+    use crate::appraisal::boot::Booted;
     use crate::appraisal::trust_vector::{Configuration, Executables};
     use crate::node::{AdmittedBy, Labels};
 
@@ -200,6 +201,7 @@ pub(crate) mod tests {
                 references: vec!["a@1".to_owned(), "b@2".to_owned()],
                 deviations: Vec::new(),
                 claims: BOOT,
+                booted: Booted::default(),
             }),
             credentials: Vec::new(),
         };

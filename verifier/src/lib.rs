@@ -19,6 +19,7 @@ pub mod jobs;
 pub mod node;
 pub mod policy;
 pub mod posture;
+pub mod public_url;
 pub mod reference;
 pub mod relying_party;
 pub mod store;

@@ -40,6 +40,12 @@ impl Name {
         Self("default".to_owned())
     }
 
+    /// `builtin`: the policies that are in the program.
+    #[must_use]
+    pub fn builtin() -> Self {
+        Self("builtin".to_owned())
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -10,6 +10,7 @@ use rootbound_common::tpm;
 use rootbound_common::wire::v1::{DeviationReport, PostureReport, PostureStatus};
 use serde::{Deserialize, Serialize};
 
+use crate::appraisal::boot::Booted;
 use crate::appraisal::trust_vector::TrustVector;
 use crate::appraisal::{Appraisal, Verdict};
 use crate::credential::presented::PresentedSvid;
@@ -38,6 +39,9 @@ pub struct Posture {
     /// until the start appraises it again.
     #[serde(default)]
     pub claims: TrustVector,
+    /// What is proved of the boot. A row from before there was such a thing says nothing.
+    #[serde(default)]
+    pub booted: Booted,
 }
 
 impl Posture {
@@ -52,6 +56,7 @@ impl Posture {
             references: appraisal.references().iter().map(ToString::to_string).collect(),
             deviations: appraisal.deviations().iter().map(crate::appraisal::Deviation::report).collect(),
             claims: TrustVector::of(appraisal),
+            booted: appraisal.booted().clone(),
         }
     }
 
@@ -75,6 +80,7 @@ impl Posture {
             references: Vec::new(),
             deviations: vec![deviation],
             claims: TrustVector::UNFOUNDED,
+            booted: Booted::default(),
         }
     }
 
@@ -124,6 +130,8 @@ pub fn unknown() -> PostureReport {
 pub struct LiveCredential {
     /// Its serial number.
     pub serial: SerialNumber,
+    /// From when on it is valid.
+    pub not_before: Timestamp,
     /// From when on it is not valid any more.
     pub not_after: Timestamp,
 }
@@ -527,6 +535,7 @@ mod tests {
             references: vec![],
             deviations: vec![],
             claims: TrustVector::NONE,
+            booted: Booted::default(),
         }
     }
 
@@ -538,7 +547,11 @@ mod tests {
             attestation_key: tpm::Name::of_public_area(HashAlgorithm::Sha256, b"AK"),
             endorsed_by: EndorsedBy::Manufacturer,
             posture: Some(posture(Verdict::Affirming)),
-            credentials: vec![LiveCredential { serial: serial(1), not_after: NOW.plus(10 * MINUTE) }],
+            credentials: vec![LiveCredential {
+                serial: serial(1),
+                not_before: NOW,
+                not_after: NOW.plus(10 * MINUTE),
+            }],
         }
     }
 
@@ -716,7 +729,7 @@ mod tests {
     #[test]
     fn expired_credentials_are_dropped_when_a_node_changes() {
         let fleet = Fleet::new([(node_id(), node())]);
-        let new = LiveCredential { serial: serial(2), not_after: NOW.plus(20 * MINUTE) };
+        let new = LiveCredential { serial: serial(2), not_before: NOW, not_after: NOW.plus(20 * MINUTE) };
         let now = NOW.plus(15 * MINUTE);
         let key = node().attestation_key;
         assert!(fleet.appraised(node_id(), key, 6, posture(Verdict::Affirming), Some(new.clone()), now));

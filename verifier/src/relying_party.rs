@@ -5,6 +5,7 @@
 
 mod load;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use der::Decode;
@@ -79,10 +80,16 @@ pub struct RelyingParties(Vec<RelyingParty>);
 
 #[derive(Debug)]
 struct RelyingParty {
-    name: Name,
+    who: Arc<Who>,
     certificates: Vec<CertificateDer<'static>>,
     anchors: Vec<TrustAnchor<'static>>,
     accepted_names: Vec<AcceptedName>,
+}
+
+/// What is known of a relying party once it has shown who it is.
+#[derive(Debug)]
+struct Who {
+    name: Name,
     may_read: Labels,
 }
 
@@ -120,24 +127,22 @@ impl RelyingPartyError {
     }
 }
 
-/// A relying party that showed who it is. Only [`RelyingParties::identify`] makes it; it is used at once, never kept.
-#[derive(Debug)]
-pub struct IdentifiedRelyingParty {
-    name: Name,
-    may_read: Labels,
-}
+/// A relying party that showed who it is. Only [`RelyingParties::identify`] makes it; it is not kept beyond the second of
+/// its making, in which whoever would identify again would find the same.
+#[derive(Debug, Clone)]
+pub struct IdentifiedRelyingParty(Arc<Who>);
 
 impl IdentifiedRelyingParty {
     /// What the operator calls it.
     #[must_use]
     pub fn name(&self) -> &Name {
-        &self.name
+        &self.0.name
     }
 
     /// Whether it may read results of a node with these labels.
     #[must_use]
     pub fn may_read(&self, labels: &Labels) -> bool {
-        self.may_read.all_in(labels)
+        self.0.may_read.all_in(labels)
     }
 }
 
@@ -183,8 +188,7 @@ impl RelyingParties {
                 }
                 Err(_) => {}
                 Ok(()) if party.accepts(&names) => {
-                    let (name, may_read) = (party.name.clone(), party.may_read.clone());
-                    return Ok(IdentifiedRelyingParty { name, may_read });
+                    return Ok(IdentifiedRelyingParty(Arc::clone(&party.who)));
                 }
                 Ok(()) => refusal = RelyingPartyError::UnknownName,
             }

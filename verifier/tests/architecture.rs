@@ -63,7 +63,7 @@ const ROAD: [&str; 25] = [
     "verifier/src/challenge.rs",
     "verifier/src/evidence",
     "verifier/src/appraisal",
-    "verifier/src/policy.rs",
+    "verifier/src/policy",
     "verifier/src/reference.rs",
     "verifier/src/node.rs",
     "verifier/src/posture.rs",

@@ -15,7 +15,7 @@ use rootbound_verifier::flows::{Limits, Parts, Verifier};
 use rootbound_verifier::http::{Limits as HttpLimits, Rate, Server, ServingNames, TlsIdentity};
 use rootbound_verifier::node::Name;
 use rootbound_verifier::reference::ProfileBody;
-use rootbound_verifier::relying_party::RelyingParties;
+use rootbound_verifier::relying_party::{RelyingParties, RelyingPartySection};
 use rootbound_verifier::store::SqliteStore;
 use tempfile::TempDir;
 
@@ -29,6 +29,7 @@ pub(super) struct Settings {
     limits: Limits,
     eat_profile: EatProfile,
     http_limits: HttpLimits,
+    relying_parties: Vec<RelyingPartySection>,
 }
 
 /// How a [`World`] is to be made.
@@ -50,7 +51,8 @@ impl Default for WorldBuilder {
         };
         let revocation = RevocationPolicy::IfAvailable;
         let eat_profile = EatProfile::default();
-        let settings = Settings { revocation, limits: Limits::default(), eat_profile, http_limits };
+        let (limits, relying_parties) = (Limits::default(), Vec::new());
+        let settings = Settings { revocation, limits, eat_profile, http_limits, relying_parties };
         Self { roots: Vec::new(), authority: None, settings }
     }
 }
@@ -92,6 +94,13 @@ impl WorldBuilder {
     #[must_use]
     pub fn eat_profile(mut self, profile: EatProfile) -> Self {
         self.settings.eat_profile = profile;
+        self
+    }
+
+    /// Who may ask about nodes, besides each node about itself.
+    #[must_use]
+    pub fn relying_party(mut self, section: RelyingPartySection) -> Self {
+        self.settings.relying_parties.push(section);
         self
     }
 
@@ -157,7 +166,8 @@ impl Settings {
         let result_signer = ResultSigner::new(result_key, self.eat_profile.clone(), trust_domain.clone());
         let parts = Parts {
             result_signer,
-            relying_parties: RelyingParties::none(),
+            relying_parties: RelyingParties::load(&self.relying_parties, None).expect("relying parties"),
+            public_url: None,
             store: Arc::new(store),
             clock: Arc::clone(clock) as Arc<dyn Clock>,
             trust_domain,

@@ -268,7 +268,7 @@ CREATE TABLE decision (
     id TEXT NOT NULL UNIQUE,
     at INTEGER NOT NULL,
     node BLOB CHECK (length(node) = 32),
-    kind TEXT NOT NULL CHECK (kind IN ('enroll', 'activate', 'attest', 'reappraise', 'operate')),
+    kind TEXT NOT NULL CHECK (kind IN ('enroll', 'activate', 'attest', 'reappraise', 'operate', 'evaluate')),
     granted INTEGER NOT NULL CHECK (granted IN (0, 1)),
     code TEXT NOT NULL,
     detail TEXT NOT NULL

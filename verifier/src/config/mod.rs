@@ -18,6 +18,7 @@ pub(crate) use state::{UNFINISHED, admin_socket, write_atomically};
 use crate::credential::ear::EatProfile;
 use crate::enrollment::RevocationPolicy;
 use crate::http::{ServingNames, TlsIdentity};
+use crate::public_url::PublicUrl;
 use crate::relying_party::RelyingPartySection;
 use crate::telemetry::LogSection;
 use crate::{flows, http};
@@ -68,6 +69,8 @@ pub struct ServerSection {
     pub certificate: Option<PathBuf>,
     /// The private key of `certificate`.
     pub key: Option<PathBuf>,
+    /// The URL under which clients reach the verifier: what its metadata name.
+    pub public_url: Option<PublicUrl>,
 }
 
 impl Default for ServerSection {
@@ -77,6 +80,7 @@ impl Default for ServerSection {
             names: ServingNames::default(),
             certificate: None,
             key: None,
+            public_url: None,
         }
     }
 }

@@ -315,9 +315,11 @@ impl Verifier {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let credential = match answer {
-            Answer::Prepared(_, record) => {
-                Some(LiveCredential { serial: record.serial, not_after: record.not_after })
-            }
+            Answer::Prepared(_, record) => Some(LiveCredential {
+                serial: record.serial,
+                not_before: record.not_before,
+                not_after: record.not_after,
+            }),
             Answer::NotAsked | Answer::BadRequest(_) | Answer::Denied(_) | Answer::Impossible(_) => None,
         };
         let before = self.fleet.node(node.id).and_then(|node| node.posture.clone());

@@ -1,20 +1,25 @@
 //! The stories, each readable top to bottom. They alone hold a store *and* the road.
 //!
 //! - [`enroll`]: a machine shows its TPM, proves that it holds it, and becomes a node
+//! - [`caller`]: who asks about others, or about itself
 //! - [`attest`]: a node shows evidence, is appraised, and gets a credential, or does not
 //! - `logs`: what is kept of the logs that come with evidence, and what they come to
 //! - [`observe`]: what a node's logs say, to read and to make rules of
 //! - `offline`: evidence in files, appraised without a service: no node, no store, no challenge
 //! - [`operate`]: what an operator changes, and what follows from it
+//! - [`decide`]: whether something may be done, by how things stand at that moment; [`search`]: what would be allowed
 //! - [`results`]: how a node stands, for whoever may know it
 
 pub mod attest;
+pub mod caller;
+pub mod decide;
 pub mod enroll;
 mod logs;
 pub mod observe;
 pub(crate) mod offline;
 pub mod operate;
 pub mod results;
+pub mod search;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +30,7 @@ use rootbound_common::clock::{Clock, Timestamp};
 use rootbound_common::id::{NodeId, TrustDomain};
 use rootbound_common::random;
 use rootbound_common::secret::Secret;
+use search::PageKey;
 use tokio::sync::Mutex;
 
 use crate::appraisal::runtime::SignatureCache;
@@ -32,7 +38,9 @@ use crate::challenge::ChallengeKey;
 use crate::credential::authority::Authority;
 use crate::credential::ear::ResultSigner;
 use crate::enrollment::{EndorsementRoots, RevocationPolicy};
+use crate::policy::Bundle;
 use crate::posture::Fleet;
+use crate::public_url::PublicUrl;
 use crate::reference::ReferenceBook;
 use crate::relying_party::RelyingParties;
 use crate::store::{DecisionKind, DecisionRecord, Store, StoreError};
@@ -72,8 +80,12 @@ pub struct Verifier {
     /// Held while reference values change.
     changes: Mutex<()>,
     limits: Limits,
+    public_url: Option<PublicUrl>,
     fleet: Fleet,
     book: ArcSwap<ReferenceBook>,
+    /// The policies that are in force.
+    bundle: ArcSwap<Bundle>,
+    pages: PageKey,
     /// Signatures of files that were verified, for all nodes.
     signatures: SignatureCache,
 }
@@ -107,6 +119,8 @@ pub struct Parts {
     pub relying_parties: RelyingParties,
     /// Bounds.
     pub limits: Limits,
+    /// Under which URL clients reach the service, if the operator said so.
+    pub public_url: Option<PublicUrl>,
 }
 
 impl std::fmt::Debug for Parts {
@@ -121,6 +135,11 @@ impl Verifier {
     pub async fn start(parts: Parts) -> Result<Self, StoreError> {
         let book = parts.store.reference_book(&ReferenceBook::default()).await?;
         let fleet = Fleet::new(parts.store.live_nodes(parts.clock.now()).await?);
+        let bundle = Bundle::builtin().map_err(|error| StoreError::Inconsistent {
+            what: "policy bundle",
+            id: "builtin".to_owned(),
+            why: error.to_string(),
+        })?;
         let verifier = Self {
             store: parts.store,
             clock: parts.clock,
@@ -133,8 +152,11 @@ impl Verifier {
             challenge_key: ChallengeKey::new(Secret::generate(&mut random::system())),
             changes: Mutex::new(()),
             limits: parts.limits,
+            public_url: parts.public_url,
             fleet,
             book: ArcSwap::from_pointee(book),
+            bundle: ArcSwap::from_pointee(bundle),
+            pages: PageKey::generate(),
             signatures: SignatureCache::with_capacity(SIGNATURES),
         };
         let done = verifier.reappraise_all().await?;
@@ -157,6 +179,12 @@ impl Verifier {
     /// Replaces the trusted TPM manufacturers and their CRLs. Nodes that are enrolled stay so.
     pub fn trust(&self, roots: EndorsementRoots) {
         self.roots.store(Arc::new(roots));
+    }
+
+    /// Under which URL clients reach the service, if the operator said so.
+    #[must_use]
+    pub fn public_url(&self) -> Option<&PublicUrl> {
+        self.public_url.as_ref()
     }
 
     /// The CA.

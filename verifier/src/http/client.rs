@@ -1,7 +1,7 @@
 //! Who is at the other end of a connection: an address, and perhaps a certificate.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
@@ -14,9 +14,9 @@ use super::Edge;
 use super::connection::ClientAddress;
 use super::problem::{EdgeRefusal, Refusal};
 use crate::credential::presented::{PresentedError, PresentedSvid};
-use crate::flows::results::ResultReader;
+use crate::flows::{self, Verifier};
 use crate::posture::{AdmissionError, AdmittedNode};
-use crate::relying_party::leads_to;
+use crate::relying_party::{IdentifiedRelyingParty, RelyingPartyError, leads_to};
 
 /// What counts as one client for limits: an IPv4 address, or the /64 of an IPv6 address, since whoever has one address
 /// of a /64 has all of them.
@@ -88,8 +88,39 @@ pub(super) enum Peer {
     Svid(PresentedSvid),
     /// A certificate of our CA that is no X.509-SVID.
     Unfit(PresentedError),
-    /// A certificate that our CA did not sign, leaf first. It is judged at each request that it may count for.
-    Foreign(Arc<[CertificateDer<'static>]>),
+    /// A certificate that our CA did not sign. It is judged at each request that it may count for.
+    Foreign(Arc<Foreign>),
+}
+
+/// A chain that our CA did not sign, leaf first, and whose it was found to be.
+#[derive(Debug)]
+pub(super) struct Foreign {
+    chain: Vec<CertificateDer<'static>>,
+    /// The second of the last finding: a path is valid in whole seconds (RFC 5280, 4.1.2.5), and what it leads to does not
+    /// change while the verifier runs, so that a second look within one finds the same, for a signature or two less.
+    found: Mutex<Option<(i64, Result<IdentifiedRelyingParty, RelyingPartyError>)>>,
+}
+
+impl Foreign {
+    fn new(chain: &[CertificateDer<'static>]) -> Self {
+        Self { chain: chain.to_vec(), found: Mutex::default() }
+    }
+
+    fn identify(
+        &self,
+        verifier: &Verifier,
+        now: Timestamp,
+    ) -> Result<IdentifiedRelyingParty, RelyingPartyError> {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*found {
+            Some((second, finding)) if *second == now.as_seconds() => finding.clone(),
+            Some(_) | None => {
+                let finding = verifier.relying_parties().identify(&self.chain, now);
+                *found = Some((now.as_seconds(), finding.clone()));
+                finding
+            }
+        }
+    }
 }
 
 impl Peer {
@@ -106,7 +137,7 @@ impl Peer {
                 Ok(svid) => Self::Svid(svid),
                 Err(error) => Self::Unfit(error),
             },
-            Some(_) => Self::Foreign(chain.into()),
+            Some(_) => Self::Foreign(Arc::new(Foreign::new(chain))),
         }
     }
 
@@ -120,8 +151,16 @@ impl Peer {
     }
 
     /// Set by the listener on each request; a request without it did not come through the listener.
-    fn of_request(parts: &Parts) -> Result<Self, Refusal> {
+    pub(super) fn of_request(parts: &Parts) -> Result<Self, Refusal> {
         parts.extensions.get::<Self>().cloned().ok_or(EdgeRefusal::Internal.into())
+    }
+
+    /// Whether it showed a certificate that may be that of somebody whom we know.
+    pub(super) const fn may_be_known(&self) -> bool {
+        match self {
+            Self::Svid(_) | Self::Foreign(_) => true,
+            Self::Anonymous | Self::Unfit(_) => false,
+        }
     }
 }
 
@@ -157,9 +196,9 @@ impl FromRequestParts<Edge> for Admitted {
     }
 }
 
-/// A caller that may read attestation results: a node, however it stands, or a relying party.
+/// A caller that may ask about nodes: a node, however it stands, or a relying party.
 #[derive(Debug)]
-pub(super) struct Reader(pub(super) ResultReader);
+pub(super) struct Reader(pub(super) flows::caller::Caller);
 
 impl FromRequestParts<Edge> for Reader {
     type Rejection = Refusal;
@@ -168,13 +207,13 @@ impl FromRequestParts<Edge> for Reader {
         let verifier = &edge.verifier;
         let now = verifier.now();
         match Peer::of_request(parts)? {
-            Peer::Foreign(chain) => match verifier.relying_parties().identify(&chain, now) {
-                Ok(party) => Ok(Self(ResultReader::RelyingParty(party))),
+            Peer::Foreign(foreign) => match foreign.identify(verifier, now) {
+                Ok(party) => Ok(Self(flows::caller::Caller::RelyingParty(party))),
                 Err(error) => Err(refused(parts, error.code(), error)),
             },
             peer @ (Peer::Anonymous | Peer::Svid(_) | Peer::Unfit(_)) => {
                 match verifier.fleet().identify(peer.svid()?, verifier.trust_domain(), now) {
-                    Ok(node) => Ok(Self(ResultReader::Node(node))),
+                    Ok(node) => Ok(Self(flows::caller::Caller::Node(node))),
                     Err(error) => Err(refused(parts, error.code(), error)),
                 }
             }

@@ -66,6 +66,14 @@ pub struct Limits {
     pub attestations: Rate,
     /// Everything else per client address.
     pub queries: Rate,
+    /// Decisions (`/access/v1`) per client address, for callers that show a certificate: a service asks before each
+    /// action, and a gateway for all that is behind it, so that the default is more than two cores decide.
+    pub evaluations: Rate,
+    /// Requests for decisions under way at once; above it, the answer is 503 at once. They have places of their own, so
+    /// that neither decisions nor attestation starve the other; most of them wait together for one write to the disk.
+    pub max_evaluations: NonZeroU32,
+    /// Batches of more than 64 KB on their way at once, 512 KB at most each, so that these take at most 32 MB.
+    pub max_long_evaluations: NonZeroU32,
 }
 
 /// A rate per client address (one /64 for IPv6).
@@ -110,6 +118,9 @@ impl Default for Limits {
             enrollments: Rate::new(10, 20),
             attestations: Rate::new(300, 50),
             queries: Rate::new(600, 100),
+            evaluations: Rate::new(3_000_000, 50_000),
+            max_evaluations: count(1024),
+            max_long_evaluations: count(64),
         }
     }
 }

@@ -15,9 +15,11 @@ use rootbound_common::wire::v1::Problem;
 
 use crate::credential::presented::PresentedError;
 use crate::flows::attest::{AttestError, AttestRefusal};
+use crate::flows::decide::DecideError;
 use crate::flows::enroll::{EnrollError, EnrollRefusal};
 use crate::flows::operate::OperateError;
 use crate::flows::results::ResultRefusal;
+use crate::policy::QuestionError;
 use crate::posture::AdmissionError;
 use crate::relying_party::RelyingPartyError;
 use crate::store::StoreError;
@@ -82,6 +84,9 @@ pub enum EdgeRefusal {
         /// In words that a stranger may read.
         why: String,
     },
+    /// The operator has not said under which URL clients reach the verifier.
+    #[error("the verifier was not told its public URL ([server] public_url)")]
+    NoPublicUrl,
     /// Over the administrative socket: not the owner.
     #[error("the administrative socket is for the user that runs the verifier, and for root")]
     NotTheOwner,
@@ -109,6 +114,7 @@ impl EdgeRefusal {
             Self::Overloaded => "overloaded",
             Self::TimedOut => "timed_out",
             Self::NotReady { .. } => "not_ready",
+            Self::NoPublicUrl => "no_public_url",
             Self::NotTheOwner => "not_the_owner",
             Self::Internal => "internal",
         }
@@ -116,7 +122,7 @@ impl EdgeRefusal {
 
     const fn status(&self) -> StatusCode {
         match self {
-            Self::UnknownRoute => StatusCode::NOT_FOUND,
+            Self::UnknownRoute | Self::NoPublicUrl => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::ContentType | Self::ContentEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -145,6 +151,7 @@ impl EdgeRefusal {
             | Self::BodyIncomplete
             | Self::MalformedBody { .. }
             | Self::Query
+            | Self::NoPublicUrl
             | Self::NotTheOwner
             | Self::Internal => None,
         }
@@ -180,15 +187,25 @@ impl Refusal {
             code: self.code.clone().into_owned(),
         }
     }
-}
 
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let body = serde_json::to_vec(&self.problem()).unwrap_or_default();
+    /// As AuthZEN has it (Authorization API 1.0, "Error Responses"): a JSON string, the code and then the words. Whatever is
+    /// wrong with the shape of a request is 400, its content type, too.
+    #[must_use]
+    pub fn into_message(self) -> Response {
+        let message = format!("{}: {}", self.code, self.detail);
+        let status = match self.status {
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => StatusCode::BAD_REQUEST,
+            status => status,
+        };
+        let body = serde_json::to_vec(&message).unwrap_or_default();
+        Self { status, ..self }.into_response_with(body, "application/json")
+    }
+
+    fn into_response_with(self, body: Vec<u8>, content_type: &'static str) -> Response {
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(wait) = self.retry_after {
             // Rounded up: whoever comes back on the second must find room.
@@ -200,6 +217,18 @@ impl IntoResponse for Refusal {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("TLS-Client-Certificate"));
         }
         response
+    }
+
+    /// Status, code and words.
+    pub(super) fn in_parts(&self) -> (StatusCode, &str, &str) {
+        (self.status, &self.code, &self.detail)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let body = serde_json::to_vec(&self.problem()).unwrap_or_default();
+        self.into_response_with(body, PROBLEM_JSON)
     }
 }
 
@@ -301,6 +330,23 @@ impl From<RelyingPartyError> for Refusal {
     }
 }
 
+impl From<QuestionError> for Refusal {
+    fn from(error: QuestionError) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error.code(), error.to_string())
+    }
+}
+
+impl From<DecideError> for Refusal {
+    fn from(error: DecideError) -> Self {
+        match error {
+            DecideError::Store(error) => error.into(),
+            DecideError::PageToken => {
+                Self::new(StatusCode::BAD_REQUEST, "page_token_invalid", error.to_string())
+            }
+        }
+    }
+}
+
 impl From<ResultRefusal> for Refusal {
     fn from(refusal: ResultRefusal) -> Self {
         let of = |status| Self::new(status, refusal.code(), refusal.to_string());
@@ -377,6 +423,7 @@ mod tests {
         expect(E::Overloaded, 503, "overloaded", Some(1));
         expect(E::TimedOut, 503, "timed_out", Some(5));
         expect(E::NotReady { why: "x".to_owned() }, 503, "not_ready", Some(5));
+        expect(E::NoPublicUrl, 404, "no_public_url", None);
         expect(E::NotTheOwner, 403, "not_the_owner", None);
         expect(E::Internal, 500, "internal", None);
     }
@@ -407,6 +454,8 @@ mod tests {
         expect(ResultRefusal::OtherNode, 403, "result_of_other_node", None);
         expect(ResultRefusal::UnknownNode, 404, "unknown_node", None);
         expect(ResultRefusal::Encoding, 500, "internal", None);
+        expect(DecideError::PageToken, 400, "page_token_invalid", None);
+        expect(DecideError::Store(StoreError::Database("x".into())), 503, "store_unavailable", Some(5));
 
         let node = NodeId::from_bytes([0; 32]);
         expect(OperateError::UnknownNode(node), 404, "unknown_node", None);

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use der::Decode;
 use rustls_pki_types::CertificateDer;
@@ -13,7 +14,7 @@ use webpki::anchor_from_trusted_cert;
 use x509_cert::Certificate;
 use x509_cert::ext::pkix::BasicConstraints;
 
-use super::{AcceptedName, RelyingParties, RelyingParty};
+use super::{AcceptedName, RelyingParties, RelyingParty, Who};
 use crate::node::{Labels, Name};
 
 /// Five RSA-4096 certificates with remarks stay below.
@@ -127,11 +128,10 @@ fn load(section: &RelyingPartySection, own: Option<&CertificateDer<'_>>) -> Resu
         .collect::<Result<_, _>>()
         .map_err(|_| malformed())?;
     Ok(RelyingParty {
-        name: section.name.clone(),
+        who: Arc::new(Who { name: section.name.clone(), may_read: section.match_labels.clone() }),
         certificates,
         anchors,
         accepted_names: section.accepted_names.clone(),
-        may_read: section.match_labels.clone(),
     })
 }
 

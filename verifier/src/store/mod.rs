@@ -427,6 +427,8 @@ pub enum DecisionKind {
     Reappraise,
     /// An operator changed it.
     Operate,
+    /// Somebody asked whether something may be done.
+    Evaluate,
 }
 
 /// A decision, as it is kept: append-only.

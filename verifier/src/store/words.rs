@@ -76,6 +76,7 @@ pub(super) const fn of_kind(kind: DecisionKind) -> &'static str {
         DecisionKind::Attest => "attest",
         DecisionKind::Reappraise => "reappraise",
         DecisionKind::Operate => "operate",
+        DecisionKind::Evaluate => "evaluate",
     }
 }
 
@@ -87,6 +88,7 @@ pub(super) fn to_kind(word: &str) -> Result<DecisionKind, String> {
         DecisionKind::Attest,
         DecisionKind::Reappraise,
         DecisionKind::Operate,
+        DecisionKind::Evaluate,
     ]
     .into_iter()
     .find(|kind| of_kind(*kind) == word)

@@ -63,7 +63,7 @@ impl NodeStore for SqliteStore {
         let mut snapshot = self.snapshot().await?;
         // The plus keeps SQLite from reading all of the history in the order that is asked for.
         let rows = sqlx::query(
-            "SELECT serial, node, not_after FROM certificate WHERE not_after > ?1 AND superseded = 0 \
+            "SELECT serial, node, not_before, not_after FROM certificate WHERE not_after > ?1 AND superseded = 0 \
              ORDER BY +recorded",
         )
         .bind(now.as_millis())
@@ -86,7 +86,7 @@ impl NodeStore for SqliteStore {
             .await?;
         let Some(row) = row else { return Ok(None) };
         let rows = sqlx::query(
-            "SELECT serial, node, not_after FROM certificate WHERE node = ?1 AND not_after > ?2 \
+            "SELECT serial, node, not_before, not_after FROM certificate WHERE node = ?1 AND not_after > ?2 \
              AND superseded = 0 ORDER BY recorded",
         )
         .bind(id.as_bytes().as_slice())
@@ -298,7 +298,8 @@ fn parse_credential(row: &SqliteRow) -> Result<(NodeId, LiveCredential), StoreEr
     let columns = Columns::named_by_bytes(row, "certificate", "serial");
     let serial =
         SerialNumber::from_slice(columns.plain("serial")?).map_err(|error| columns.inconsistent(error))?;
-    Ok((columns.node("node")?, LiveCredential { serial, not_after: columns.time("not_after")? }))
+    let (not_before, not_after) = (columns.time("not_before")?, columns.time("not_after")?);
+    Ok((columns.node("node")?, LiveCredential { serial, not_before, not_after }))
 }
 
 fn standing(columns: &Columns<'_>) -> Result<Standing, StoreError> {
