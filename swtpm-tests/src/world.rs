@@ -187,7 +187,7 @@ impl World {
     /// How a node stands now.
     pub fn status(&self, node: NodeId) -> PostureStatus {
         let live = self.verifier.fleet().node(node).expect("an enrolled node");
-        live.posture.as_ref().map_or(PostureStatus::Unknown, |posture| posture.status(self.clock.now()))
+        live.status(self.clock.now())
     }
 
     /// The codes of a node's deviations, in order.

@@ -268,9 +268,15 @@ pub enum PostureStatus {
     Stale,
     /// There never was evidence.
     Unknown,
+    /// An operator or a relying party blocks the node, whatever it shows.
+    Blocked,
 }
 
 impl PostureStatus {
+    /// Every status.
+    pub const ALL: [Self; 6] =
+        [Self::Affirming, Self::Warning, Self::Contraindicated, Self::Stale, Self::Unknown, Self::Blocked];
+
     /// The word on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -280,6 +286,7 @@ impl PostureStatus {
             Self::Contraindicated => "contraindicated",
             Self::Stale => "stale",
             Self::Unknown => "unknown",
+            Self::Blocked => "blocked",
         }
     }
 }
@@ -305,6 +312,23 @@ pub struct PostureReport {
     pub references: Vec<String>,
     /// What no reference value explains.
     pub deviations: Vec<DeviationReport>,
+    /// What an operator or a relying party holds against the node, and is in force.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<HoldReport>,
+}
+
+/// What is told of a hold. Who set it and why is for operators: the node may be in the wrong hands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldReport {
+    /// Names it: an operator can look it up.
+    pub id: String,
+    /// `block` or `lower`.
+    pub kind: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// From when on it counts no more; absent where it has to be lifted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
 }
 
 /// An observed value that no reference value explains.

@@ -400,11 +400,10 @@ fn labels_of(pairs: Vec<(Name, Name)>) -> Result<Labels, NameError> {
 }
 
 fn posture(text: &str) -> Result<PostureStatus, String> {
-    use PostureStatus::{Affirming, Contraindicated, Stale, Unknown, Warning};
-    [Affirming, Warning, Contraindicated, Stale, Unknown]
+    PostureStatus::ALL
         .into_iter()
         .find(|posture| posture.as_str() == text)
-        .ok_or_else(|| "one of affirming, warning, contraindicated, stale, unknown".to_owned())
+        .ok_or_else(|| "one of affirming, warning, contraindicated, stale, unknown, blocked".to_owned())
 }
 
 fn versioned(text: &str) -> Result<(Name, Option<u32>), String> {

@@ -387,7 +387,8 @@ impl Verifier {
         };
         let detail = posture.deviations.first().map(|first| first.detail.clone()).unwrap_or_default();
         let record = decision(now, Some(id), DecisionKind::Reappraise, granted, code, detail);
-        match self.store.record_reappraisal(id, node.revision, &posture, logs, record).await {
+        let epoch = self.epoch_with(node, &posture);
+        match self.store.record_reappraisal(id, node.revision, &posture, epoch, logs, record).await {
             Ok(Recorded::NodeChanged) => Ok(false),
             Ok(Recorded::Yes { revision }) => {
                 let key = node.attestation_key.name();
@@ -491,6 +492,7 @@ impl Verifier {
         forgotten += self.store.forget_enrollments(now).await?;
         forgotten += self.store.forget_certificates(before).await?;
         forgotten += self.store.forget_decisions(before, most_refusals).await?;
+        forgotten += self.store.forget_holds(before).await?;
         Ok(forgotten)
     }
 }

@@ -283,7 +283,9 @@ impl From<AdmissionError> for Refusal {
             | AdmissionError::Superseded
             | AdmissionError::PostureUnknown
             | AdmissionError::PostureStale(_)
-            | AdmissionError::PostureContraindicated(_) => StatusCode::FORBIDDEN,
+            | AdmissionError::PostureContraindicated(_)
+            | AdmissionError::PostureWarning
+            | AdmissionError::Blocked => StatusCode::FORBIDDEN,
         };
         Self::new(status, error.code(), error.to_string())
     }

@@ -230,6 +230,8 @@ pub(super) enum PostureStatus {
     Stale,
     /// There never was evidence.
     Unknown,
+    /// An operator or a relying party blocks the node, whatever it shows.
+    Blocked,
 }
 
 /// A node's posture, with the versions that it was judged by.
@@ -247,6 +249,23 @@ pub(super) struct PostureReport {
     references: Vec<String>,
     /// What no reference value explains.
     deviations: Vec<DeviationReport>,
+    /// What an operator or a relying party holds against the node, and is in force.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    holds: Vec<HoldReport>,
+}
+
+/// What is told of a hold.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct HoldReport {
+    /// Names it: an operator can look it up.
+    id: String,
+    /// `block` or `lower`.
+    kind: String,
+    /// Since when; milliseconds since 1970.
+    since: i64,
+    /// From when on it counts no more; absent where it has to be lifted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<i64>,
 }
 
 /// An observed value that no reference value explains.
@@ -536,9 +555,7 @@ mod tests {
         let schemas = &document()["components"]["schemas"];
         let words = |name: &str| schemas[name]["enum"].as_array().unwrap().clone();
         let written = |value: Value| value.as_array().unwrap().clone();
-        use wire::PostureStatus::{Affirming, Contraindicated, Stale, Unknown, Warning};
-        let postures = json!([Affirming, Warning, Contraindicated, Stale, Unknown]);
-        assert_eq!(words("PostureStatus"), written(postures));
+        assert_eq!(words("PostureStatus"), written(json!(wire::PostureStatus::ALL)));
         assert_eq!(words("Admission"), written(json!([wire::Admission::Admitted, wire::Admission::Pending])));
         assert_eq!(words("HashAlgorithm"), written(json!(rootbound_common::tpm::HashAlgorithm::ALL)));
     }

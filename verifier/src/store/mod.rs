@@ -4,6 +4,7 @@
 //! (`tests/store/contract`). What must happen together happens in one verb, which is one transaction. Rows are parsed
 //! like packets: a combination of columns that no verb writes is [`StoreError::Inconsistent`], not a guess.
 
+pub mod holds;
 pub mod logs;
 mod sqlite;
 mod words;
@@ -27,6 +28,7 @@ use crate::reference::{
     AcceptedPcrs, DigestSetVersion, Profile, ProfileBody, Provenance, ReferenceBook, ReferenceSet, Versioned,
 };
 
+pub use holds::HoldStore;
 pub use logs::LogStore;
 pub use sqlite::{SqliteStore, StoreOpenError};
 
@@ -60,6 +62,7 @@ pub trait Store:
     + InventoryStore
     + JoinTokenStore
     + DecisionStore
+    + HoldStore
 {
     /// Whether it can be written. Where the last write failed this tries one that changes nothing, so that whoever asks
     /// hears of it when there is room on the disk again.
@@ -225,6 +228,8 @@ pub struct EvidenceRecord {
     pub logs: Option<LogChange>,
     /// What it means.
     pub posture: Posture,
+    /// The node's epoch with it; the store keeps its own where that is higher.
+    pub epoch: u64,
     /// The certificate that is about to be issued, if one is.
     pub certificate: Option<CertificateRecord>,
     /// The record of the decision.
@@ -260,6 +265,7 @@ pub trait EvidenceStore: Send + Sync {
         node: NodeId,
         revision: u64,
         posture: &Posture,
+        epoch: u64,
         logs: Option<LogChange>,
         decision: DecisionRecord,
     ) -> Result<Recorded, StoreError>;

@@ -205,8 +205,7 @@ impl Session<'_> {
 
     fn report(&self, id: NodeId) -> PostureReport {
         let live = self.verifier.fleet().node(id);
-        let posture = live.as_ref().and_then(|live| live.posture.as_ref());
-        posture.map_or_else(posture::unknown, |posture| posture.report(self.verifier.now()))
+        live.map_or_else(posture::unknown, |live| live.report(self.verifier.now()))
     }
 
     fn summary(&self, node: &NodeRecord) -> NodeSummary {

@@ -9,6 +9,7 @@ mod decision;
 mod digest_set;
 mod enrollment;
 mod evidence;
+mod holds;
 mod inventory;
 mod join_token;
 mod logs;
