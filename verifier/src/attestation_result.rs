@@ -215,7 +215,14 @@ pub(crate) mod tests {
 
     /// Of a node that is affirming, but for what `change` changes.
     pub(crate) fn result(change: impl FnOnce(&mut LiveNode)) -> AttestationResult {
-        let mut live = LiveNode {
+        let mut live = live();
+        change(&mut live);
+        AttestationResult::of(NODE, &live, NOW)
+    }
+
+    /// A node that is affirming.
+    pub(crate) fn live() -> LiveNode {
+        LiveNode {
             revision: 1,
             epoch: 1,
             standing: Standing::Admitted { by: AdmittedBy::Approval },
@@ -234,9 +241,7 @@ pub(crate) mod tests {
             credentials: Vec::new(),
             holds: Vec::new(),
             attested_after: None,
-        };
-        change(&mut live);
-        AttestationResult::of(NODE, &live, NOW)
+        }
     }
 
     pub(crate) fn drift(live: &mut LiveNode) {

@@ -1,7 +1,8 @@
 //! Live posture: how each node stands now, in memory, read by every decision.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::fmt;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use rootbound_common::clock::Timestamp;
@@ -314,6 +315,12 @@ impl IdentifiedNode {
         self.id
     }
 
+    /// The certificate that it showed.
+    #[must_use]
+    pub fn certificate(&self) -> &PresentedSvid {
+        &self.certificate
+    }
+
     /// The node.
     #[must_use]
     pub fn node(&self) -> &LiveNode {
@@ -358,6 +365,17 @@ impl AdmittedNode {
 #[derive(Debug, Default)]
 pub struct Fleet {
     nodes: RwLock<HashMap<NodeId, Entry>>,
+    observer: Observer,
+}
+
+/// Who is told that a node is shown otherwise than before.
+#[derive(Default)]
+struct Observer(OnceLock<Box<dyn Fn(NodeId) + Send + Sync>>);
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Observer").field(&self.0.get().is_some()).finish()
+    }
 }
 
 /// What memory has of a node. There are as many as the store has nodes.
@@ -418,7 +436,20 @@ impl Fleet {
     pub fn new(nodes: impl IntoIterator<Item = (NodeId, LiveNode)>) -> Self {
         let shown = |node| Entry { shown: Shown::Node(Arc::new(node)), unrecorded: None };
         let nodes = nodes.into_iter().map(|(id, node)| (id, shown(node))).collect();
-        Self { nodes: RwLock::new(nodes) }
+        Self { nodes: RwLock::new(nodes), observer: Observer::default() }
+    }
+
+    /// Calls `observer` after each change of a node that decisions can see; the first that is given stays. It must neither wait
+    /// nor change the fleet.
+    pub fn observe(&self, observer: impl Fn(NodeId) + Send + Sync + 'static) {
+        // One that is given later is not called.
+        drop(self.observer.0.set(Box::new(observer)));
+    }
+
+    fn changed(&self, id: NodeId) {
+        if let Some(observer) = self.observer.0.get() {
+            observer(id);
+        }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<NodeId, Entry>> {
@@ -463,6 +494,8 @@ impl Fleet {
         if newer {
             entry.show(node);
         }
+        drop(nodes);
+        self.changed(id);
     }
 
     /// Shows the outcome of an appraisal of a quote by this AK, recorded as `revision`, with the credential that was recorded
@@ -490,6 +523,8 @@ impl Fleet {
         node.credentials.retain(|credential| credential.not_after >= now);
         node.credentials.extend(credential);
         entry.show(node);
+        drop(nodes);
+        self.changed(id);
         true
     }
 
@@ -507,6 +542,8 @@ impl Fleet {
             Shown::NothingBefore(_) => {}
         }
         entry.unrecorded = Some(unrecorded);
+        drop(nodes);
+        self.changed(id);
     }
 
     /// Whether evidence against the node, which could not be recorded, is later than what the store has.
@@ -523,6 +560,7 @@ impl Fleet {
         {
             contradict(node, posture);
         }
+        self.changed(id);
     }
 
     /// Drops a credential that was recorded and never left.
@@ -530,6 +568,7 @@ impl Fleet {
         if let Some(Entry { shown: Shown::Node(node), .. }) = self.write().get_mut(&id) {
             Arc::make_mut(node).credentials.retain(|credential| credential.serial != serial);
         }
+        self.changed(id);
     }
 
     /// Shows nothing of a node that cannot be read, although the store has this revision of it: unless that is here, the node
@@ -543,11 +582,14 @@ impl Fleet {
             shown @ Shown::Node(_) => *shown = Shown::NothingBefore(revision),
             Shown::NothingBefore(before) => *before = revision.max(*before),
         }
+        drop(nodes);
+        self.changed(id);
     }
 
     /// Takes a node away that the store does not have.
     pub fn remove(&self, id: NodeId) {
         self.write().remove(&id);
+        self.changed(id);
     }
 
     /// Says which node a caller is.

@@ -164,6 +164,7 @@ fn only_flows_hold_the_store_and_the_road() {
         "JoinTokenStore",
         "DecisionStore",
         "HoldStore",
+        "SignalStore",
         "SqliteStore",
         "dyn Store",
     ];

@@ -234,7 +234,7 @@ CREATE TABLE decision (
     id TEXT NOT NULL UNIQUE,
     at INTEGER NOT NULL,
     node BLOB CHECK (length(node) = 32),
-    kind TEXT NOT NULL CHECK (kind IN ('enroll', 'activate', 'attest', 'reappraise', 'operate')),
+    kind TEXT NOT NULL CHECK (kind IN ('enroll', 'activate', 'attest', 'reappraise', 'operate', 'signal')),
     granted INTEGER NOT NULL CHECK (granted IN (0, 1)),
     code TEXT NOT NULL,
     detail TEXT NOT NULL
@@ -277,3 +277,16 @@ CREATE INDEX hold_by_end ON hold (ended_at);
 CREATE TRIGGER hold_ends_once
 BEFORE UPDATE ON hold WHEN OLD.ended_at IS NOT NULL
 BEGIN SELECT RAISE(ABORT, 'a hold that has ended stays so'); END;
+
+-- What relying parties said against nodes, with what was answered: the same again changes nothing.
+CREATE TABLE signal (
+    recorded INTEGER PRIMARY KEY,
+    source TEXT NOT NULL,
+    id TEXT NOT NULL,
+    digest BLOB NOT NULL CHECK (length(digest) = 32),
+    at INTEGER NOT NULL,
+    answer TEXT NOT NULL,
+    UNIQUE (source, id)
+) STRICT;
+
+CREATE INDEX signal_by_time ON signal (at);

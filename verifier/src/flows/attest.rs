@@ -391,7 +391,8 @@ impl Verifier {
 
     /// After which time the node shows evidence again. At once, where the profile has come to ask for other PCRs than this
     /// challenge did: what that costs the node is the verifier's doing, and the next quote ends it.
-    /// So too, where more of its logs is needed, and where the challenge is older than the last demand for evidence.
+    /// So too, where more of its logs is needed, and where the challenge is older than the last demand for evidence, or
+    /// than what an operator asked for.
     fn next_interval(
         &self,
         node: &NodeRecord,
@@ -399,7 +400,8 @@ impl Verifier {
         appraisal: &Appraisal,
         read: &Read,
     ) -> Option<Duration> {
-        if attested_after(node.attested_after, &node.holds, self.now()) >= Some(appraisal.evidence_at()) {
+        let demanded = attested_after(node.attested_after, &node.holds, self.now());
+        if demanded.max(self.control.asked_at(node.id)) >= Some(appraisal.evidence_at()) {
             return None;
         }
         let Some(profile) = appraisal.profile() else { return Some(WITHOUT_PROFILE) };

@@ -1,20 +1,26 @@
 //! The stories, each readable top to bottom. They alone hold a store *and* the road.
 //!
+//! - [`control`]: what is wished of a node now, and who listens
 //! - [`enroll`]: a machine shows its TPM, proves that it holds it, and becomes a node
 //! - [`attest`]: a node shows evidence, is appraised, and gets a credential, or does not
+//! - `holds`: an operator holds a node, or lets it go
 //! - `logs`: what is kept of the logs that come with evidence, and what they come to
 //! - [`observe`]: what a node's logs say, to read and to make rules of
 //! - `offline`: evidence in files, appraised without a service: no node, no store, no challenge
 //! - [`operate`]: what an operator changes, and what follows from it
 //! - [`results`]: how a node stands, for whoever may know it
+//! - [`signals`]: a relying party says something against a node
 
 pub mod attest;
+pub mod control;
 pub mod enroll;
+mod holds;
 mod logs;
 pub mod observe;
 pub(crate) mod offline;
 pub mod operate;
 pub mod results;
+pub mod signals;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +33,7 @@ use rootbound_common::random;
 use rootbound_common::secret::Secret;
 use tokio::sync::Mutex;
 
+use self::control::Control;
 use crate::appraisal::runtime::SignatureCache;
 use crate::challenge::ChallengeKey;
 use crate::credential::authority::Authority;
@@ -76,6 +83,8 @@ pub struct Verifier {
     book: ArcSwap<ReferenceBook>,
     /// Signatures of files that were verified, for all nodes.
     signatures: SignatureCache,
+    /// What is wished of nodes, and who listens.
+    control: Arc<Control>,
 }
 
 /// Signatures that are remembered: those of a distribution's packages, some 12 MB.
@@ -121,6 +130,11 @@ impl Verifier {
     pub async fn start(parts: Parts) -> Result<Self, StoreError> {
         let book = parts.store.reference_book(&ReferenceBook::default()).await?;
         let fleet = Fleet::new(parts.store.live_nodes(parts.clock.now()).await?);
+        let control = Arc::new(Control::default());
+        fleet.observe({
+            let control = Arc::clone(&control);
+            move |node| control.wake(node)
+        });
         let verifier = Self {
             store: parts.store,
             clock: parts.clock,
@@ -136,6 +150,7 @@ impl Verifier {
             fleet,
             book: ArcSwap::from_pointee(book),
             signatures: SignatureCache::with_capacity(SIGNATURES),
+            control,
         };
         let done = verifier.reappraise_all().await?;
         tracing::info!(nodes = done.nodes, "every node is appraised by the reference values of now");

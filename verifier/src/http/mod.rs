@@ -2,8 +2,8 @@
 //! documents; it decides nothing itself.
 //!
 //! - [`Server`]: listens, and stops gracefully. One connection: `connection`, over TLS 1.3 as `tls` sets it up
-//! - one file per endpoint: `enrollments`, `activations`, `challenges`, `evidence`, `whoami`, `ear`, `jwks`, `healthz`,
-//!   `readyz`, `openapi`
+//! - one file per endpoint: `enrollments`, `activations`, `challenges`, `evidence`, `control`, `whoami`, `ear`,
+//!   `signals`, `jwks`, `healthz`, `readyz`, `openapi`
 //! - `client`: who calls; `body`: what they send; [`problem`]: the one place where refusals get a status and a code
 //! - [`limits`], `slots`, `throttle`, `story`: what a stranger may cost
 //! - [`admin`]: the administrative socket, for the owner alone
@@ -18,6 +18,7 @@ mod body;
 mod challenges;
 mod client;
 mod connection;
+mod control;
 mod ear;
 mod enrollments;
 mod evidence;
@@ -29,6 +30,7 @@ pub mod problem;
 mod readyz;
 mod schema;
 mod server;
+mod signals;
 mod slots;
 mod story;
 mod throttle;
@@ -76,11 +78,13 @@ struct Endpoint {
 }
 
 /// Every endpoint.
-const ENDPOINTS: [Endpoint; 10] = [
+const ENDPOINTS: [Endpoint; 12] = [
     enrollments::ENDPOINT,
     activations::ENDPOINT,
     challenges::ENDPOINT,
     evidence::ENDPOINT,
+    control::ENDPOINT,
+    signals::ENDPOINT,
     whoami::ENDPOINT,
     ear::ENDPOINT,
     jwks::ENDPOINT,
@@ -116,6 +120,8 @@ impl Edge {
             let counted = from_fn_with_state((self.clone(), rate), story::throttle);
             let handler = match rate {
                 RateClass::Free => handler(),
+                // It has a bound of its own, and reads memory only.
+                RateClass::Stream => handler().layer(counted),
                 RateClass::Connection | RateClass::Enrollment | RateClass::Attestation | RateClass::Query => {
                     let handler = handler().layer(bounded);
                     let handler = match longest {

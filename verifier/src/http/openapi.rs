@@ -10,7 +10,10 @@ use utoipa::openapi::security::SecurityScheme;
 use utoipa::{Modify, OpenApi};
 
 use super::throttle::RateClass;
-use super::{Endpoint, activations, challenges, ear, enrollments, evidence, healthz, jwks, readyz, whoami};
+use super::{
+    Endpoint, activations, challenges, control, ear, enrollments, evidence, healthz, jwks, readyz, signals,
+    whoami,
+};
 
 pub(super) const ENDPOINT: Endpoint = Endpoint {
     method: Method::GET,
@@ -41,6 +44,8 @@ pub(super) const ENDPOINT: Endpoint = Endpoint {
         activations::activate,
         challenges::challenge,
         evidence::attest,
+        control::control,
+        signals::signal,
         whoami::whoami,
         ear::ear,
         jwks::jwks,

@@ -254,6 +254,72 @@ pub(super) struct PostureReport {
     holds: Vec<HoldReport>,
 }
 
+/// What is wished of a node.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct ControlState {
+    /// To attest now, with a new challenge.
+    attest: bool,
+    /// To ask for a new certificate.
+    renew: bool,
+    /// Codes of what blocks the node, or lowers its standing.
+    blocked: Vec<String>,
+}
+
+/// What a signal asks for.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SignalKind {
+    /// The node is refused everything but to attest.
+    Block,
+    /// Evidence that it has shown so far counts no more.
+    Reattest,
+    /// Its standing is lowered.
+    Lower,
+    /// What the same source held against it is lifted.
+    Clear,
+}
+
+/// Something said against a node, or taken back.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SignalRequest {
+    /// Names the signal among those of its source.
+    #[schema(min_length = 1, max_length = 64)]
+    id: String,
+    /// The node.
+    node: String,
+    /// What is asked for.
+    kind: SignalKind,
+    /// Why, for operators.
+    #[schema(max_length = 512)]
+    reason: String,
+    /// With `block` and `lower`: for how long, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in: Option<u64>,
+    /// With `clear`: which of its holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hold: Option<String>,
+}
+
+/// What became of a signal.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct SignalResponse {
+    /// As in the request.
+    id: String,
+    /// As in the request.
+    node: String,
+    /// As in the request.
+    kind: SignalKind,
+    /// When it took effect; milliseconds since 1970.
+    at: i64,
+    /// The hold that it set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hold: Option<String>,
+    /// When that hold ends by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<i64>,
+}
+
 /// What is told of a hold.
 #[derive(Deserialize, ToSchema)]
 pub(super) struct HoldReport {
@@ -478,7 +544,8 @@ mod tests {
             "status": "contraindicated", "evidence_at": 1, "profile": "p@1", "references": ["r@1"],
             "deviations": [{
                 "code": "pcr_mismatch", "detail": "d", "bank": "sha384", "pcr": 7, "observed": hex, "accepted": [hex]
-            }]
+            }],
+            "holds": [{ "id": "aa", "kind": "block", "since": 1, "expires_at": 2 }]
         })
     }
 
@@ -504,6 +571,23 @@ mod tests {
             }),
             &json!({ "challenge": "", "quote": "", "signature": "", "pcrs": {} }),
         );
+    }
+
+    #[test]
+    fn signals_and_wishes_are_as_serde_has_them() {
+        let node = "ab".repeat(32);
+        described::<wire::SignalRequest>(
+            "SignalRequest",
+            &json!({ "id": "1", "node": node, "kind": "clear", "reason": "r", "expires_in": 1, "hold": "h" }),
+            &json!({ "id": "1", "node": node, "kind": "block", "reason": "" }),
+        );
+        described::<wire::SignalResponse>(
+            "SignalResponse",
+            &json!({ "id": "1", "node": node, "kind": "lower", "at": 1, "hold": "h", "expires_at": 2 }),
+            &json!({ "id": "1", "node": node, "kind": "reattest", "at": 1 }),
+        );
+        let state = json!({ "attest": true, "renew": false, "blocked": ["node_blocked"] });
+        described::<wire::ControlState>("ControlState", &state, &state);
     }
 
     #[test]

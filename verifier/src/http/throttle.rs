@@ -24,6 +24,8 @@ pub(super) enum RateClass {
     Attestation,
     /// Everything else.
     Query,
+    /// As [`Self::Query`], without a place among the requests under way: it may last.
+    Stream,
 }
 
 /// Counts requests.
@@ -68,7 +70,7 @@ impl Throttle {
             RateClass::Connection => &self.connections,
             RateClass::Enrollment => &self.enrollments,
             RateClass::Attestation => &self.attestations,
-            RateClass::Query => &self.queries,
+            RateClass::Query | RateClass::Stream => &self.queries,
         };
         counters.count(address).map_err(|refused| {
             let retry_after = refused.wait_time_from(self.clock.now());

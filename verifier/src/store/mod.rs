@@ -6,6 +6,7 @@
 
 pub mod holds;
 pub mod logs;
+pub mod signals;
 mod sqlite;
 mod words;
 
@@ -30,6 +31,7 @@ use crate::reference::{
 
 pub use holds::HoldStore;
 pub use logs::LogStore;
+pub use signals::SignalStore;
 pub use sqlite::{SqliteStore, StoreOpenError};
 
 /// What the store could not do.
@@ -63,6 +65,7 @@ pub trait Store:
     + JoinTokenStore
     + DecisionStore
     + HoldStore
+    + SignalStore
 {
     /// Whether it can be written. Where the last write failed this tries one that changes nothing, so that whoever asks
     /// hears of it when there is room on the disk again.
@@ -430,6 +433,8 @@ pub enum DecisionKind {
     Reappraise,
     /// An operator changed it.
     Operate,
+    /// A relying party said something against it.
+    Signal,
 }
 
 /// A decision, as it is kept: append-only.

@@ -77,6 +77,7 @@ pub(super) const fn of_kind(kind: DecisionKind) -> &'static str {
         DecisionKind::Attest => "attest",
         DecisionKind::Reappraise => "reappraise",
         DecisionKind::Operate => "operate",
+        DecisionKind::Signal => "signal",
     }
 }
 
@@ -88,6 +89,7 @@ pub(super) fn to_kind(word: &str) -> Result<DecisionKind, String> {
         DecisionKind::Attest,
         DecisionKind::Reappraise,
         DecisionKind::Operate,
+        DecisionKind::Signal,
     ]
     .into_iter()
     .find(|kind| of_kind(*kind) == word)

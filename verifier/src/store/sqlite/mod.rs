@@ -16,6 +16,7 @@ mod logs;
 mod node;
 mod open;
 mod reference;
+mod signals;
 mod writer;
 
 use std::fmt;
