@@ -324,7 +324,12 @@ fn start_attester(world: &World, swtpm: &Swtpm, dir: &Path, token: Option<&JoinT
         delivery: Delivery::open(&DeliverConfig { directory: dir.join("credentials") }).expect("a folder"),
         enrollment: EnrollmentConfig { join_token_file, ..EnrollmentConfig::default() },
         // What stands there is the test's to write; nothing is a kernel that exposes no log.
-        logs: Logs::new(CollectConfig { boot_log: dir.join("boot-log"), ima: dir.join("ima") }),
+        logs: Logs::new(CollectConfig {
+            boot_log: dir.join("boot-log"),
+            ima: dir.join("ima"),
+            ima_count: dir.join("ima-count"),
+            ..CollectConfig::default()
+        }),
     };
     (Attester::new(parts, Arc::clone(&world.clock) as Arc<dyn Clock>), tpm)
 }

@@ -75,7 +75,11 @@ pub(super) async fn control(
         let state = if wait.is_zero() || is_something(&present.state) {
             present.state
         } else {
-            something_to_do(edge.verifier.listen(&caller, most)?, &connection, wait, present).await?
+            match edge.verifier.listen(&caller, most) {
+                Ok(listener) => something_to_do(listener, &connection, wait, present).await?,
+                // There is no room to wait in.
+                Err(_) => present.state,
+            }
         };
         return Ok(([(CACHE_CONTROL, "no-store")], Json(state)).into_response());
     }
