@@ -14,6 +14,7 @@ pub mod credential;
 pub mod enrollment;
 pub mod evidence;
 pub mod flows;
+pub mod hold;
 pub mod http;
 pub mod jobs;
 pub mod node;

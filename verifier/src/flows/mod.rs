@@ -1,25 +1,31 @@
 //! The stories, each readable top to bottom. They alone hold a store *and* the road.
 //!
+//! - [`control`]: what is wished of a node now, and who listens
 //! - [`enroll`]: a machine shows its TPM, proves that it holds it, and becomes a node
 //! - [`caller`]: who asks about others, or about itself
 //! - [`attest`]: a node shows evidence, is appraised, and gets a credential, or does not
+//! - `holds`: an operator holds a node, or lets it go
 //! - `logs`: what is kept of the logs that come with evidence, and what they come to
 //! - [`observe`]: what a node's logs say, to read and to make rules of
 //! - `offline`: evidence in files, appraised without a service: no node, no store, no challenge
 //! - [`operate`]: what an operator changes, and what follows from it
 //! - [`decide`]: whether something may be done, by how things stand at that moment; [`search`]: what would be allowed
 //! - [`results`]: how a node stands, for whoever may know it
+//! - [`signals`]: a relying party says something against a node
 
 pub mod attest;
 pub mod caller;
+pub mod control;
 pub mod decide;
 pub mod enroll;
+mod holds;
 mod logs;
 pub mod observe;
 pub(crate) mod offline;
 pub mod operate;
 pub mod results;
 pub mod search;
+pub mod signals;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +39,7 @@ use rootbound_common::secret::Secret;
 use search::PageKey;
 use tokio::sync::Mutex;
 
+use self::control::Control;
 use crate::appraisal::runtime::SignatureCache;
 use crate::challenge::ChallengeKey;
 use crate::credential::authority::Authority;
@@ -88,6 +95,8 @@ pub struct Verifier {
     pages: PageKey,
     /// Signatures of files that were verified, for all nodes.
     signatures: SignatureCache,
+    /// What is wished of nodes, and who listens.
+    control: Arc<Control>,
 }
 
 /// Signatures that are remembered: those of a distribution's packages, some 12 MB.
@@ -140,6 +149,11 @@ impl Verifier {
             id: "builtin".to_owned(),
             why: error.to_string(),
         })?;
+        let control = Arc::new(Control::default());
+        fleet.observe({
+            let control = Arc::clone(&control);
+            move |node| control.wake(node)
+        });
         let verifier = Self {
             store: parts.store,
             clock: parts.clock,
@@ -158,6 +172,7 @@ impl Verifier {
             bundle: ArcSwap::from_pointee(bundle),
             pages: PageKey::generate(),
             signatures: SignatureCache::with_capacity(SIGNATURES),
+            control,
         };
         let done = verifier.reappraise_all().await?;
         tracing::info!(nodes = done.nodes, "every node is appraised by the reference values of now");

@@ -4,8 +4,10 @@
 //! (`tests/store/contract`). What must happen together happens in one verb, which is one transaction. Rows are parsed
 //! like packets: a combination of columns that no verb writes is [`StoreError::Inconsistent`], not a guess.
 
+pub mod holds;
 pub mod logs;
 mod policy;
+pub mod signals;
 mod sqlite;
 mod words;
 
@@ -28,8 +30,10 @@ use crate::reference::{
     AcceptedPcrs, DigestSetVersion, Profile, ProfileBody, Provenance, ReferenceBook, ReferenceSet, Versioned,
 };
 
+pub use holds::HoldStore;
 pub use logs::LogStore;
 pub use policy::{Activated, Activation, PolicyBundleRecord, PolicyStore};
+pub use signals::SignalStore;
 pub use sqlite::{SqliteStore, StoreOpenError};
 
 /// What the store could not do.
@@ -63,6 +67,8 @@ pub trait Store:
     + InventoryStore
     + JoinTokenStore
     + DecisionStore
+    + HoldStore
+    + SignalStore
 {
     /// Whether it can be written. Where the last write failed this tries one that changes nothing, so that whoever asks
     /// hears of it when there is room on the disk again.
@@ -228,6 +234,8 @@ pub struct EvidenceRecord {
     pub logs: Option<LogChange>,
     /// What it means.
     pub posture: Posture,
+    /// The node's epoch with it; the store keeps its own where that is higher.
+    pub epoch: u64,
     /// The certificate that is about to be issued, if one is.
     pub certificate: Option<CertificateRecord>,
     /// The record of the decision.
@@ -263,6 +271,7 @@ pub trait EvidenceStore: Send + Sync {
         node: NodeId,
         revision: u64,
         posture: &Posture,
+        epoch: u64,
         logs: Option<LogChange>,
         decision: DecisionRecord,
     ) -> Result<Recorded, StoreError>;
@@ -429,6 +438,8 @@ pub enum DecisionKind {
     Operate,
     /// Somebody asked whether something may be done.
     Evaluate,
+    /// A relying party said something against it.
+    Signal,
 }
 
 /// A decision, as it is kept: append-only.

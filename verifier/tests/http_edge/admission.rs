@@ -94,6 +94,9 @@ pub(super) fn live(stage: &Stage, leaf: &Leaf, change: impl FnOnce(&mut LiveNode
     };
     let mut live = LiveNode {
         revision: stage.verifier.fleet().node(node(1)).map_or(1, |live| live.revision + 1),
+        epoch: 1,
+        holds: Vec::new(),
+        attested_after: None,
         standing: Standing::Admitted { by: AdmittedBy::Inventory },
         labels,
         attestation_key: Name::of_public_area(HashAlgorithm::Sha256, b"key"),

@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::appraisal::boot::BootRules;
 use crate::flows::operate::Reappraised;
+use crate::hold::{Hold, HoldId, HoldKind};
 use crate::node::{Labels, Name, Standing};
 use crate::reference::{AcceptedPcrs, Profile, ProfileBody, Provenance, ReferenceSet};
+use crate::store::holds::HoldRecord;
 use crate::store::{DecisionRecord, InventoryEntry, JoinTokenRecord};
 
 /// Why an operator does something, in their words: at most 500 characters, each of which only shows, since they end up
@@ -100,6 +102,35 @@ pub enum Command {
     NodeRetire {
         /// Which.
         node: NodeId,
+        /// Why.
+        reason: Words,
+    },
+    /// Ask a node for evidence now.
+    NodeAttestNow {
+        /// Which.
+        node: NodeId,
+        /// Whether it is to ask for a new certificate, too.
+        renew: bool,
+        /// Why.
+        reason: Words,
+    },
+    /// Hold a node.
+    NodeQuarantine {
+        /// Which.
+        node: NodeId,
+        /// How.
+        kind: HoldKind,
+        /// For how long, in seconds; until it is released without this.
+        lasts: Option<u64>,
+        /// Why.
+        reason: Words,
+    },
+    /// Lift holds.
+    NodeRelease {
+        /// Of which node.
+        node: NodeId,
+        /// Which; all of them without this.
+        hold: Option<HoldId>,
         /// Why.
         reason: Words,
     },
@@ -266,6 +297,10 @@ pub enum Reply {
     Node(Box<NodeDetail>),
     /// To the commands that change a node.
     NodeChanged(NodeSummary),
+    /// To [`Command::NodeAttestNow`].
+    NodeAsked(NodeAsked),
+    /// To [`Command::NodeQuarantine`].
+    NodeHeld(NodeHeld),
     /// To [`Command::InventoryList`].
     Inventory(Vec<InventoryEntry>),
     /// To [`Command::InventoryAdd`].
@@ -324,6 +359,24 @@ pub struct NodePage {
     pub next: Option<NodeId>,
 }
 
+/// A node that was asked for evidence.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeAsked {
+    /// Which.
+    pub id: NodeId,
+    /// Whether it holds a control stream: it hears of it now.
+    pub listens: bool,
+}
+
+/// A node that is held.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeHeld {
+    /// The node.
+    pub node: NodeSummary,
+    /// The hold.
+    pub hold: Hold,
+}
+
 /// A node in one line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NodeSummary {
@@ -358,6 +411,14 @@ pub struct NodeDetail {
     pub attestation_key: String,
     /// How it stands, and why.
     pub posture: PostureReport,
+    /// Counts what made things that were handed out before count no more.
+    pub epoch: u64,
+    /// Evidence made then or before counts as stale.
+    pub attested_after: Option<Timestamp>,
+    /// Whether it holds a control stream.
+    pub listens: bool,
+    /// The holds that it has and had, the latest first.
+    pub holds: Vec<HoldRecord>,
     /// When its last evidence was accepted.
     pub made_at: Option<Timestamp>,
     /// Its certificates, the latest first.

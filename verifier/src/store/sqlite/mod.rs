@@ -9,6 +9,7 @@ mod decision;
 mod digest_set;
 mod enrollment;
 mod evidence;
+mod holds;
 mod inventory;
 mod join_token;
 mod logs;
@@ -16,6 +17,7 @@ mod node;
 mod open;
 mod policy;
 mod reference;
+mod signals;
 mod writer;
 
 use std::fmt;
