@@ -4,6 +4,7 @@
 //! (`tests/store/contract`). What must happen together happens in one verb, which is one transaction. Rows are parsed
 //! like packets: a combination of columns that no verb writes is [`StoreError::Inconsistent`], not a guess.
 
+pub mod audit;
 pub mod logs;
 mod sqlite;
 mod words;
@@ -27,6 +28,7 @@ use crate::reference::{
     AcceptedPcrs, DigestSetVersion, Profile, ProfileBody, Provenance, ReferenceBook, ReferenceSet, Versioned,
 };
 
+pub use audit::{AuditStore, RecordFilter, RecordPage};
 pub use logs::LogStore;
 pub use sqlite::{SqliteStore, StoreOpenError};
 
