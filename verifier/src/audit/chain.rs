@@ -141,8 +141,10 @@ pub struct Segment {
     pub first: u64,
     /// The hash before that.
     pub previous: Hash,
-    /// The hash of each record; the last is that of the segment.
+    /// The hash of each record.
     pub links: Vec<Hash>,
+    /// The hash of the last record.
+    pub hash: Hash,
     /// The earliest and the latest time of a record.
     pub times: (Timestamp, Timestamp),
     /// The lines, each with its line break.
@@ -160,7 +162,7 @@ impl Segment {
     pub fn head(&self) -> Head {
         let count = u64::try_from(self.links.len()).unwrap_or(u64::MAX);
         let sequence = self.first.saturating_add(count).saturating_sub(1);
-        Head { sequence, hash: self.links.last().copied().unwrap_or(self.previous) }
+        Head { sequence, hash: self.hash }
     }
 
     /// Each line, without its line break.
@@ -192,6 +194,7 @@ impl Head {
             let hash = head.hash.then(&line);
             if let Some(segment) = segments.last_mut().filter(fits) {
                 segment.links.push(hash);
+                segment.hash = hash;
                 segment.times = (segment.times.0.min(record.at), segment.times.1.max(record.at));
                 segment.body.extend_from_slice(&line);
                 segment.body.push(b'\n');
@@ -199,7 +202,7 @@ impl Head {
                 let (first, previous, mut body) = (sequence, head.hash, line);
                 body.push(b'\n');
                 let (links, times) = (vec![hash], (record.at, record.at));
-                segments.push(Segment { first, previous, links, times, body });
+                segments.push(Segment { first, previous, links, hash, times, body });
             }
             head = Head { sequence, hash };
         }

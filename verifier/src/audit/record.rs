@@ -22,7 +22,7 @@ pub enum RecordKind {
     Issuance,
     /// A machine became a node of the fleet.
     Admission,
-    /// Something was refused before there was anything to decide: no evidence, no enrolment, no caller.
+    /// A machine was refused: its enrolment, its evidence, a credential, or that it is admitted.
     Refusal,
     /// A node stands otherwise than before.
     PostureChange,
@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn a_record_has_one_form() {
         let line = least().encode().line(7);
-        let expected = r#"{"seq":7,"id":"019e804a147b01010101010101010101","at":1780272000123,"kind":"start","actor":{"kind":"verifier"},"action":"start","outcome":"done","code":"started"}"#;
+        let expected = r#"{"seq":7,"id":"019e807aec7b01010101010101010101","at":1780272000123,"kind":"start","actor":{"kind":"verifier"},"action":"start","outcome":"done","code":"started"}"#;
         assert_eq!(String::from_utf8(line).unwrap(), expected);
         let node = NodeId::from_bytes([2; 32]);
         let record = AuditRecord { actor: Actor::Node(node), left_out: 3, ..least() }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rand_core::{CryptoRng, Rng};
+use rand_core::CryptoRng;
 use rootbound_common::clock::{Clock, Timestamp};
 use rootbound_common::id::{NodeId, TrustDomain};
 use rootbound_common::random;
@@ -28,14 +28,15 @@ use rootbound_common::secret::Secret;
 use tokio::sync::Mutex;
 
 use crate::appraisal::runtime::SignatureCache;
+use crate::audit::RecordId;
 use crate::challenge::ChallengeKey;
 use crate::credential::authority::Authority;
 use crate::credential::ear::ResultSigner;
 use crate::enrollment::{EndorsementRoots, RevocationPolicy};
-use crate::posture::Fleet;
+use crate::posture::{Fleet, Posture};
 use crate::reference::ReferenceBook;
 use crate::relying_party::RelyingParties;
-use crate::store::{DecisionKind, DecisionRecord, Store, StoreError};
+use crate::store::{DecisionKind, DecisionRecord, DecisionTrail, Store, StoreError};
 
 /// Bounds that the stories keep, each with its reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,6 +200,11 @@ impl Verifier {
     }
 }
 
+/// What a posture was appraised by.
+fn versions_of(posture: &Posture) -> Vec<String> {
+    posture.profile.iter().chain(&posture.references).cloned().collect()
+}
+
 /// A decision record with a random id.
 fn decision(
     now: Timestamp,
@@ -208,10 +214,9 @@ fn decision(
     code: &str,
     detail: String,
 ) -> DecisionRecord {
-    let mut id = [0; 16];
-    rng().fill_bytes(&mut id);
-    let id = data_encoding::HEXLOWER.encode(&id);
-    DecisionRecord { id, at: now, node, kind, granted, code: code.to_owned(), detail }
+    let id = RecordId::new(now, &mut rng());
+    let trail = DecisionTrail::default();
+    DecisionRecord { id, at: now, node, kind, granted, code: code.to_owned(), detail, trail }
 }
 
 /// Randomness for the stories; the road takes it as an argument.
