@@ -7,6 +7,7 @@
 
 pub mod appraisal;
 pub mod attestation_result;
+pub mod audit;
 pub mod challenge;
 pub mod cli;
 pub mod config;

@@ -16,6 +16,7 @@ use crate::appraisal::trust_vector::TrustVector;
 use crate::appraisal::{Appraisal, Verdict};
 use crate::credential::presented::PresentedSvid;
 use crate::credential::serial::SerialNumber;
+use crate::enrollment::Endorsement;
 use crate::hold::{Hold, HoldKind, attested_after};
 use crate::node::{EndorsedBy, Labels, NodeRecord, Standing};
 
@@ -158,6 +159,26 @@ impl NodeRecord {
     #[must_use]
     pub fn status_with(&self, posture: &Posture, now: Timestamp) -> PostureStatus {
         status_of(self.standing, Some(posture), &self.holds, self.attested_after, now)
+    }
+
+    /// As decisions would see it with this posture, one that is about to be recorded, and these credentials.
+    #[must_use]
+    pub fn live_with(&self, posture: Posture, credentials: Vec<LiveCredential>) -> LiveNode {
+        LiveNode {
+            revision: self.revision,
+            epoch: self.epoch,
+            standing: self.standing,
+            labels: self.labels.clone(),
+            attestation_key: self.attestation_key.name(),
+            endorsed_by: match self.endorsed_key.endorsement() {
+                Endorsement::VendorChain { .. } => EndorsedBy::Manufacturer,
+                Endorsement::ListedKey => EndorsedBy::Operator,
+            },
+            posture: Some(posture),
+            credentials,
+            holds: self.holds.clone(),
+            attested_after: self.attested_after,
+        }
     }
 
     /// The same, for the wire.

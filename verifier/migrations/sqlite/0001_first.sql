@@ -275,7 +275,7 @@ CREATE TABLE decision (
     at INTEGER NOT NULL,
     node BLOB CHECK (length(node) = 32),
     kind TEXT NOT NULL CHECK (
-        kind IN ('enroll', 'activate', 'attest', 'reappraise', 'operate', 'signal', 'evaluate')
+        kind IN ('enroll', 'activate', 'attest', 'reappraise', 'operate', 'signal')
     ),
     granted INTEGER NOT NULL CHECK (granted IN (0, 1)),
     code TEXT NOT NULL,
@@ -332,3 +332,67 @@ CREATE TABLE signal (
 ) STRICT;
 
 CREATE INDEX signal_by_time ON signal (at);
+
+-- The audit trail: one segment for each commit that has something to record.
+CREATE TABLE audit_segment (
+    -- The number of its first record; the trail begins with 1.
+    first INTEGER PRIMARY KEY CHECK (first > 0),
+    count INTEGER NOT NULL CHECK (count > 0),
+    -- The earliest and the latest time of a record: its id names its time, and so it is found.
+    first_at INTEGER NOT NULL,
+    last_at INTEGER NOT NULL CHECK (last_at >= first_at),
+    -- The hash before its first record, that of each record, and again that of the last.
+    previous BLOB NOT NULL CHECK (length(previous) = 32),
+    links BLOB NOT NULL CHECK (length(links) = 32 * count),
+    hash BLOB NOT NULL CHECK (length(hash) = 32),
+    -- The records, a line each, as a zstd frame.
+    body BLOB NOT NULL
+) STRICT;
+
+CREATE INDEX audit_segment_by_time ON audit_segment (last_at, first_at);
+
+-- What the verifier signed: the trail begins behind `anchor` and goes to `head`.
+CREATE TABLE audit_checkpoint (
+    number INTEGER PRIMARY KEY,
+    anchor INTEGER NOT NULL CHECK (anchor >= 0),
+    anchor_hash BLOB NOT NULL CHECK (length(anchor_hash) = 32),
+    head INTEGER NOT NULL CHECK (head >= anchor),
+    head_hash BLOB NOT NULL CHECK (length(head_hash) = 32),
+    at INTEGER NOT NULL,
+    key BLOB NOT NULL CHECK (length(key) = 32),
+    signature BLOB NOT NULL CHECK (length(signature) = 64)
+) STRICT;
+
+CREATE INDEX audit_checkpoint_by_head ON audit_checkpoint (head, number);
+
+CREATE TABLE audit_key (
+    number INTEGER PRIMARY KEY,
+    public TEXT NOT NULL UNIQUE,
+    since INTEGER NOT NULL
+) STRICT;
+
+CREATE TRIGGER audit_segment_is_immutable
+BEFORE UPDATE ON audit_segment
+BEGIN SELECT RAISE(ABORT, 'a segment of the audit trail never changes'); END;
+
+CREATE TRIGGER audit_segment_stays_until_it_is_signed_off
+BEFORE DELETE ON audit_segment
+WHEN OLD.first + OLD.count - 1
+    > coalesce((SELECT anchor FROM audit_checkpoint ORDER BY number DESC LIMIT 1), 0)
+BEGIN SELECT RAISE(ABORT, 'the audit trail begins before the end of this segment, by its last checkpoint'); END;
+
+CREATE TRIGGER audit_checkpoint_is_immutable
+BEFORE UPDATE ON audit_checkpoint
+BEGIN SELECT RAISE(ABORT, 'a checkpoint of the audit trail never changes'); END;
+
+CREATE TRIGGER audit_checkpoint_stays
+BEFORE DELETE ON audit_checkpoint
+BEGIN SELECT RAISE(ABORT, 'a checkpoint of the audit trail is never deleted'); END;
+
+CREATE TRIGGER audit_key_is_immutable
+BEFORE UPDATE ON audit_key
+BEGIN SELECT RAISE(ABORT, 'a key of the audit trail never changes'); END;
+
+CREATE TRIGGER audit_key_stays
+BEFORE DELETE ON audit_key
+BEGIN SELECT RAISE(ABORT, 'a key of the audit trail is never deleted'); END;

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use rootbound_common::blob::Blob;
 use rootbound_common::clock::Timestamp;
+use rootbound_common::crypto::sha256;
 use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::{
     Challenge, ChallengeRequest, CredentialOutcome, EvidenceRequest, EvidenceResponse, LogsAsked,
 };
 
 use super::logs::{OfQuote, Read, Sent};
-use super::{Verifier, decision, rng};
+use super::{Verifier, decision, rng, versions_of};
 use crate::appraisal::logs::{BootFinding, Logs, RuntimeFinding};
 use crate::appraisal::{Appraisal, Deviation, Verdict, appraise};
+use crate::audit::{Actor, AuditRecord, Entity, Facts, Outcome, RecordId, RecordKind};
 use crate::challenge::{ChallengeError, FreshChallenge, Terms, UnspentChallenge, mint};
 use crate::credential::issue::{IssueError, PreparedCertificate};
 use crate::credential::request::{Demand, ParsedRequest, RequestError};
@@ -21,10 +23,15 @@ use crate::credential::serial::SerialNumber;
 use crate::evidence::{Authenticated, EvidenceError, Unproven, authenticate};
 use crate::hold::attested_after;
 use crate::node::{Name, NodeRecord, Standing};
-use crate::policy::{Denial, Grant, decide_issue};
-use crate::posture::{LiveCredential, Posture};
+use crate::policy::{
+    Attested, CredentialKind, Denial, Grant, Question, SubjectFacts, decide_issue,
+};
+use crate::posture::{LiveCredential, LiveNode, Posture};
 use crate::reference::{ProfileBody, ReferenceBook};
-use crate::store::{CertificateRecord, DecisionKind, EvidenceRecord, Recorded, StoreError};
+use crate::store::{
+    CertificateRecord, DecisionKind, DecisionRecord, DecisionTrail, EvidenceRecord, ISSUED, Recorded,
+    StoreError,
+};
 
 /// How often a node without a profile attests.
 const WITHOUT_PROFILE: Duration = Duration::from_secs(60);
@@ -247,10 +254,15 @@ impl Verifier {
             Ok(key) => key,
             Err(error) => return Answer::BadRequest(error),
         };
-        let live = self.fleet.node(node.id);
-        let held = live.map_or(0, |live| live.credentials.iter().filter(|one| one.not_after >= now).count());
-        let status = node.status_with(&Posture::of(appraisal), now);
-        match decide_issue(appraisal, node.standing, status, held, key, now) {
+        let credentials = self.fleet.node(node.id).map(|live| live.credentials.clone()).unwrap_or_default();
+        let held = credentials.iter().filter(|one| one.not_after >= now).count();
+        let posture = Posture::of(appraisal);
+        let status = node.status_with(&posture, now);
+        let with = LiveNode { epoch: self.epoch_with(node, &posture), ..node.live_with(posture, credentials) };
+        let facts = SubjectFacts::Node(Attested::of(node.id, &with, now));
+        let question = Question::issue_credential(node.id, CredentialKind::X509Svid);
+        let permit = self.bundle.load().decide(&question, &facts).into_permit();
+        match decide_issue(appraisal, node.standing, status, held, key, permit, now) {
             Ok(grant) => self.prepare(grant, now).unwrap_or_else(Answer::Impossible),
             Err(denial) => Answer::Denied(denial),
         }
@@ -287,14 +299,25 @@ impl Verifier {
             (Answer::BadRequest(error), _) => (false, error.code(), error.to_string()),
             (Answer::Denied(denial), _) => (false, denial.code(), denial.to_string()),
             (Answer::Impossible(error), _) => (false, ISSUING_FAILED, error.to_string()),
-            (Answer::Prepared(_, record), _) => {
-                (true, "credential_issued", format!("certificate {}", record.serial))
-            }
+            (Answer::Prepared(_, record), _) => (true, ISSUED, format!("certificate {}", record.serial)),
         };
         let certificate = match answer {
             Answer::Prepared(_, record) => Some(record.clone()),
             Answer::NotAsked | Answer::BadRequest(_) | Answer::Denied(_) | Answer::Impossible(_) => None,
         };
+        let facts = certificate.as_ref().map(|certificate| {
+            let key = data_encoding::HEXLOWER.encode(&certificate.key_digest);
+            let (serial, until) = (certificate.serial.to_string(), certificate.not_after);
+            Facts::or_digest(serde_json::json!({ "serial": serial, "not_after": until, "key_sha256": key }))
+        });
+        let trail = DecisionTrail {
+            // It signed the quote, whatever is made of that.
+            actor: Some(Actor::Node(node.id)),
+            inputs: Some(sha256(&[&evidence.stored().quote, &evidence.stored().signature])),
+            versions: versions_of(posture),
+            facts,
+        };
+        let decision = decision(now, Some(node.id), DecisionKind::Attest, granted, code, detail);
         let record = EvidenceRecord {
             node: node.id,
             revision: node.revision,
@@ -304,7 +327,8 @@ impl Verifier {
             posture: posture.clone(),
             epoch: self.epoch_with(node, posture),
             certificate,
-            decision: decision(now, Some(node.id), DecisionKind::Attest, granted, code, detail),
+            decision: DecisionRecord { trail, ..decision },
+            also: self.turned(node, posture, now).into_iter().collect(),
         };
         match self.store.record_evidence(record).await? {
             Recorded::Yes { revision } => Ok(revision),
@@ -322,6 +346,26 @@ impl Verifier {
         } else {
             epoch.saturating_add(1)
         }
+    }
+
+    /// The record of a verdict that is another than before.
+    fn turned(&self, node: &NodeRecord, posture: &Posture, now: Timestamp) -> Option<AuditRecord> {
+        let before =
+            self.fleet.node(node.id).and_then(|node| node.posture.as_ref().map(|posture| posture.verdict));
+        if before == Some(posture.verdict) {
+            return None;
+        }
+        let code = match posture.verdict {
+            Verdict::Affirming => "affirming",
+            Verdict::Contraindicated => "contraindicated",
+        };
+        let id = RecordId::new(now, &mut rng());
+        let first = posture.deviations.first().map_or("", |first| first.detail.as_str());
+        let record =
+            AuditRecord::new(id, RecordKind::PostureChange, "appraise", Actor::Verifier, Outcome::Done, code)
+                .about(Entity::node(node.id))
+                .because(first);
+        Some(versions_of(posture).iter().fold(record, |record, version| record.by(version)))
     }
 
     /// Makes what was recorded visible to the next decision.

@@ -198,6 +198,12 @@ impl Drop for Listener {
 }
 
 impl Verifier {
+    /// Wishes that a node shows evidence now: made after this moment. Whether it listens is not known here; one that does not
+    /// hears of it when it asks next.
+    pub(super) fn wish_attestation(&self, node: NodeId) {
+        let _listening = self.control.wish(node, false, self.now());
+    }
+
     /// What is wished of a node that asks.
     #[must_use]
     pub fn wished_of(&self, caller: &IdentifiedNode) -> Present {

@@ -10,6 +10,7 @@
 //! - `offline`: evidence in files, appraised without a service: no node, no store, no challenge
 //! - [`operate`]: what an operator changes, and what follows from it
 //! - [`decide`]: whether something may be done, by how things stand at that moment; [`search`]: what would be allowed
+//! - [`policies`]: bundles of policies are written, rehearsed, put in force; decisions are explained
 //! - [`results`]: how a node stands, for whoever may know it
 //! - [`signals`]: a relying party says something against a node
 
@@ -23,6 +24,7 @@ mod logs;
 pub mod observe;
 pub(crate) mod offline;
 pub mod operate;
+pub mod policies;
 pub mod results;
 pub mod search;
 pub mod signals;
@@ -31,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rand_core::{CryptoRng, Rng};
+use rand_core::CryptoRng;
 use rootbound_common::clock::{Clock, Timestamp};
 use rootbound_common::id::{NodeId, TrustDomain};
 use rootbound_common::random;
@@ -41,16 +43,17 @@ use tokio::sync::Mutex;
 
 use self::control::Control;
 use crate::appraisal::runtime::SignatureCache;
+use crate::audit::RecordId;
 use crate::challenge::ChallengeKey;
 use crate::credential::authority::Authority;
 use crate::credential::ear::ResultSigner;
 use crate::enrollment::{EndorsementRoots, RevocationPolicy};
 use crate::policy::Bundle;
-use crate::posture::Fleet;
+use crate::posture::{Fleet, Posture};
 use crate::public_url::PublicUrl;
 use crate::reference::ReferenceBook;
 use crate::relying_party::RelyingParties;
-use crate::store::{DecisionKind, DecisionRecord, Store, StoreError};
+use crate::store::{DecisionKind, DecisionRecord, DecisionTrail, Store, StoreError};
 
 /// Bounds that the stories keep, each with its reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,11 +147,7 @@ impl Verifier {
     pub async fn start(parts: Parts) -> Result<Self, StoreError> {
         let book = parts.store.reference_book(&ReferenceBook::default()).await?;
         let fleet = Fleet::new(parts.store.live_nodes(parts.clock.now()).await?);
-        let bundle = Bundle::builtin().map_err(|error| StoreError::Inconsistent {
-            what: "policy bundle",
-            id: "builtin".to_owned(),
-            why: error.to_string(),
-        })?;
+        let bundle = Self::policy_in_force(&*parts.store).await?;
         let control = Arc::new(Control::default());
         fleet.observe({
             let control = Arc::clone(&control);
@@ -242,6 +241,11 @@ impl Verifier {
     }
 }
 
+/// What a posture was appraised by.
+fn versions_of(posture: &Posture) -> Vec<String> {
+    posture.profile.iter().chain(&posture.references).cloned().collect()
+}
+
 /// A decision record with a random id.
 fn decision(
     now: Timestamp,
@@ -251,10 +255,9 @@ fn decision(
     code: &str,
     detail: String,
 ) -> DecisionRecord {
-    let mut id = [0; 16];
-    rng().fill_bytes(&mut id);
-    let id = data_encoding::HEXLOWER.encode(&id);
-    DecisionRecord { id, at: now, node, kind, granted, code: code.to_owned(), detail }
+    let id = RecordId::new(now, &mut rng());
+    let trail = DecisionTrail::default();
+    DecisionRecord { id, at: now, node, kind, granted, code: code.to_owned(), detail, trail }
 }
 
 /// Randomness for the stories; the road takes it as an argument.

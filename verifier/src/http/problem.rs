@@ -250,8 +250,11 @@ impl From<EdgeRefusal> for Refusal {
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
-        tracing::error!(%error, "the store failed");
+        if !matches!(error, StoreError::Overloaded) {
+            tracing::error!(%error, "the store failed");
+        }
         match error {
+            StoreError::Overloaded => EdgeRefusal::Overloaded.into(),
             StoreError::Database(_) => {
                 let detail = "the verifier's store does not answer; try again later".to_owned();
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail)
@@ -522,6 +525,7 @@ mod tests {
         expect(database(), 503, "store_unavailable", Some(5));
         expect(AttestError::Store(database()), 503, "store_unavailable", Some(5));
         expect(EnrollError::Store(database()), 503, "store_unavailable", Some(5));
+        expect(AttestError::Store(StoreError::Overloaded), 503, "overloaded", Some(1));
         let (what, id, why) = ("node", "secret".to_owned(), "secret".to_owned());
         let refusal = Refusal::from(StoreError::Inconsistent { what, id, why });
         assert_eq!(refusal.problem().code, "internal");

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use super::StoreError;
+use crate::audit::AuditRecord;
 use crate::node::Name;
 use crate::reference::{Provenance, Versioned};
 
@@ -45,12 +46,14 @@ pub enum Activated {
 /// Policy bundles.
 #[async_trait]
 pub trait PolicyStore: Send + Sync {
-    /// Writes the next version of a bundle, with its text. The same text is kept once.
+    /// Writes the next version of a bundle, with its text, and the record of it, which is completed here. The same text is
+    /// kept once.
     async fn put_policy_bundle(
         &self,
         name: Name,
         text: Vec<u8>,
         provenance: Provenance,
+        record: AuditRecord,
     ) -> Result<PolicyBundleRecord, StoreError>;
 
     /// Every version of every bundle, by name and rising version.
@@ -74,6 +77,7 @@ pub trait PolicyStore: Send + Sync {
         bundle: Option<Versioned>,
         over: u64,
         provenance: Provenance,
+        record: AuditRecord,
     ) -> Result<Activated, StoreError>;
 
     /// The last activations, the latest first.

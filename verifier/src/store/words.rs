@@ -77,7 +77,6 @@ pub(super) const fn of_kind(kind: DecisionKind) -> &'static str {
         DecisionKind::Attest => "attest",
         DecisionKind::Reappraise => "reappraise",
         DecisionKind::Operate => "operate",
-        DecisionKind::Evaluate => "evaluate",
         DecisionKind::Signal => "signal",
     }
 }
@@ -90,7 +89,6 @@ pub(super) fn to_kind(word: &str) -> Result<DecisionKind, String> {
         DecisionKind::Attest,
         DecisionKind::Reappraise,
         DecisionKind::Operate,
-        DecisionKind::Evaluate,
         DecisionKind::Signal,
     ]
     .into_iter()

@@ -75,7 +75,7 @@ pub(super) async fn answer(session: &Session<'_>, command: Command) -> Result<Re
         }
         Command::InventoryList => Ok(Reply::Inventory(verifier.store().inventory().await?)),
         Command::InventoryRemove { node, reason } => {
-            verifier.remove_inventory(node).await?;
+            verifier.remove_inventory(node, &session.operator(&reason)).await?;
             let (author, reason) = (&session.author, reason.as_str());
             tracing::info!(%node, author, reason, "inventory entry removed");
             Ok(removed(format!("inventory entry {node}")))
@@ -88,7 +88,7 @@ pub(super) async fn answer(session: &Session<'_>, command: Command) -> Result<Re
         }
         Command::JoinTokenList => Ok(Reply::JoinTokens(verifier.store().join_tokens().await?)),
         Command::JoinTokenRevoke { id, reason } => {
-            verifier.revoke_join_token(&id).await?;
+            verifier.revoke_join_token(&id, &session.operator(&reason)).await?;
             let (author, reason) = (&session.author, reason.as_str());
             tracing::info!(id, author, reason, "join token revoked");
             Ok(removed(format!("join token {id}")))

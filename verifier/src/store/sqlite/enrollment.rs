@@ -9,7 +9,9 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::columns::Columns;
+use super::writer::Recorded;
 use super::{SqliteStore, decision, inventory, join_token, node};
+use crate::audit::Facts;
 use crate::enrollment::{EndorsedKey, PendingActivation, StoredActivation};
 use crate::node::{AdmittedBy, Labels, NodeRecord, Standing};
 use crate::store::{
@@ -69,7 +71,8 @@ impl EnrollmentStore for SqliteStore {
         &self,
         completed: CompletedEnrollment,
     ) -> Result<EnrollmentOutcome, StoreError> {
-        self.write(move |connection| Box::pin(async move { complete(connection, completed).await })).await
+        self.write_recorded(move |connection| Box::pin(async move { complete(connection, completed).await }))
+            .await
     }
 
     async fn forget_enrollments(&self, now: Timestamp) -> Result<u64, StoreError> {
@@ -83,7 +86,8 @@ impl EnrollmentStore for SqliteStore {
 async fn complete(
     connection: &mut SqliteConnection,
     completed: CompletedEnrollment,
-) -> Result<EnrollmentOutcome, StoreError> {
+) -> Result<Recorded<EnrollmentOutcome>, StoreError> {
+    let refused = |outcome| Ok(Recorded(outcome, Vec::new()));
     let CompletedEnrollment { keys, join_token_digest, now, decision } = completed;
     let id = keys.ek().node_id();
     let known = node::find(connection, id).await?;
@@ -103,13 +107,13 @@ async fn complete(
     };
     let key_in_use = node::has_key_of_another(connection, &record).await?;
     match record.standing {
-        Standing::Retired => return Ok(EnrollmentOutcome::Retired),
+        Standing::Retired => return refused(EnrollmentOutcome::Retired),
         Standing::Admitted { .. } | Standing::Pending if key_in_use => {
-            return Ok(EnrollmentOutcome::AttestationKeyInUse);
+            return refused(EnrollmentOutcome::AttestationKeyInUse);
         }
         Standing::Admitted { .. } => {}
         Standing::Pending => match admission(connection, id, join_token_digest, now).await? {
-            Admission::TokenRefused => return Ok(EnrollmentOutcome::JoinTokenRefused),
+            Admission::TokenRefused => return refused(EnrollmentOutcome::JoinTokenRefused),
             Admission::Nobody => {}
             Admission::By(by, labels) => {
                 record.standing = Standing::Admitted { by };
@@ -126,8 +130,10 @@ async fn complete(
     }
     node::save(connection, &record).await?;
     save_endorsed_key(connection, &record.endorsed_key).await?;
-    decision::insert(connection, &decision).await?;
-    Ok(EnrollmentOutcome::Enrolled { node: Box::new(record), superseded })
+    let (word, by) = words::of_standing(record.standing);
+    let facts = serde_json::json!({ "standing": word, "admitted_by": by, "superseded_key": superseded });
+    let trail = decision::insert(connection, &decision).await?.with(Facts::or_digest(facts));
+    Ok(Recorded(EnrollmentOutcome::Enrolled { node: Box::new(record), superseded }, vec![trail]))
 }
 
 /// Who says that a machine is ours.

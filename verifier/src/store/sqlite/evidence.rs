@@ -7,6 +7,7 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::columns::{Columns, to_integer, to_json};
+use super::writer::Recorded as Trailed;
 use super::{SqliteStore, decision, logs};
 use crate::credential::serial::SerialNumber;
 use crate::evidence::StoredQuote;
@@ -18,10 +19,10 @@ use crate::store::{CertificateRecord, DecisionRecord, EvidenceRecord, EvidenceSt
 impl EvidenceStore for SqliteStore {
     async fn record_evidence(&self, record: EvidenceRecord) -> Result<Recorded, StoreError> {
         let (pcrs, posture) = (to_json(&record.quote.pcrs)?, to_json(&record.posture)?);
-        self.write(move |connection| {
+        self.write_recorded(move |connection| {
             Box::pin(async move {
                 let Some(revision) = count_up(connection, &record).await? else {
-                    return Ok(Recorded::NodeChanged);
+                    return Ok(Trailed(Recorded::NodeChanged, Vec::new()));
                 };
                 save_quote(connection, record.node, &record.quote, pcrs, posture).await?;
                 if let Some(change) = &record.logs {
@@ -30,8 +31,9 @@ impl EvidenceStore for SqliteStore {
                 if let Some(certificate) = &record.certificate {
                     insert_certificate(connection, record.node, certificate).await?;
                 }
-                decision::insert(connection, &record.decision).await?;
-                Ok(Recorded::Yes { revision })
+                let mut records = vec![decision::insert(connection, &record.decision).await?];
+                records.extend(record.also);
+                Ok(Trailed(Recorded::Yes { revision }, records))
             })
         })
         .await
@@ -63,7 +65,7 @@ impl EvidenceStore for SqliteStore {
             return Ok(Recorded::NodeChanged);
         };
         let epoch = to_integer(epoch)?;
-        self.write(move |connection| {
+        self.write_recorded(move |connection| {
             Box::pin(async move {
                 let update = sqlx::query(
                     "UPDATE evidence SET posture = ?3 WHERE node = ?1 \
@@ -75,7 +77,7 @@ impl EvidenceStore for SqliteStore {
                 .execute(&mut *connection)
                 .await?;
                 if update.rows_affected() == 0 {
-                    return Ok(Recorded::NodeChanged);
+                    return Ok(Trailed(Recorded::NodeChanged, Vec::new()));
                 }
                 sqlx::query("UPDATE node SET revision = ?2, epoch = max(epoch, ?3) WHERE id = ?1")
                     .bind(node.as_bytes().as_slice())
@@ -86,8 +88,8 @@ impl EvidenceStore for SqliteStore {
                 if let Some(change) = &logs {
                     logs::save(connection, node, change).await?;
                 }
-                decision::insert(connection, &decision).await?;
-                Ok(Recorded::Yes { revision: next })
+                let record = decision::insert(connection, &decision).await?;
+                Ok(Trailed(Recorded::Yes { revision: next }, vec![record]))
             })
         })
         .await

@@ -10,6 +10,7 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::columns::{Columns, to_integer, to_json};
+use super::writer::Recorded;
 use super::{SqliteStore, decision};
 use crate::credential::serial::SerialNumber;
 use crate::enrollment::{AttestationKey, EndorsedKey};
@@ -168,13 +169,16 @@ impl SqliteStore {
     where
         F: FnOnce(&mut NodeRecord) -> Result<Change, TooManyLabels> + Send + 'static,
     {
-        self.write(move |connection| {
+        self.write_recorded(move |connection| {
             Box::pin(async move {
-                let Some(mut node) = find(connection, id).await? else { return Ok(NodeChange::Unknown) };
+                let unchanged = |outcome| Ok(Recorded(outcome, Vec::new()));
+                let Some(mut node) = find(connection, id).await? else {
+                    return unchanged(NodeChange::Unknown);
+                };
                 let before = node.standing;
                 match apply(&mut node) {
-                    Err(TooManyLabels) => return Ok(NodeChange::TooManyLabels),
-                    Ok(Change::None) => return Ok(NodeChange::Already(Box::new(node))),
+                    Err(TooManyLabels) => return unchanged(NodeChange::TooManyLabels),
+                    Ok(Change::None) => return unchanged(NodeChange::Already(Box::new(node))),
                     Ok(Change::Some) => {}
                 }
                 node.revision = node.revision.saturating_add(1);
@@ -187,8 +191,8 @@ impl SqliteStore {
                         .execute(&mut *connection)
                         .await?;
                 }
-                decision::insert(connection, &decision).await?;
-                Ok(NodeChange::Changed(Box::new(node)))
+                let record = decision::insert(connection, &decision).await?;
+                Ok(Recorded(NodeChange::Changed(Box::new(node)), vec![record]))
             })
         })
         .await

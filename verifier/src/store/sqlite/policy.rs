@@ -8,6 +8,8 @@ use sqlx::sqlite::SqliteRow;
 use super::SqliteStore;
 use super::columns::{Columns, to_integer};
 use super::reference::{next_version, versioned};
+use super::writer::Recorded;
+use crate::audit::AuditRecord;
 use crate::node::Name;
 use crate::reference::{Provenance, Versioned};
 use crate::store::{Activated, Activation, PolicyBundleRecord, PolicyStore, StoreError};
@@ -22,9 +24,10 @@ impl PolicyStore for SqliteStore {
         name: Name,
         text: Vec<u8>,
         provenance: Provenance,
+        record: AuditRecord,
     ) -> Result<PolicyBundleRecord, StoreError> {
         let content = sha256(&[&text]);
-        self.write(move |connection| {
+        self.write_recorded(move |connection| {
             Box::pin(async move {
                 let newest = "SELECT max(version) AS newest FROM policy_bundle WHERE name = ?1";
                 let version = next_version(connection, newest, "policy bundle", &name).await?;
@@ -45,7 +48,9 @@ impl PolicyStore for SqliteStore {
                 .bind(provenance.created_at.as_millis())
                 .execute(connection)
                 .await?;
-                Ok(PolicyBundleRecord { id: Versioned { name, version }, content, provenance })
+                let id = Versioned { name, version };
+                let record = record.by(&id.to_string()).of_inputs(content);
+                Ok(Recorded(PolicyBundleRecord { id, content, provenance }, vec![record]))
             })
         })
         .await
@@ -96,17 +101,18 @@ impl PolicyStore for SqliteStore {
         bundle: Option<Versioned>,
         over: u64,
         provenance: Provenance,
+        record: AuditRecord,
     ) -> Result<Activated, StoreError> {
-        self.write(move |connection| {
+        self.write_recorded(move |connection| {
             Box::pin(async move {
                 let by = newest(connection).await?;
                 if by.as_ref().map_or(0, |activation| activation.number) != over {
-                    return Ok(Activated::Overtaken { by });
+                    return Ok(Recorded(Activated::Overtaken { by }, Vec::new()));
                 }
                 if let Some(id) = &bundle
                     && !exists(connection, id).await?
                 {
-                    return Ok(Activated::NoSuchVersion);
+                    return Ok(Recorded(Activated::NoSuchVersion, Vec::new()));
                 }
                 let number = over.saturating_add(1);
                 sqlx::query(
@@ -121,7 +127,8 @@ impl PolicyStore for SqliteStore {
                 .bind(provenance.created_at.as_millis())
                 .execute(connection)
                 .await?;
-                Ok(Activated::Yes(Activation { number, bundle, provenance }))
+                let activation = Activation { number, bundle, provenance };
+                Ok(Recorded(Activated::Yes(activation), vec![record]))
             })
         })
         .await

@@ -5,10 +5,10 @@ use rootbound_verifier::reference::Versioned;
 use rootbound_verifier::store::{Activated, Activation, PolicyBundleRecord, Store};
 
 use super::BackEnd;
-use crate::fixtures::{at_once, name, provenance};
+use crate::fixtures::{at_once, name, provenance, record};
 
 async fn put(store: &dyn Store, bundle: &str, text: &str) -> PolicyBundleRecord {
-    store.put_policy_bundle(name(bundle), text.into(), provenance("review 7")).await.unwrap()
+    store.put_policy_bundle(name(bundle), text.into(), provenance("review 7"), record("test")).await.unwrap()
 }
 
 fn id(bundle: &str, version: u32) -> Versioned {
@@ -42,7 +42,7 @@ pub(crate) async fn bundle_is_in_force_until_another_is(back_end: &impl BackEnd)
     assert_eq!(store.policy_activation().await.unwrap(), None);
     put(&*store, "prod", "one").await;
     put(&*store, "prod", "two").await;
-    let activate = async |bundle, over| store.activate_policy(bundle, over, provenance("now")).await.unwrap();
+    let activate = async |bundle, over| store.activate_policy(bundle, over, provenance("now"), record("test")).await.unwrap();
     let first = in_force(1, Some(id("prod", 2)));
     let second = in_force(2, None);
     assert_eq!(activate(Some(id("prod", 2)), 0).await, Activated::Yes(first.clone()));
@@ -58,7 +58,7 @@ pub(crate) async fn activation_over_another_than_the_last_changes_nothing(back_e
     let store = back_end.store();
     put(&*store, "prod", "one").await;
     let activate =
-        async |over| store.activate_policy(Some(id("prod", 1)), over, provenance("now")).await.unwrap();
+        async |over| store.activate_policy(Some(id("prod", 1)), over, provenance("now"), record("test")).await.unwrap();
     assert_eq!(activate(1).await, Activated::Overtaken { by: None });
     let first = in_force(1, Some(id("prod", 1)));
     assert_eq!(activate(0).await, Activated::Yes(first.clone()));
@@ -73,7 +73,7 @@ pub(crate) async fn of_many_activations_at_once_one_wins_and_the_others_are_told
     put(&*store, "prod", "one").await;
     let outcomes = at_once(8, |_| {
         let store = back_end.store();
-        async move { store.activate_policy(Some(id("prod", 1)), 0, provenance("now")).await.unwrap() }
+        async move { store.activate_policy(Some(id("prod", 1)), 0, provenance("now"), record("test")).await.unwrap() }
     })
     .await;
     let first = in_force(1, Some(id("prod", 1)));

@@ -11,7 +11,7 @@ use rootbound_verifier::store::{EvidenceRecord, PendingEnrollment, StoreError};
 use super::{BackEnd as _, Sqlite};
 use crate::fixtures::{
     Machine, NOW, accepted, enrolled, evidence, fresh, inventory_entry, join_token, labels, later, name,
-    provenance,
+    provenance, record,
 };
 
 /// One of each row: machine 1 is admitted by a token and has shown evidence, machine 2 is in the inventory.
@@ -20,13 +20,13 @@ async fn populated() -> Sqlite {
     let store = sqlite.store();
     let machine = Machine::new(1);
     let (token, digest) = join_token("one");
-    store.create_join_token(&token, digest).await.unwrap();
+    store.create_join_token(&token, digest, record("test")).await.unwrap();
     enrolled(machine.enroll(&*store, 101, Some(digest)).await);
     machine.attested(&*store, later(600)).await;
-    store.put_inventory(&inventory_entry(Machine::new(2).id(), labels(&[]))).await.unwrap();
-    store.put_reference_set(name("default"), accepted(1), provenance("")).await.unwrap();
+    store.put_inventory(&inventory_entry(Machine::new(2).id(), labels(&[])), record("test")).await.unwrap();
+    store.put_reference_set(name("default"), accepted(1), provenance(""), record("test")).await.unwrap();
     let body = rootbound_verifier::reference::ProfileBody::initial(name("default"));
-    store.put_profile(name("any"), body, provenance("")).await.unwrap();
+    store.put_profile(name("any"), body, provenance(""), record("test")).await.unwrap();
     sqlite
 }
 
@@ -208,7 +208,10 @@ async fn digest_sets_that_accept_something_else_than_they_are_named_by_are_incon
     let sqlite = Sqlite::new().await;
     let store = sqlite.store();
     let digests = std::sync::Arc::new(DigestSet::parse(&text("/a")).unwrap());
-    let set = store.put_digest_set(name("base"), digests, text("/a"), provenance("")).await.unwrap();
+    let set = store
+        .put_digest_set(name("base"), digests, text("/a"), provenance(""), record("test"))
+        .await
+        .unwrap();
     let frame = data_encoding::HEXUPPER.encode(&pack(&text("/b")).unwrap());
     sqlite.corrupt("DROP TRIGGER digest_content_is_immutable").await;
     let sql = format!("UPDATE digest_content SET frame = X'{frame}'");
@@ -280,7 +283,8 @@ async fn version_after_the_last_number_is_refused() {
     sqlite
         .corrupt("DROP TRIGGER reference_set_is_immutable; UPDATE reference_set SET version = 4294967295")
         .await;
-    let next = sqlite.store().put_reference_set(name("default"), accepted(2), provenance("")).await;
+    let next =
+        sqlite.store().put_reference_set(name("default"), accepted(2), provenance(""), record("test")).await;
     assert_inconsistent(next, "reference set", "default", "no version can follow", "version");
 }
 
@@ -338,7 +342,7 @@ async fn decisions_that_no_verb_writes_are_inconsistent() {
         ("UPDATE decision SET node = x'00'", "node"),
     ] {
         let sqlite = populated().await;
-        let id = sqlite.store().decisions(None, 1).await.unwrap()[0].id.clone();
+        let id = sqlite.store().decisions(None, 1).await.unwrap()[0].id.to_string();
         sqlite.corrupt("DROP TRIGGER decision_is_immutable").await;
         sqlite.corrupt(sql).await;
         assert_inconsistent(sqlite.store().decisions(None, 1).await, "decision", &id, reason, sql);
@@ -359,7 +363,7 @@ async fn schema_refuses_to_change_what_never_changes() {
         let refused = sqlx::query(sql).execute(&mut connection).await;
         assert!(refused.unwrap_err().to_string().contains("never"), "{sql}");
     }
-    sqlite.store().withdraw_reference_set(&name("default"), provenance("")).await.unwrap();
+    sqlite.store().withdraw_reference_set(&name("default"), provenance(""), record("test")).await.unwrap();
     let back = "UPDATE reference_set SET withdrawn_by = NULL, withdrawn_reason = NULL, withdrawn_at = NULL";
     let refused = sqlx::query(back).execute(&mut connection).await;
     assert!(refused.unwrap_err().to_string().contains("stays withdrawn"));
@@ -396,7 +400,7 @@ async fn schema_refuses_one_attestation_key_for_two_nodes() {
 async fn policy_bundle_with_another_text_than_was_written_is_inconsistent() {
     let sqlite = Sqlite::new().await;
     let store = sqlite.store();
-    let record = store.put_policy_bundle(name("prod"), b"permit".to_vec(), provenance("")).await.unwrap();
+    let record = store.put_policy_bundle(name("prod"), b"permit".to_vec(), provenance(""), record("test")).await.unwrap();
     sqlite.corrupt("DROP TRIGGER policy_content_is_immutable").await;
     sqlite.corrupt("UPDATE policy_content SET text = x'00'").await;
     let found = store.policy_bundle(&name("prod"), None).await;
