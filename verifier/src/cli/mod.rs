@@ -9,13 +9,14 @@ mod appraise;
 mod client;
 mod files;
 mod init;
+mod policy;
 mod render;
 mod run;
 mod table;
 mod verbs;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -35,7 +36,8 @@ Exit codes:
   5  healthcheck: the daemon runs, but is not ready
   6  appraise: the evidence violates the profile
   7  appraise: bad evidence: something does not stand, or contradicts the rest
-  8  appraise: cannot judge: something that is needed is missing";
+  8  appraise: cannot judge: something that is needed is missing
+  9  policy test: a case fails";
 
 /// Checks what machines prove with their TPMs, and issues credentials that only those TPMs can use.
 #[derive(Debug, Parser)]
@@ -75,6 +77,9 @@ enum Verb {
     /// 8 cannot judge
     #[command(after_help = EXIT_CODES)]
     Appraise(Box<appraise::Appraise>),
+    /// Policies: who may do what, in bundles whose versions never change
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Policy(policy::PolicyVerb),
     #[command(flatten)]
     Daemon(verbs::Verb),
 }
@@ -97,6 +102,9 @@ enum CliError {
     /// What was to be said.
     #[error(transparent)]
     Verb(#[from] verbs::VerbError),
+    /// Policies.
+    #[error(transparent)]
+    Policy(#[from] policy::PolicyVerbError),
     /// The conversation.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -117,6 +125,7 @@ enum Exit {
     ViolatesPolicy,
     BadEvidence,
     CannotJudge,
+    CaseFails,
 }
 
 impl From<Exit> for ExitCode {
@@ -137,6 +146,7 @@ impl Exit {
             Self::ViolatesPolicy => 6,
             Self::BadEvidence => 7,
             Self::CannotJudge => 8,
+            Self::CaseFails => 9,
         }
     }
 }
@@ -144,7 +154,7 @@ impl Exit {
 impl CliError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Config(_) | Self::Verb(_) | Self::Appraise(_) => Exit::Usage,
+            Self::Config(_) | Self::Verb(_) | Self::Appraise(_) | Self::Policy(_) => Exit::Usage,
             Self::Run(error) if error.is_configuration() => Exit::Usage,
             Self::Init(error) if error.is_refusal() => Exit::Refused,
             Self::Run(_) | Self::Init(_) | Self::Output(_) => Exit::Failed,
@@ -187,11 +197,16 @@ fn obey(arguments: Arguments) -> Result<Exit, CliError> {
             show(&report, output)?;
             Ok(exit)
         }
+        Verb::Policy(verb) => {
+            let answer = verb.run(|command| {
+                let socket = admin_socket(socket.clone(), &config)?;
+                Ok::<_, CliError>(client::ask_once(&socket, &command)?)
+            })?;
+            show(&answer, output)?;
+            Ok(if answer.has_failed() { Exit::CaseFails } else { Exit::Done })
+        }
         Verb::Daemon(verb) => {
-            let socket = match socket {
-                Some(socket) => socket,
-                None => config::admin_socket(&Config::load(&config)?.state.directory),
-            };
+            let socket = admin_socket(socket, &config)?;
             let wants_rules = verb.wants_boot_rules();
             let reply = client::ask_once(&socket, &verb.command()?)?;
             let exit = match &reply {
@@ -204,6 +219,14 @@ fn obey(arguments: Arguments) -> Result<Exit, CliError> {
             }
             Ok(exit)
         }
+    }
+}
+
+/// The one that is named, or else that of the configuration.
+fn admin_socket(named: Option<PathBuf>, config: &Path) -> Result<PathBuf, ConfigError> {
+    match named {
+        Some(socket) => Ok(socket),
+        None => Ok(config::admin_socket(&Config::load(config)?.state.directory)),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The daemon's answers as text for people. Whatever a peer could have a hand in is printed without characters that do
 //! more than show.
 
+mod policies;
+
 use rootbound_common::clock::Timestamp;
 use rootbound_common::text::only_shows;
 use rootbound_common::wire::v1::PostureReport;
@@ -24,6 +26,21 @@ use crate::store::{DecisionRecord, InventoryEntry, JoinTokenRecord};
 impl Show for Reply {
     fn text(&self) -> String {
         let text = match self {
+            Self::PolicyWritten(bundle) => {
+                format!(
+                    "{}@{} written; it comes into force with `policy activate`\n",
+                    bundle.name, bundle.version
+                )
+            }
+            Self::Policies(list) => policies::list(list),
+            Self::Policy(bundle) => policies::bundle(bundle),
+            Self::Rehearsal(rehearsal) => policies::rehearsal(rehearsal),
+            Self::PolicyActivated(activation) => {
+                format!("{} is in force (activation {})\n", activation.bundle, activation.number)
+            }
+            Self::Decisions(page) => policies::decisions(page),
+            Self::Decision(record) => policies::decision(record),
+            Self::Explained(explained) => policies::explained(explained),
             Self::Health(health) => health_text(health),
             Self::Nodes(page) => nodes(page),
             Self::Node(node) => node_text(node),

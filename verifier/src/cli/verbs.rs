@@ -8,6 +8,7 @@ use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::PostureStatus;
 
 use super::files::{self, FileError};
+use super::policy::DecisionVerb;
 use crate::hold::{HoldId, HoldKind};
 use crate::http::admin::message::{Command, Words};
 use crate::node::{Labels, Name, NameError};
@@ -44,6 +45,9 @@ pub(super) enum Verb {
     /// Profiles: what is expected of which nodes
     #[command(subcommand)]
     Profile(ProfileVerb),
+    /// Decisions that services asked for: what was decided, and why
+    #[command(subcommand)]
+    Decision(DecisionVerb),
     /// The issuing CA
     #[command(subcommand)]
     Ca(CaVerb),
@@ -56,7 +60,7 @@ pub(super) enum Verb {
 pub(super) struct Reason {
     /// Why, for the record
     #[arg(long, default_value = "")]
-    reason: Words,
+    pub(super) reason: Words,
 }
 
 #[derive(Debug, Subcommand)]
@@ -322,6 +326,7 @@ impl Verb {
             Self::Reference(verb) => Ok(verb.command()?),
             Self::Digests(verb) => Ok(verb.command()?),
             Self::Profile(verb) => Ok(verb.command()?),
+            Self::Decision(verb) => Ok(verb.command()),
             Self::Ca(CaVerb::Show) => Ok(Command::CaShow),
             Self::Healthcheck => Ok(Command::Health),
         }
@@ -452,7 +457,7 @@ fn posture(text: &str) -> Result<PostureStatus, String> {
         .ok_or_else(|| "one of affirming, warning, contraindicated, stale, unknown, blocked".to_owned())
 }
 
-fn versioned(text: &str) -> Result<(Name, Option<u32>), String> {
+pub(super) fn versioned(text: &str) -> Result<(Name, Option<u32>), String> {
     let (name, version) = match text.split_once('@') {
         Some((name, version)) => {
             let version = version.parse().map_err(|_| "a version is a number: NAME@VERSION")?;

@@ -23,9 +23,7 @@ use crate::credential::serial::SerialNumber;
 use crate::evidence::{Authenticated, EvidenceError, Unproven, authenticate};
 use crate::hold::attested_after;
 use crate::node::{Name, NodeRecord, Standing};
-use crate::policy::{
-    Attested, CredentialKind, Denial, Grant, Question, SubjectFacts, decide_issue,
-};
+use crate::policy::{Attested, CredentialKind, Denial, Grant, Question, SubjectFacts, decide_issue};
 use crate::posture::{LiveCredential, LiveNode, Posture};
 use crate::reference::{ProfileBody, ReferenceBook};
 use crate::store::{
@@ -258,7 +256,8 @@ impl Verifier {
         let held = credentials.iter().filter(|one| one.not_after >= now).count();
         let posture = Posture::of(appraisal);
         let status = node.status_with(&posture, now);
-        let with = LiveNode { epoch: self.epoch_with(node, &posture), ..node.live_with(posture, credentials) };
+        let with =
+            LiveNode { epoch: self.epoch_with(node, &posture), ..node.live_with(posture, credentials) };
         let facts = SubjectFacts::Node(Attested::of(node.id, &with, now));
         let question = Question::issue_credential(node.id, CredentialKind::X509Svid);
         let permit = self.bundle.load().decide(&question, &facts).into_permit();

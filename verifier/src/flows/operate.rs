@@ -11,6 +11,7 @@ use tokio::sync::MutexGuard;
 
 use super::enroll::digest_of_token;
 use super::logs::{OfQuote, Sent};
+use super::policies::PolicyError;
 use super::{Verifier, decision, rng, versions_of};
 use crate::appraisal::runtime::{DigestSet, DigestSetError};
 use crate::appraisal::{Verdict, appraise};
@@ -118,6 +119,9 @@ pub enum OperateError {
     /// The reason cannot be kept with a hold.
     #[error(transparent)]
     HoldReason(#[from] NotAReason),
+    /// It was about policies or decisions.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -143,6 +147,7 @@ impl OperateError {
             Self::NotAdmitted(_) => "not_admitted",
             Self::TooManyHolds(_) => "too_many_holds",
             Self::HoldReason(_) => "reason_refused",
+            Self::Policy(error) => error.code(),
             Self::Store(_) => "store_failed",
         }
     }

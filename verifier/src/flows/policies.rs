@@ -6,8 +6,8 @@
 use rootbound_common::clock::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Verifier, rng};
 use super::operate::Operator;
+use super::{Verifier, rng};
 use crate::audit::{AuditRecord, Entity, Outcome as Told, RecordId, RecordKind, SequencedRecord};
 use crate::node::Name;
 use crate::policy::{
@@ -184,7 +184,9 @@ impl Verifier {
         &self,
         which: &WhichBundle,
     ) -> Result<(Option<PolicyBundleRecord>, BundleSource), PolicyError> {
-        let WhichBundle::Written { name, version } = which else { return Ok((None, Bundle::builtin_source())) };
+        let WhichBundle::Written { name, version } = which else {
+            return Ok((None, Bundle::builtin_source()));
+        };
         let found = self.store.policy_bundle(name, *version).await?;
         let (record, text) = found.ok_or_else(|| PolicyError::NoSuchBundle(which.to_string()))?;
         let source = parse(&record.id, &text)?;
@@ -412,7 +414,8 @@ fn in_lines(question: &Question, explanation: &Explanation) -> Vec<String> {
 pub(crate) fn failure(case: &CaseReport) -> String {
     let said = |what: &Expected| {
         let decision = if what.decision { "allowed" } else { "denied" };
-        let fresh = what.step_up.map(|within| format!(", evidence of {within} s at most")).unwrap_or_default();
+        let fresh =
+            what.step_up.map(|within| format!(", evidence of {within} s at most")).unwrap_or_default();
         format!("{decision} ({}{fresh}) by [{}]", what.code, what.policies.join(", "))
     };
     format!("{}: {}: expected {}, found {}", case.file, case.name, said(&case.expected), said(&case.found))

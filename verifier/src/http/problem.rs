@@ -19,6 +19,7 @@ use crate::flows::control::StreamEnd;
 use crate::flows::decide::DecideError;
 use crate::flows::enroll::{EnrollError, EnrollRefusal};
 use crate::flows::operate::OperateError;
+use crate::flows::policies::PolicyError;
 use crate::flows::results::ResultRefusal;
 use crate::flows::signals::{SignalError, SignalRefusal};
 use crate::policy::QuestionError;
@@ -409,6 +410,24 @@ impl From<ResultRefusal> for Refusal {
 }
 
 /// Over the administrative socket, where nothing has to be kept from the reader.
+impl From<PolicyError> for Refusal {
+    fn from(error: PolicyError) -> Self {
+        let (code, detail) = (error.code(), error.to_string());
+        match error {
+            PolicyError::NoSuchBundle(_) | PolicyError::NoSuchDecision(_) => {
+                Self::new(StatusCode::NOT_FOUND, code, detail)
+            }
+            PolicyError::Overtaken { .. } | PolicyError::Already(_) | PolicyError::WithoutInputs(_) => {
+                Self::new(StatusCode::CONFLICT, code, detail)
+            }
+            PolicyError::Bundle(_) | PolicyError::CasesFail { .. } | PolicyError::NameTaken => {
+                Self::new(StatusCode::FORBIDDEN, code, detail)
+            }
+            PolicyError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<OperateError> for Refusal {
     fn from(error: OperateError) -> Self {
         let (code, detail) = (error.code(), error.to_string());
@@ -430,6 +449,7 @@ impl From<OperateError> for Refusal {
             | OperateError::NoLog { .. }
             | OperateError::BootLog { .. }
             | OperateError::JoinTokenLifetime => Self::new(StatusCode::FORBIDDEN, code, detail),
+            OperateError::Policy(error) => error.into(),
             OperateError::Store(error) => error.into(),
         }
     }

@@ -13,6 +13,7 @@ use super::message::{
     EndorsementDetail, Health, NewJoinToken, NodeAsked, NodeDetail, NodeHeld, NodePage, NodeSummary,
     ProfileDetail, ReferenceDetail, ReferenceSummary, Removed, Reply, Words, Written,
 };
+use super::policies;
 use crate::enrollment::Endorsement;
 use crate::evidence::frame::pack;
 use crate::flows::Verifier;
@@ -37,6 +38,8 @@ pub(super) struct Session<'a> {
 pub(super) async fn answer(session: &Session<'_>, command: Command) -> Result<Reply, OperateError> {
     let verifier = session.verifier;
     match command {
+        Command::Policy(command) => Ok(policies::answer(session, command).await?),
+        Command::Decision(command) => Ok(policies::answer_decision(session, command).await?),
         Command::Health => Ok(Reply::Health(session.health().await)),
         Command::NodeList { posture, labels, after, limit } => {
             session.nodes(posture, &labels, after, limit).await
@@ -171,7 +174,7 @@ fn written_set(
 }
 
 impl Session<'_> {
-    fn operator(&self, reason: &Words) -> Operator {
+    pub(super) fn operator(&self, reason: &Words) -> Operator {
         Operator { author: self.author.clone(), reason: reason.as_str().to_owned() }
     }
 

@@ -11,11 +11,17 @@ use rootbound_common::text::only_shows;
 use rootbound_common::wire::v1::{JoinToken, PostureReport, PostureStatus};
 use serde::{Deserialize, Serialize};
 
+use super::policies::{
+    ActivationDetail, DecisionCommand, PolicyCommand, PolicyDetail, PolicyList, PolicySummary,
+};
 use crate::appraisal::boot::BootRules;
+use crate::audit::SequencedRecord;
 use crate::flows::operate::Reappraised;
+use crate::flows::policies::{Explained, Rehearsal};
 use crate::hold::{Hold, HoldId, HoldKind};
 use crate::node::{Labels, Name, Standing};
 use crate::reference::{AcceptedPcrs, Profile, ProfileBody, Provenance, ReferenceSet};
+use crate::store::audit::RecordPage;
 use crate::store::holds::HoldRecord;
 use crate::store::{DecisionRecord, InventoryEntry, JoinTokenRecord};
 
@@ -75,6 +81,10 @@ pub type DigestFrame = Blob<{ 90 * 1024 * 1024 }>;
 pub enum Command {
     /// How is the daemon?
     Health,
+    /// Something about policies.
+    Policy(PolicyCommand),
+    /// Something about decisions.
+    Decision(DecisionCommand),
     /// Which nodes are there?
     NodeList {
         /// Only nodes that stand so.
@@ -289,6 +299,22 @@ impl Command {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
+    /// A policy bundle was written.
+    PolicyWritten(PolicySummary),
+    /// Policy bundles.
+    Policies(PolicyList),
+    /// One of them.
+    Policy(Box<PolicyDetail>),
+    /// What a bundle would have made of recorded decisions.
+    Rehearsal(Rehearsal),
+    /// A bundle came into force.
+    PolicyActivated(ActivationDetail),
+    /// Decisions.
+    Decisions(RecordPage),
+    /// One of them.
+    Decision(SequencedRecord),
+    /// One of them, explained.
+    Explained(Box<Explained>),
     /// To [`Command::Health`].
     Health(Health),
     /// To [`Command::NodeList`].

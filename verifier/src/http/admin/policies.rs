@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use super::answer::Session;
 use super::message::{Reply, Words};
-use crate::audit::{Outcome, RecordId, RecordKind, SequencedRecord};
-use crate::flows::policies::{Explained, PolicyError, Rehearsal, WhichBundle};
+use crate::audit::{Outcome, RecordId, RecordKind};
+use crate::flows::policies::{PolicyError, WhichBundle};
 use crate::node::Name;
 use crate::policy::BundleSource;
 use crate::reference::Provenance;
-use crate::store::audit::{RecordFilter, RecordPage};
+use crate::store::audit::RecordFilter;
 use crate::store::{Activation, PolicyBundleRecord};
 
 /// What an operator wants of policies.

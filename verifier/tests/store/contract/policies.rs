@@ -42,7 +42,9 @@ pub(crate) async fn bundle_is_in_force_until_another_is(back_end: &impl BackEnd)
     assert_eq!(store.policy_activation().await.unwrap(), None);
     put(&*store, "prod", "one").await;
     put(&*store, "prod", "two").await;
-    let activate = async |bundle, over| store.activate_policy(bundle, over, provenance("now"), record("test")).await.unwrap();
+    let activate = async |bundle, over| {
+        store.activate_policy(bundle, over, provenance("now"), record("test")).await.unwrap()
+    };
     let first = in_force(1, Some(id("prod", 2)));
     let second = in_force(2, None);
     assert_eq!(activate(Some(id("prod", 2)), 0).await, Activated::Yes(first.clone()));
@@ -57,8 +59,9 @@ pub(crate) async fn bundle_is_in_force_until_another_is(back_end: &impl BackEnd)
 pub(crate) async fn activation_over_another_than_the_last_changes_nothing(back_end: &impl BackEnd) {
     let store = back_end.store();
     put(&*store, "prod", "one").await;
-    let activate =
-        async |over| store.activate_policy(Some(id("prod", 1)), over, provenance("now"), record("test")).await.unwrap();
+    let activate = async |over| {
+        store.activate_policy(Some(id("prod", 1)), over, provenance("now"), record("test")).await.unwrap()
+    };
     assert_eq!(activate(1).await, Activated::Overtaken { by: None });
     let first = in_force(1, Some(id("prod", 1)));
     assert_eq!(activate(0).await, Activated::Yes(first.clone()));
@@ -73,7 +76,9 @@ pub(crate) async fn of_many_activations_at_once_one_wins_and_the_others_are_told
     put(&*store, "prod", "one").await;
     let outcomes = at_once(8, |_| {
         let store = back_end.store();
-        async move { store.activate_policy(Some(id("prod", 1)), 0, provenance("now"), record("test")).await.unwrap() }
+        async move {
+            store.activate_policy(Some(id("prod", 1)), 0, provenance("now"), record("test")).await.unwrap()
+        }
     })
     .await;
     let first = in_force(1, Some(id("prod", 1)));

@@ -400,7 +400,10 @@ async fn schema_refuses_one_attestation_key_for_two_nodes() {
 async fn policy_bundle_with_another_text_than_was_written_is_inconsistent() {
     let sqlite = Sqlite::new().await;
     let store = sqlite.store();
-    let record = store.put_policy_bundle(name("prod"), b"permit".to_vec(), provenance(""), record("test")).await.unwrap();
+    let record = store
+        .put_policy_bundle(name("prod"), b"permit".to_vec(), provenance(""), record("test"))
+        .await
+        .unwrap();
     sqlite.corrupt("DROP TRIGGER policy_content_is_immutable").await;
     sqlite.corrupt("UPDATE policy_content SET text = x'00'").await;
     let found = store.policy_bundle(&name("prod"), None).await;
