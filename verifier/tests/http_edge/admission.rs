@@ -29,7 +29,7 @@ fn every_route(document: &Value) -> Vec<(Request<Full<Bytes>>, bool)> {
             routes.push((request, operation.get("security").is_some()));
         }
     }
-    assert_eq!(routes.iter().filter(|(_, guarded)| *guarded).count(), 2, "whoami and ear");
+    assert_eq!(routes.iter().filter(|(_, guarded)| *guarded).count(), 4, "whoami, ear, control, signals");
     routes
 }
 

@@ -17,6 +17,7 @@ mod administration;
 mod admission;
 mod client;
 mod connections;
+mod control;
 mod pki;
 mod requests;
 mod results;
