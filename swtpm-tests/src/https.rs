@@ -15,7 +15,7 @@ use rustls::{
     ClientConfig, ClientConnection, RootCertStore, SignatureAlgorithm, SignatureScheme, StreamOwned,
 };
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde::Serialize;
 
 use crate::certificate_request::ecdsa_signature;
@@ -99,6 +99,23 @@ impl Https {
             .expect("TLS 1.3")
             .with_root_certificates(Arc::clone(&self.trust_anchors))
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        Self { tls: Arc::new(tls), ..self.clone() }
+    }
+
+    /// The same with a certificate and its key in PEM.
+    ///
+    /// # Panics
+    /// Where they are none.
+    #[must_use]
+    pub fn as_relying_party(&self, chain: &str, key: &str) -> Self {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a private key in PEM");
+        let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("TLS 1.3")
+            .with_root_certificates(Arc::clone(&self.trust_anchors))
+            .with_client_auth_cert(chain.expect("PEM"), key)
+            .expect("a certificate and its key");
         Self { tls: Arc::new(tls), ..self.clone() }
     }
 

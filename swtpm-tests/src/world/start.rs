@@ -15,7 +15,7 @@ use rootbound_verifier::flows::{Limits, Parts, Verifier};
 use rootbound_verifier::http::{Limits as HttpLimits, Rate, Server, ServingNames, TlsIdentity};
 use rootbound_verifier::node::Name;
 use rootbound_verifier::reference::ProfileBody;
-use rootbound_verifier::relying_party::RelyingParties;
+use rootbound_verifier::relying_party::{RelyingParties, RelyingPartySection};
 use rootbound_verifier::store::SqliteStore;
 use tempfile::TempDir;
 
@@ -29,6 +29,7 @@ pub(super) struct Settings {
     limits: Limits,
     eat_profile: EatProfile,
     http_limits: HttpLimits,
+    relying_parties: Vec<RelyingPartySection>,
 }
 
 /// How a [`World`] is to be made.
@@ -50,7 +51,13 @@ impl Default for WorldBuilder {
         };
         let revocation = RevocationPolicy::IfAvailable;
         let eat_profile = EatProfile::default();
-        let settings = Settings { revocation, limits: Limits::default(), eat_profile, http_limits };
+        let settings = Settings {
+            revocation,
+            limits: Limits::default(),
+            eat_profile,
+            http_limits,
+            relying_parties: Vec::new(),
+        };
         Self { roots: Vec::new(), authority: None, settings }
     }
 }
@@ -92,6 +99,13 @@ impl WorldBuilder {
     #[must_use]
     pub fn eat_profile(mut self, profile: EatProfile) -> Self {
         self.settings.eat_profile = profile;
+        self
+    }
+
+    /// Who may read attestation results of others, and who may say something against a node; nobody without this.
+    #[must_use]
+    pub fn relying_parties(mut self, sections: Vec<RelyingPartySection>) -> Self {
+        self.settings.relying_parties = sections;
         self
     }
 
@@ -157,7 +171,7 @@ impl Settings {
         let result_signer = ResultSigner::new(result_key, self.eat_profile.clone(), trust_domain.clone());
         let parts = Parts {
             result_signer,
-            relying_parties: RelyingParties::none(),
+            relying_parties: RelyingParties::load(&self.relying_parties, None).expect("relying parties"),
             store: Arc::new(store),
             clock: Arc::clone(clock) as Arc<dyn Clock>,
             trust_domain,

@@ -140,8 +140,8 @@ pub(crate) async fn hold_outlives_evidence_enrolment_and_a_kill(back_end: &impl 
     assert_eq!(machine.node(&*store).await.epoch, 9);
     assert_eq!(machine.enrolled(&*store, 2).await.epoch, 10, "another AK");
     assert_eq!(machine.enrolled(&*store, 2).await.epoch, 10, "the same once more");
-    let after = back_end.after_a_kill().await.store();
-    assert_eq!(machine.node(&*after).await.holds, [first]);
+    let killed = back_end.after_a_kill().await;
+    assert_eq!(machine.node(&*killed.store()).await.holds, [first]);
 }
 
 fn signal(id: &str, content: u8) -> SignalRecord {
