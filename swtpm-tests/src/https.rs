@@ -135,6 +135,26 @@ impl Https {
         self.send("GET", path, &[], &[]).await
     }
 
+    /// Opens a stream of events and reads its beginning; it lasts until it is dropped. Blocks.
+    pub fn hold(&self, path: &str) -> io::Result<HeldStream> {
+        let tcp = TcpStream::connect(&self.authority)?;
+        tcp.set_nodelay(true)?;
+        tcp.set_read_timeout(Some(Duration::from_secs(30)))?;
+        let tls = ClientConnection::new(Arc::clone(&self.tls), self.name.clone());
+        let mut stream = StreamOwned::new(tls.map_err(io::Error::other)?, tcp);
+        let host = &self.authority;
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\n\r\n");
+        stream.write_all(head.as_bytes())?;
+        let (mut heard, mut piece) = (Vec::new(), [0; 1024]);
+        while !heard.windows(6).any(|window| window == b": held") {
+            match stream.read(&mut piece)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                length => heard.extend_from_slice(&piece[..length]),
+            }
+        }
+        Ok(HeldStream(stream))
+    }
+
     /// Sends a request with exactly these fields, and whatever body, which need not be what the fields say.
     ///
     /// # Panics
@@ -191,6 +211,12 @@ fn parse(answer: &[u8]) -> Option<Reply> {
     let body = answer.get(head_end..head_end.checked_add(length)?)?.to_vec();
     Some(Reply { status, head: head.to_owned(), body })
 }
+
+/// A stream of events that is open.
+#[derive(Debug)]
+pub struct HeldStream(
+    #[expect(dead_code, reason = "it is held, not read")] StreamOwned<ClientConnection, TcpStream>,
+);
 
 /// A software key that signs handshakes.
 #[derive(Clone)]
