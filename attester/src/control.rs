@@ -242,16 +242,17 @@ impl Telling {
         if self.blocked == codes {
             return;
         }
-        if codes.is_empty() {
+        self.blocked = codes;
+        self.save(clock);
+        if self.blocked.is_empty() {
             tracing::info!("the verifier does not block this machine any more: its next evidence counts");
         } else {
+            let codes = &self.blocked;
             tracing::error!(
                 ?codes,
                 "the verifier blocks this machine, or lowers its standing; it attests on"
             );
         }
-        self.blocked = codes;
-        self.save(clock);
     }
 
     fn save(&self, clock: &dyn Clock) {

@@ -104,6 +104,13 @@ impl WorldBuilder {
         self
     }
 
+    /// Who may read attestation results of others, and who may say something against a node; nobody without this.
+    #[must_use]
+    pub fn relying_parties(mut self, sections: Vec<RelyingPartySection>) -> Self {
+        self.settings.relying_parties = sections;
+        self
+    }
+
     /// Bounds of the HTTP edge. Without this they are the usual ones, with rates that no test reaches.
     #[must_use]
     pub fn http_limits(mut self, limits: HttpLimits) -> Self {

@@ -30,7 +30,11 @@ fn every_route(document: &Value) -> Vec<(Request<Full<Bytes>>, bool)> {
             routes.push((request, operation.get("security").is_some()));
         }
     }
-    assert_eq!(routes.iter().filter(|(_, guarded)| *guarded).count(), 7, "whoami, ear and /access");
+    assert_eq!(
+        routes.iter().filter(|(_, guarded)| *guarded).count(),
+        9,
+        "whoami, ear, control, signals and /access"
+    );
     routes
 }
 

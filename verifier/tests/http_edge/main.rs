@@ -19,6 +19,7 @@ mod admission;
 mod authzen;
 mod client;
 mod connections;
+mod control;
 mod pki;
 mod requests;
 mod results;

@@ -8,6 +8,7 @@ pub(crate) mod digest_sets;
 pub(crate) mod durability;
 pub(crate) mod enrollments;
 pub(crate) mod evidence;
+pub(crate) mod holds;
 pub(crate) mod inventory;
 pub(crate) mod join_tokens;
 pub(crate) mod logs;
@@ -131,6 +132,15 @@ macro_rules! suite {
                 decision_is_recorded_once,
                 decisions_are_forgotten_by_age,
                 flood_of_refusals_pushes_out_older_refusals_and_nothing_else,
+            }
+            holds {
+                hold_stands_until_it_is_lifted_and_its_history_stays,
+                source_lifts_its_own_holds_and_an_operator_any,
+                holds_of_one_source_are_bounded,
+                hold_that_has_expired_ends_as_a_demand_for_evidence,
+                hold_outlives_evidence_enrolment_and_a_kill,
+                signal_takes_effect_once,
+                of_many_equal_signals_at_once_one_takes_effect,
             }
             durability {
                 what_was_acknowledged_survives_a_kill,
