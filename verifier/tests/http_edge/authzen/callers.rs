@@ -230,7 +230,9 @@ async fn hostile_bodies_are_refused_as_bad_requests() {
         let answer = http.send(to(EVALUATION, &body)).await.unwrap();
         assert_eq!((answer.status, code(&answer)), (StatusCode::BAD_REQUEST, expected));
         // In a batch it concerns its item alone.
-        body["evaluations"] = json!([{}, about(1, "db:write")]);
+        let mut good = about(1, "db:write");
+        good["context"] = json!({});
+        body["evaluations"] = json!([{}, good]);
         let answer = http.send(to(EVALUATIONS, &body)).await.unwrap();
         let items = &answer.body["evaluations"];
         assert_eq!(
