@@ -292,6 +292,13 @@ impl Bundle {
     }
 }
 
+#[cfg(test)]
+impl Bundle {
+    pub(super) fn all_rules(&self) -> HashMap<cedar_policy::PolicyId, Arc<Rule>> {
+        self.rules.iter().map(|rule| (rule.policy.id().clone(), Arc::clone(rule))).collect()
+    }
+}
+
 fn rules(files: &BTreeMap<FileName, String>) -> Result<Vec<Arc<Rule>>, BundleError> {
     let mut rules = Vec::new();
     let mut ids = BTreeSet::new();

@@ -1,11 +1,13 @@
 //! One decision: a question and what is attested, by a bundle.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cedar_policy::{
-    AuthorizationError, Context, Decision, EntityId, EntityTypeName, EntityUid, Request, RestrictedExpression,
+    AuthorizationError, Context, Decision, EntityId, EntityTypeName, EntityUid, PolicyId, Request, Response,
+    RestrictedExpression,
 };
 use rootbound_common::id::NodeId;
 use serde::Serialize;
@@ -319,34 +321,7 @@ impl Bundle {
         };
         let response =
             self.authorizer.is_authorized(&prepared.request, &prepared.slice.policies, &self.entities);
-        let diagnostics = response.diagnostics();
-        let mut determining: Vec<&Rule> =
-            diagnostics.reason().filter_map(|id| prepared.slice.rules.get(id)).map(Arc::as_ref).collect();
-        let mut errors = Vec::new();
-        let mut forbid_failed = false;
-        for AuthorizationError::PolicyEvaluationError(error) in diagnostics.errors() {
-            if let Some(rule) = prepared.slice.rules.get(error.policy_id()) {
-                forbid_failed |= rule.forbids;
-                errors.push(PolicyFailure { policy: rule.name.clone(), detail: error.to_string() });
-            } else {
-                // Of a policy that is not ours nobody knows what it would have said.
-                forbid_failed = true;
-            }
-        }
-        let mut judgement = match response.decision() {
-            Decision::Deny if determining.iter().any(|rule| rule.forbids) => Judgement::deny(Code::Forbidden),
-            _ if forbid_failed => {
-                determining.clear();
-                Judgement::deny(Code::PolicyError)
-            }
-            Decision::Deny => Judgement::deny(Code::NoPolicyPermits),
-            Decision::Allow => permitted(&mut determining, facts),
-        };
-        judgement.determining = determining.into_iter().map(|rule| rule.name.clone()).collect();
-        judgement.determining.sort_unstable();
-        errors.sort_unstable_by(|one, other| one.policy.cmp(&other.policy));
-        judgement.errors = errors;
-        judgement
+        conclude(&response, &prepared.slice.rules, facts)
     }
 
     /// Everything up to the evaluation. `reads`: what is handed over; the slice's own facts where `None`.
@@ -394,6 +369,42 @@ impl Bundle {
             request.map_err(|_| misfit(Misfit::new("request", "what the schema says of the action")))?;
         Ok(Prepared { request, slice })
     }
+}
+
+/// What follows from Cedar's answer: which permits count, and what failed.
+pub(super) fn conclude(
+    response: &Response,
+    rules: &HashMap<PolicyId, Arc<Rule>>,
+    facts: Seen<'_>,
+) -> Judgement {
+    let diagnostics = response.diagnostics();
+    let mut determining: Vec<&Rule> =
+        diagnostics.reason().filter_map(|id| rules.get(id)).map(Arc::as_ref).collect();
+    let mut errors = Vec::new();
+    let mut forbid_failed = false;
+    for AuthorizationError::PolicyEvaluationError(error) in diagnostics.errors() {
+        if let Some(rule) = rules.get(error.policy_id()) {
+            forbid_failed |= rule.forbids;
+            errors.push(PolicyFailure { policy: rule.name.clone(), detail: error.to_string() });
+        } else {
+            // Of a policy that is not ours nobody knows what it would have said.
+            forbid_failed = true;
+        }
+    }
+    let mut judgement = match response.decision() {
+        Decision::Deny if determining.iter().any(|rule| rule.forbids) => Judgement::deny(Code::Forbidden),
+        _ if forbid_failed => {
+            determining.clear();
+            Judgement::deny(Code::PolicyError)
+        }
+        Decision::Deny => Judgement::deny(Code::NoPolicyPermits),
+        Decision::Allow => permitted(&mut determining, facts),
+    };
+    judgement.determining = determining.into_iter().map(|rule| rule.name.clone()).collect();
+    judgement.determining.sort_unstable();
+    errors.sort_unstable_by(|one, other| one.policy.cmp(&other.policy));
+    judgement.errors = errors;
+    judgement
 }
 
 /// A question as Cedar takes it.

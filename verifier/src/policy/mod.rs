@@ -4,13 +4,15 @@
 //! - [`bundle`]: policies, schema, entities and cases, compiled; `schema`, `scan`, `cost`, `slice`: its parts
 //! - [`decide`]: a question and facts by a bundle, and the [`Permit`] that comes of it; [`cases`]: the same, rehearsed
 //! - `search`: what a bundle knows by name
-//! - [`issue`]: grants and denials of credentials
+//! - [`explain`]: each policy, condition by condition
+//! - `issue`: grants and denials of credentials
 
 pub mod bundle;
 pub mod cases;
 mod cost;
 pub mod decide;
 mod error;
+pub mod explain;
 pub mod facts;
 mod issue;
 pub mod question;
@@ -18,11 +20,14 @@ mod scan;
 mod schema;
 mod search;
 mod slice;
+#[cfg(test)]
+mod tests;
 
 pub use bundle::{Bundle, BundleSource, FileName, PolicyName};
 pub use cases::{Case, CaseReport, Expected};
 pub use decide::{Code, Denied, Judgement, Obligation, Outcome, Permit, PolicyFailure};
 pub use error::BundleError;
+pub use explain::{ConditionExplained, Explanation, Met, PolicyExplained};
 pub use facts::{
     Attested, Endorser, Fact, FactSet, NodeFacts, NodeStanding, RecordedFacts, ServiceFacts, Status,
     SubjectFacts,
