@@ -34,7 +34,7 @@ fn about(number: u8, action: &str) -> Value {
     })
 }
 
-fn refused<'a>(answer: &'a Answer) -> &'a str {
+fn refused(answer: &Answer) -> &str {
     assert_eq!((answer.status, &answer.body["decision"]), (StatusCode::OK, &json!(false)), "{answer:?}");
     answer.body["context"]["code"].as_str().unwrap()
 }
@@ -219,7 +219,11 @@ async fn hostile_bodies_are_refused_as_bad_requests() {
     }
     let many = with_context(&format!("{{\"a\":{many}}}"));
     let answer = http.send(post(EVALUATION, many)).await.unwrap();
-    assert_eq!((answer.status, code(&answer)), (StatusCode::BAD_REQUEST, "body_malformed"), "too many values");
+    assert_eq!(
+        (answer.status, code(&answer)),
+        (StatusCode::BAD_REQUEST, "body_malformed"),
+        "too many values"
+    );
     for (question, expected) in [
         (json!({ "subject": { "type": "node", "id": "" } }), "question_name_empty"),
         (json!({ "subject": { "type": "node", "id": "a".repeat(2000) } }), "question_name_too_long"),
