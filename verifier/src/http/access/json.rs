@@ -215,7 +215,7 @@ mod tests {
             any::<u64>().prop_map(Value::from),
             "\\PC*".prop_map(Value::from),
         ];
-        leaf.prop_recursive(MAX_DEPTH as u32, 200, 5, |inner| {
+        leaf.prop_recursive(u32::try_from(MAX_DEPTH).unwrap(), 200, 5, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
                 prop::collection::btree_map("[a-c\"\\\\é]{0,3}", inner, 0..5)
