@@ -32,6 +32,7 @@ use crate::challenge::ChallengeKey;
 use crate::credential::authority::Authority;
 use crate::credential::ear::ResultSigner;
 use crate::enrollment::{EndorsementRoots, RevocationPolicy};
+use crate::policy::Bundle;
 use crate::posture::Fleet;
 use crate::reference::ReferenceBook;
 use crate::relying_party::RelyingParties;
@@ -74,6 +75,8 @@ pub struct Verifier {
     limits: Limits,
     fleet: Fleet,
     book: ArcSwap<ReferenceBook>,
+    /// The policies that decide now.
+    policies: ArcSwap<Bundle>,
     /// Signatures of files that were verified, for all nodes.
     signatures: SignatureCache,
 }
@@ -120,6 +123,11 @@ impl Verifier {
     /// values whose appraisals a crash cut short is finished here, before anybody is answered.
     pub async fn start(parts: Parts) -> Result<Self, StoreError> {
         let book = parts.store.reference_book(&ReferenceBook::default()).await?;
+        let policies = Bundle::builtin().map_err(|error| StoreError::Inconsistent {
+            what: "policy bundle",
+            id: "builtin@1".to_owned(),
+            why: error.to_string(),
+        })?;
         let fleet = Fleet::new(parts.store.live_nodes(parts.clock.now()).await?);
         let verifier = Self {
             store: parts.store,
@@ -135,6 +143,7 @@ impl Verifier {
             limits: parts.limits,
             fleet,
             book: ArcSwap::from_pointee(book),
+            policies: ArcSwap::from_pointee(policies),
             signatures: SignatureCache::with_capacity(SIGNATURES),
         };
         let done = verifier.reappraise_all().await?;

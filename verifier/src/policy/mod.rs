@@ -18,6 +18,7 @@ pub mod question;
 mod scan;
 mod schema;
 mod slice;
+mod stack;
 #[cfg(test)]
 mod tests;
 
