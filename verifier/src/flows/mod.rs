@@ -1,5 +1,6 @@
 //! The stories, each readable top to bottom. They alone hold a store *and* the road.
 //!
+//! - [`audit`]: start, stop and checkpoints of the audit trail
 //! - [`enroll`]: a machine shows its TPM, proves that it holds it, and becomes a node
 //! - [`attest`]: a node shows evidence, is appraised, and gets a credential, or does not
 //! - `logs`: what is kept of the logs that come with evidence, and what they come to
@@ -9,6 +10,7 @@
 //! - [`results`]: how a node stands, for whoever may know it
 
 pub mod attest;
+pub mod audit;
 pub mod enroll;
 mod logs;
 pub mod observe;
@@ -27,6 +29,7 @@ use rootbound_common::random;
 use rootbound_common::secret::Secret;
 use tokio::sync::Mutex;
 
+use self::audit::{AuditParts, Trail};
 use crate::appraisal::runtime::SignatureCache;
 use crate::audit::RecordId;
 use crate::challenge::ChallengeKey;
@@ -77,6 +80,7 @@ pub struct Verifier {
     book: ArcSwap<ReferenceBook>,
     /// Signatures of files that were verified, for all nodes.
     signatures: SignatureCache,
+    trail: Trail,
 }
 
 /// Signatures that are remembered: those of a distribution's packages, some 12 MB.
@@ -108,6 +112,8 @@ pub struct Parts {
     pub relying_parties: RelyingParties,
     /// Bounds.
     pub limits: Limits,
+    /// By what the audit trail is kept.
+    pub audit: AuditParts,
 }
 
 impl std::fmt::Debug for Parts {
@@ -117,7 +123,7 @@ impl std::fmt::Debug for Parts {
 }
 
 impl Verifier {
-    /// Reads what the store has, the fleet and the reference values, and appraises every node again: a change of reference
+    /// Reads what the store has, the fleet and the reference values, says so in the audit trail, and appraises every node again: a change of reference
     /// values whose appraisals a crash cut short is finished here, before anybody is answered.
     pub async fn start(parts: Parts) -> Result<Self, StoreError> {
         let book = parts.store.reference_book(&ReferenceBook::default()).await?;
@@ -137,7 +143,9 @@ impl Verifier {
             fleet,
             book: ArcSwap::from_pointee(book),
             signatures: SignatureCache::with_capacity(SIGNATURES),
+            trail: Trail::new(parts.audit),
         };
+        verifier.record_start().await?;
         let done = verifier.reappraise_all().await?;
         tracing::info!(nodes = done.nodes, "every node is appraised by the reference values of now");
         Ok(verifier)

@@ -185,12 +185,32 @@ async fn transact(
         Some(head) => head,
         None => audit::head(connection).await?,
     };
-    for segment in head.extend(&records) {
-        audit::insert(connection, &segment).await?;
-        head = segment.head();
+    if !put(connection, &mut head, &records).await? {
+        // Somebody else has written to the file since: the trail goes on from there.
+        head = audit::head(connection).await?;
+        if !put(connection, &mut head, &records).await? {
+            return Err(StoreError::Database(
+                "the audit trail does not end where its last segment ends".into(),
+            ));
+        }
     }
     execute(connection, "COMMIT").await?;
     Ok(head)
+}
+
+/// Puts records behind a head, which moves; `false`: the trail does not end there.
+async fn put(
+    connection: &mut SqliteConnection,
+    head: &mut Head,
+    records: &[Encoded],
+) -> Result<bool, StoreError> {
+    for segment in head.extend(records) {
+        if !audit::insert(connection, &segment).await? {
+            return Ok(false);
+        }
+        *head = segment.head();
+    }
+    Ok(true)
 }
 
 async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> Result<(), sqlx::Error> {
