@@ -338,7 +338,10 @@ pub(super) async fn insert(connection: &mut SqliteConnection, segment: &Segment)
 }
 
 /// The segment that holds a record.
-async fn segment_of(connection: &mut SqliteConnection, sequence: u64) -> Result<Option<Segment>, StoreError> {
+pub(super) async fn segment_of(
+    connection: &mut SqliteConnection,
+    sequence: u64,
+) -> Result<Option<Segment>, StoreError> {
     let row = sqlx::query(columns!("WHERE first <= ?1 ORDER BY first DESC LIMIT 1"))
         .bind(to_integer(sequence)?)
         .fetch_optional(connection)
