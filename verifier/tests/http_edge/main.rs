@@ -21,3 +21,4 @@ mod pki;
 mod requests;
 mod results;
 mod stage;
+mod trail;
