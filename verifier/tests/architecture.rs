@@ -59,7 +59,8 @@ fn assert_none(offenders: &[String], rule: &str) {
 
 /// The road: bytes to credential, without I/O. Of `enrollment` all but what reads a folder of roots, and of `credential`
 /// all but what reads and writes the CA's files.
-const ROAD: [&str; 26] = [
+const ROAD: [&str; 27] = [
+    "verifier/src/audit",
     "verifier/src/challenge.rs",
     "verifier/src/evidence",
     "verifier/src/appraisal",
@@ -165,6 +166,7 @@ fn only_flows_hold_the_store_and_the_road() {
         "DecisionStore",
         "HoldStore",
         "SignalStore",
+        "AuditStore",
         "SqliteStore",
         "dyn Store",
     ];
@@ -185,6 +187,7 @@ fn only_flows_hold_the_store_and_the_road() {
         ".withdraw_",
         ".create_join_token(",
         ".revoke_join_token(",
+        ".append(",
         ".forget_",
     ];
     let written: Vec<_> = offenders(&["verifier/src/http", "verifier/src/jobs.rs"], &["store()"]);

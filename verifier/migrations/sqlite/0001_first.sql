@@ -363,8 +363,6 @@ CREATE TABLE audit_checkpoint (
     signature BLOB NOT NULL CHECK (length(signature) = 64)
 ) STRICT;
 
-CREATE INDEX audit_checkpoint_by_head ON audit_checkpoint (head, number);
-
 CREATE TABLE audit_key (
     number INTEGER PRIMARY KEY,
     public TEXT NOT NULL UNIQUE,

@@ -11,10 +11,13 @@
 
 pub mod chain;
 pub mod checkpoint;
+pub mod export;
 pub mod facts;
 pub mod id;
 pub mod record;
+pub mod sampling;
 pub mod text;
+pub mod verify;
 
 pub use chain::{Encoded, Hash, Head, Segment};
 pub use checkpoint::{AuditKey, Checkpoint, PublicKey};

@@ -14,9 +14,9 @@ use crate::appraisal::runtime::DigestSet;
 use crate::evidence::frame::unpack;
 use crate::flows::operate::Reappraised;
 use crate::http::admin::message::{
-    BootDetail, CaDetail, DigestSetDetail, DigestSetSummary, DigestsCaptured, EndorsementDetail, Health,
-    NewJoinToken, NodeAsked, NodeDetail, NodeHeld, NodePage, NodeSummary, ProfileDetail, ReferenceDetail,
-    ReferenceSummary, Removed, Reply, Written,
+    BootDetail, CaDetail, CheckpointDetail, DigestSetDetail, DigestSetSummary, DigestsCaptured,
+    EndorsementDetail, Health, NewJoinToken, NodeAsked, NodeDetail, NodeHeld, NodePage, NodeSummary,
+    ProfileDetail, ReferenceDetail, ReferenceSummary, Removed, Reply, Written,
 };
 use crate::node::{Labels, Standing};
 use crate::reference::Provenance;
@@ -57,6 +57,13 @@ impl Show for Reply {
             Self::DigestSets(sets) => digest_sets(sets),
             Self::DigestSet(set) => digest_set(set),
             Self::DigestsCaptured(captured) => captured_text(captured),
+            Self::AuditCheckpoint(detail) => checkpoint_text(detail),
+            // Whoever asks for these works out what they come to: `cli/audit`.
+            Self::AuditSegments(_)
+            | Self::AuditCheckpoints(_)
+            | Self::AuditRecords(_)
+            | Self::AuditSealed(_)
+            | Self::AuditForgotten(_) => format!("{:#}\n", self.json()),
             Self::Boot(boot) => boot_text(boot),
             Self::Profiles(profiles) => profiles_text(profiles),
             Self::Profile(profile) => profile_text(profile),
@@ -76,6 +83,22 @@ impl Show for Reply {
             Err(_) => serde_json::Value::Null,
         }
     }
+}
+
+fn checkpoint_text(detail: &CheckpointDetail) -> String {
+    let CheckpointDetail { checkpoint, audit_key } = detail;
+    let mut text = fields(&[
+        (
+            "Records",
+            format!("{} to {}", checkpoint.anchor.sequence.saturating_add(1), checkpoint.head.sequence),
+        ),
+        ("Hash", checkpoint.head.hash.to_string()),
+        ("Signed at", checkpoint.at.to_string()),
+        ("Key", checkpoint.key.to_string()),
+    ]);
+    text.push_str(&audit_key.to_pem());
+    text.push_str("Keep it elsewhere with --output json, for `audit verify --checkpoint`.\n");
+    text
 }
 
 fn time(time: Option<Timestamp>) -> String {

@@ -15,7 +15,7 @@ use super::logs::{OfQuote, Read, Sent};
 use super::{Verifier, decision, rng, versions_of};
 use crate::appraisal::logs::{BootFinding, Logs, RuntimeFinding};
 use crate::appraisal::{Appraisal, Deviation, Verdict, appraise};
-use crate::audit::{Actor, AuditRecord, Entity, Facts, Outcome, RecordId, RecordKind};
+use crate::audit::{Actor, AuditRecord, Entity, Facts, Outcome, RecordKind};
 use crate::challenge::{ChallengeError, FreshChallenge, Terms, UnspentChallenge, mint};
 use crate::credential::issue::{IssueError, PreparedCertificate};
 use crate::credential::request::{Demand, ParsedRequest, RequestError};
@@ -327,7 +327,7 @@ impl Verifier {
             epoch: self.epoch_with(node, posture),
             certificate,
             decision: DecisionRecord { trail, ..decision },
-            also: self.turned(node, posture, now).into_iter().collect(),
+            also: self.turned(node, posture).into_iter().collect(),
         };
         match self.store.record_evidence(record).await? {
             Recorded::Yes { revision } => Ok(revision),
@@ -348,7 +348,7 @@ impl Verifier {
     }
 
     /// The record of a verdict that is another than before.
-    fn turned(&self, node: &NodeRecord, posture: &Posture, now: Timestamp) -> Option<AuditRecord> {
+    fn turned(&self, node: &NodeRecord, posture: &Posture) -> Option<AuditRecord> {
         let before =
             self.fleet.node(node.id).and_then(|node| node.posture.as_ref().map(|posture| posture.verdict));
         if before == Some(posture.verdict) {
@@ -358,12 +358,11 @@ impl Verifier {
             Verdict::Affirming => "affirming",
             Verdict::Contraindicated => "contraindicated",
         };
-        let id = RecordId::new(now, &mut rng());
         let first = posture.deviations.first().map_or("", |first| first.detail.as_str());
-        let record =
-            AuditRecord::new(id, RecordKind::PostureChange, "appraise", Actor::Verifier, Outcome::Done, code)
-                .about(Entity::node(node.id))
-                .because(first);
+        let record = self
+            .record_of(RecordKind::PostureChange, "appraise", Actor::Verifier, Outcome::Done, code)
+            .about(Entity::node(node.id))
+            .because(first);
         Some(versions_of(posture).iter().fold(record, |record, version| record.by(version)))
     }
 

@@ -1,5 +1,6 @@
 //! The stories, each readable top to bottom. They alone hold a store *and* the road.
 //!
+//! - [`audit`]: start, stop and checkpoints of the audit trail
 //! - [`control`]: what is wished of a node now, and who listens
 //! - [`enroll`]: a machine shows its TPM, proves that it holds it, and becomes a node
 //! - [`caller`]: who asks about others, or about itself
@@ -15,6 +16,7 @@
 //! - [`signals`]: a relying party says something against a node
 
 pub mod attest;
+pub mod audit;
 pub mod caller;
 pub mod control;
 pub mod decide;
@@ -41,6 +43,7 @@ use rootbound_common::secret::Secret;
 use search::PageKey;
 use tokio::sync::Mutex;
 
+use self::audit::{AuditParts, Trail};
 use self::control::Control;
 use crate::appraisal::runtime::SignatureCache;
 use crate::audit::RecordId;
@@ -100,6 +103,7 @@ pub struct Verifier {
     signatures: SignatureCache,
     /// What is wished of nodes, and who listens.
     control: Arc<Control>,
+    trail: Trail,
 }
 
 /// Signatures that are remembered: those of a distribution's packages, some 12 MB.
@@ -133,6 +137,8 @@ pub struct Parts {
     pub limits: Limits,
     /// Under which URL clients reach the service, if the operator said so.
     pub public_url: Option<PublicUrl>,
+    /// By what the audit trail is kept.
+    pub audit: AuditParts,
 }
 
 impl std::fmt::Debug for Parts {
@@ -142,7 +148,7 @@ impl std::fmt::Debug for Parts {
 }
 
 impl Verifier {
-    /// Reads what the store has, the fleet and the reference values, and appraises every node again: a change of reference
+    /// Reads what the store has, the fleet and the reference values, says so in the audit trail, and appraises every node again: a change of reference
     /// values whose appraisals a crash cut short is finished here, before anybody is answered.
     pub async fn start(parts: Parts) -> Result<Self, StoreError> {
         let book = parts.store.reference_book(&ReferenceBook::default()).await?;
@@ -172,7 +178,9 @@ impl Verifier {
             pages: PageKey::generate(),
             signatures: SignatureCache::with_capacity(SIGNATURES),
             control,
+            trail: Trail::new(parts.audit),
         };
+        verifier.record_start().await?;
         let done = verifier.reappraise_all().await?;
         tracing::info!(nodes = done.nodes, "every node is appraised by the reference values of now");
         Ok(verifier)

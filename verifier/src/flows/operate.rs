@@ -15,7 +15,7 @@ use super::policies::PolicyError;
 use super::{Verifier, decision, rng, versions_of};
 use crate::appraisal::runtime::{DigestSet, DigestSetError};
 use crate::appraisal::{Verdict, appraise};
-use crate::audit::{Actor, AuditRecord, Entity, Facts, Outcome, RecordId, RecordKind};
+use crate::audit::{Actor, AuditRecord, Entity, Facts, Outcome, RecordKind};
 use crate::evidence::frame::{FrameError, unpack};
 use crate::evidence::{Observed, restore};
 use crate::hold::NotAReason;
@@ -199,10 +199,8 @@ impl Verifier {
 
     /// The record of something that an operator does to something else than a node's standing.
     fn done(&self, operator: &Operator, kind: RecordKind, action: &str, subject: Entity) -> AuditRecord {
-        let id = RecordId::new(self.now(), &mut rng());
-        AuditRecord::new(id, kind, action, operator.actor(), Outcome::Done, action)
-            .about(subject)
-            .because(&operator.reason)
+        let record = self.record_of(kind, action, operator.actor(), Outcome::Done, action);
+        record.about(subject).because(&operator.reason)
     }
 
     async fn changed(&self, id: NodeId, change: NodeChange) -> Result<NodeRecord, OperateError> {

@@ -70,8 +70,8 @@ pub trait AuditStore: Send + Sync {
     /// Keeps a checkpoint, which must be of the trail: of its head now or of a record before.
     async fn put_checkpoint(&self, checkpoint: Checkpoint) -> Result<(), StoreError>;
 
-    /// Up to `limit` checkpoints that cover more than `after` records, in the order of making.
-    async fn checkpoints(&self, after: u64, limit: u32) -> Result<Vec<Checkpoint>, StoreError>;
+    /// Up to `limit` checkpoints behind the first `skip`, in the order of making.
+    async fn checkpoints(&self, skip: u64, limit: u32) -> Result<Vec<Checkpoint>, StoreError>;
 
     /// The checkpoint that was made last.
     async fn last_checkpoint(&self) -> Result<Option<Checkpoint>, StoreError>;

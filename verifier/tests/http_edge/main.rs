@@ -24,3 +24,4 @@ mod pki;
 mod requests;
 mod results;
 mod stage;
+mod trail;

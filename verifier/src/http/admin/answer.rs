@@ -9,9 +9,10 @@ use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::{PostureReport, PostureStatus};
 
 use super::message::{
-    BootDetail, CaDetail, Command, CredentialDetail, DigestSetDetail, DigestSetSummary, DigestsCaptured,
-    EndorsementDetail, Health, NewJoinToken, NodeAsked, NodeDetail, NodeHeld, NodePage, NodeSummary,
-    ProfileDetail, ReferenceDetail, ReferenceSummary, Removed, Reply, Words, Written,
+    BootDetail, CaDetail, CheckpointDetail, CheckpointPage, Command, CredentialDetail, DigestSetDetail,
+    DigestSetSummary, DigestsCaptured, EndorsementDetail, Health, NewJoinToken, NodeAsked, NodeDetail,
+    NodeHeld, NodePage, NodeSummary, ProfileDetail, ReferenceDetail, ReferenceSummary, Removed, Reply, Words,
+    Written,
 };
 use super::policies;
 use crate::enrollment::Endorsement;
@@ -149,6 +150,30 @@ pub(super) async fn answer(session: &Session<'_>, command: Command) -> Result<Re
             Ok(Reply::Profiles(profiles.iter().map(ProfileDetail::of).collect()))
         }
         Command::CaShow => Ok(Reply::Ca(session.ca())),
+        Command::AuditSegments { from } => {
+            let segments = verifier.store().segments(from, Command::MAX_SEGMENTS).await?;
+            Ok(Reply::AuditSegments(segments.into_iter().map(Into::into).collect()))
+        }
+        Command::AuditCheckpoints { skip } => {
+            let store = verifier.store();
+            let checkpoints = store.checkpoints(skip, Command::MAX_CHECKPOINTS).await?;
+            Ok(Reply::AuditCheckpoints(CheckpointPage { checkpoints, keys: store.audit_keys().await? }))
+        }
+        Command::AuditRecords { filter, before, limit } => {
+            let limit = limit.clamp(1, Command::MAX_PAGE);
+            Ok(Reply::AuditRecords(verifier.store().records(&filter, before, limit).await?))
+        }
+        Command::AuditCheckpoint => {
+            let (checkpoint, audit_key) = (verifier.checkpoint().await?, verifier.audit_key().clone());
+            Ok(Reply::AuditCheckpoint(Box::new(CheckpointDetail { checkpoint, audit_key })))
+        }
+        Command::AuditSeal { before } => Ok(Reply::AuditSealed(verifier.seal(before).await?.map(Box::new))),
+        Command::AuditForget { end, reason } => {
+            let operator = session.operator(&reason);
+            let segments = verifier.forget_archived(end, &operator).await?;
+            tracing::info!(last = end.sequence, segments, author = %operator.author, "audit trail archived");
+            Ok(Reply::AuditForgotten(segments))
+        }
     }
 }
 

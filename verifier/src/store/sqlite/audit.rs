@@ -158,14 +158,15 @@ impl AuditStore for SqliteStore {
         .await
     }
 
-    async fn checkpoints(&self, after: u64, limit: u32) -> Result<Vec<Checkpoint>, StoreError> {
-        let Ok(after) = i64::try_from(after) else { return Ok(Vec::new()) };
+    async fn checkpoints(&self, skip: u64, limit: u32) -> Result<Vec<Checkpoint>, StoreError> {
+        let Ok(skip) = i64::try_from(skip) else { return Ok(Vec::new()) };
         let mut reader = self.reader().await?;
         let rows = sqlx::query(
             "SELECT number, anchor, anchor_hash, head, head_hash, at, key, signature FROM audit_checkpoint \
-             WHERE head > ?1 ORDER BY head, number LIMIT ?2",
+             WHERE number > ?1 ORDER BY number LIMIT ?2",
         )
-        .bind(after)
+        // Numbers begin with 1 and have no gap: none is ever deleted.
+        .bind(skip)
         .bind(i64::from(limit))
         .fetch_all(&mut *reader)
         .await?;
@@ -313,13 +314,15 @@ async fn insert_checkpoint(
     Ok(())
 }
 
-/// Puts a segment at the end of the trail, in the transaction of what it is about.
-pub(super) async fn insert(connection: &mut SqliteConnection, segment: &Segment) -> Result<(), StoreError> {
+/// Puts a segment at the end of the trail, in the transaction of what it is about. `false`: the trail does not end there,
+/// and nothing was written.
+pub(super) async fn insert(connection: &mut SqliteConnection, segment: &Segment) -> Result<bool, StoreError> {
     let frame = pack(&segment.body).map_err(|error| StoreError::Database(Box::new(error)))?;
     let links: Vec<u8> = segment.links.iter().flat_map(|link| *link.as_bytes()).collect();
-    sqlx::query(
+    let insert = sqlx::query(
         "INSERT INTO audit_segment (first, count, first_at, last_at, previous, links, hash, body) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE coalesce( \
+         (SELECT first + count FROM audit_segment ORDER BY first DESC LIMIT 1), ?1) = ?1",
     )
     .bind(to_integer(segment.first)?)
     .bind(to_integer(u64::try_from(segment.links.len()).unwrap_or(u64::MAX))?)
@@ -331,11 +334,14 @@ pub(super) async fn insert(connection: &mut SqliteConnection, segment: &Segment)
     .bind(frame)
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(insert.rows_affected() == 1)
 }
 
 /// The segment that holds a record.
-async fn segment_of(connection: &mut SqliteConnection, sequence: u64) -> Result<Option<Segment>, StoreError> {
+pub(super) async fn segment_of(
+    connection: &mut SqliteConnection,
+    sequence: u64,
+) -> Result<Option<Segment>, StoreError> {
     let row = sqlx::query(columns!("WHERE first <= ?1 ORDER BY first DESC LIMIT 1"))
         .bind(to_integer(sequence)?)
         .fetch_optional(connection)

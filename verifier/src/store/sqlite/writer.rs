@@ -185,12 +185,32 @@ async fn transact(
         Some(head) => head,
         None => audit::head(connection).await?,
     };
-    for segment in head.extend(&records) {
-        audit::insert(connection, &segment).await?;
-        head = segment.head();
+    if !put(connection, &mut head, &records).await? {
+        // Somebody else has written to the file since: the trail goes on from there.
+        head = audit::head(connection).await?;
+        if !put(connection, &mut head, &records).await? {
+            return Err(StoreError::Database(
+                "the audit trail does not end where its last segment ends".into(),
+            ));
+        }
     }
     execute(connection, "COMMIT").await?;
     Ok(head)
+}
+
+/// Puts records behind a head, which moves; `false`: the trail does not end there.
+async fn put(
+    connection: &mut SqliteConnection,
+    head: &mut Head,
+    records: &[Encoded],
+) -> Result<bool, StoreError> {
+    for segment in head.extend(records) {
+        if !audit::insert(connection, &segment).await? {
+            return Ok(false);
+        }
+        *head = segment.head();
+    }
+    Ok(true)
 }
 
 async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> Result<(), sqlx::Error> {
@@ -291,6 +311,9 @@ fn closed() -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::verify::Walk;
+    use crate::audit::{Actor, Outcome, RecordId, RecordKind};
+    use rootbound_common::clock::Timestamp;
     use sqlx::ConnectOptions as _;
     use sqlx::sqlite::SqliteConnectOptions;
     use tempfile::TempDir;
@@ -442,5 +465,128 @@ mod tests {
         );
         drop(write);
         assert_eq!(words(&writer).await, ["a"]);
+    }
+
+    fn record(code: &str) -> AuditRecord {
+        let (id, actor) = (RecordId::of(Timestamp::from_millis(1), [0; 10]), Actor::Verifier);
+        AuditRecord::new(id, RecordKind::Start, "start", actor, Outcome::Done, code)
+    }
+
+    /// The codes of the trail, each with its number, and that it is one chain.
+    async fn trail(writer: &Writer) -> Vec<String> {
+        let segments = writer.write(|connection| {
+            Box::pin(async move {
+                let last = audit::head(&mut *connection).await?;
+                let mut segments = Vec::new();
+                let mut next = 1;
+                while next <= last.sequence {
+                    let segment = audit::segment_of(&mut *connection, next).await?.unwrap();
+                    next = segment.head().sequence + 1;
+                    segments.push(segment);
+                }
+                Ok(Recorded(segments, Vec::new()))
+            })
+        });
+        let (mut walk, mut codes) = (Walk::new(&[], None), Vec::new());
+        for segment in segments.await.unwrap() {
+            walk.segment(&segment);
+            codes.extend(segment.records().map(|record| {
+                let record = record.unwrap();
+                format!("{}{}", record.sequence, record.record.code)
+            }));
+        }
+        let verification = walk.end();
+        assert!(verification.is_whole(), "{:?}", verification.damages);
+        codes
+    }
+
+    /// Inserts a word, with a record of it; then fails or does not.
+    async fn insert(writer: &Writer, statement: &'static str, fails: bool) -> Result<(), StoreError> {
+        writer
+            .write(move |connection| {
+                Box::pin(async move {
+                    execute(connection, statement).await?;
+                    let recorded = Recorded((), vec![record("insert")]);
+                    if fails { Err(StoreError::Database("own reason".into())) } else { Ok(recorded) }
+                })
+            })
+            .await
+    }
+
+    #[tokio::test]
+    async fn what_a_member_records_is_in_the_trail_where_the_member_stays() {
+        let (_folder, writer) = writer().await;
+        let (a, b, c, d) = tokio::join!(
+            insert(&writer, INSERTS[0], false),
+            writer.append(vec![record("append").encode()]),
+            insert(&writer, INSERTS[1], true),
+            insert(&writer, INSERTS[2], false),
+        );
+        assert!(a.is_ok() && b.is_ok() && c.is_err() && d.is_ok());
+        assert_eq!(words(&writer).await, ["a", "c"]);
+        assert_eq!(trail(&writer).await.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn after_a_commit_that_failed_the_trail_goes_on_from_the_disk() {
+        let (_folder, writer) = writer().await;
+        writer.append(vec![record("a").encode()]).await.unwrap();
+        // What SQLite does by itself when the disk is full: the records of this group are nowhere.
+        insert(&writer, "ROLLBACK", false).await.unwrap_err();
+        assert!(writer.is_failing());
+        writer.append(vec![record("b").encode()]).await.unwrap();
+        assert!(!writer.is_failing());
+        assert_eq!(trail(&writer).await, ["1a", "2b"]);
+    }
+
+    #[tokio::test]
+    async fn where_the_trail_has_no_room_nothing_is_written_and_it_goes_on_once_there_is() {
+        let (_folder, writer) = writer().await;
+        assert_eq!(in_one_group(&writer, &["PRAGMA max_page_count = 1"], &[]).await, [true]);
+        // SQLite keeps what there is; a segment of its own page does not fit any more.
+        let large: Vec<_> = (0..2000u16)
+            .map(|index| record("large").because(&format!("{:x?}", index.to_be_bytes().repeat(200))).encode())
+            .collect();
+        let (appended, inserted) =
+            tokio::join!(writer.append(large.clone()), insert(&writer, INSERTS[0], false));
+        assert!(appended.is_err() && inserted.is_err(), "one transaction");
+        assert!(words(&writer).await.is_empty());
+        assert_eq!(in_one_group(&writer, &["PRAGMA max_page_count = 20000"], &[]).await, [true]);
+        writer.append(large).await.unwrap();
+        insert(&writer, INSERTS[0], false).await.unwrap();
+        assert_eq!(trail(&writer).await.len(), 2001);
+    }
+
+    #[tokio::test]
+    async fn who_comes_when_too_many_wait_is_told_so() {
+        let (_folder, writer) = writer().await;
+        let (busy, is_busy) = oneshot::channel();
+        let (go, may_go) = oneshot::channel::<()>();
+        let first = writer.write(move |_| {
+            Box::pin(async move {
+                busy.send(()).unwrap();
+                may_go.await.unwrap();
+                Ok(Recorded((), Vec::new()))
+            })
+        });
+        let rest = async {
+            is_busy.await.unwrap();
+            let mut waiting = Vec::new();
+            for _ in 0..QUEUE {
+                let (caller, answer) = oneshot::channel();
+                writer.ask(Request::Append(vec![record("waits").encode()], caller)).unwrap();
+                waiting.push(answer);
+            }
+            let refused = writer.append(vec![record("late").encode()]).await;
+            assert!(matches!(refused, Err(StoreError::Overloaded)), "{refused:?}");
+            let refused = insert(&writer, INSERTS[0], false).await;
+            assert!(matches!(refused, Err(StoreError::Overloaded)), "{refused:?}");
+            go.send(()).unwrap();
+            for answer in waiting {
+                answer.await.unwrap().unwrap();
+            }
+        };
+        tokio::join!(first, rest).0.unwrap();
+        assert_eq!(trail(&writer).await.len(), QUEUE);
     }
 }

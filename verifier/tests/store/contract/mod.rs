@@ -2,6 +2,7 @@
 //!
 //! One file per subject, as the traits have it. A back end implements [`BackEnd`] and invokes [`suite`].
 
+pub(crate) mod audit;
 pub(crate) mod challenges;
 pub(crate) mod decisions;
 pub(crate) mod digest_sets;
@@ -141,6 +142,19 @@ macro_rules! suite {
                 hold_outlives_evidence_enrolment_and_a_kill,
                 signal_takes_effect_once,
                 of_many_equal_signals_at_once_one_takes_effect,
+            }
+            audit {
+                records_form_one_chain,
+                records_of_many_at_once_form_one_chain,
+                large_append_is_whole,
+                every_decision_is_a_record_of_the_same_id,
+                what_an_administrator_does_is_recorded_with_it,
+                record_is_found_by_its_id,
+                records_come_the_latest_first_as_they_are_wanted,
+                search_is_bounded_and_goes_on,
+                checkpoints_are_of_the_trail_and_come_in_order,
+                archived_segments_go_and_the_rest_verifies,
+                trail_survives_a_kill_under_load,
             }
             durability {
                 what_was_acknowledged_survives_a_kill,
