@@ -43,6 +43,9 @@ pub fn permit(appraisal: &Appraisal, node: NodeId, now: Timestamp) -> Result<Per
     static POLICIES: OnceLock<Bundle> = OnceLock::new();
     let live = LiveNode {
         revision: 1,
+        epoch: 1,
+        holds: Vec::new(),
+        attested_after: None,
         standing: ADMITTED,
         labels: Labels::default(),
         attestation_key: Name::of_public_area(SHA256, b"AK"),

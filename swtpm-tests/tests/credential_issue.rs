@@ -217,7 +217,10 @@ fn a_grant_is_decided_by_standing_posture_and_freshness() {
     assert_eq!(decide(&changed, admitted, now), Err(Denial::CredentialPolicyChanged));
 
     let appraisal = exchange.appraisal(&book, now);
-    let by = |permit| decide_issue(&appraisal, admitted, 0, exchange.bound_key(), permit, now).map(|_| ());
+    let by = |permit| {
+        let status = PostureStatus::Affirming;
+        decide_issue(&appraisal, admitted, status, 0, exchange.bound_key(), permit, now).map(|_| ())
+    };
     assert_eq!(by(permit(&appraisal, NodeId::from_bytes([9; 32]), now)), Err(Denial::PermitForOther));
     let denied = permit(&appraisal, appraisal.node(), late).unwrap_err();
     assert_eq!(by(Err(denied.clone())), Err(Denial::Policy(denied.clone())));

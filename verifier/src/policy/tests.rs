@@ -73,6 +73,9 @@ fn live(change: impl FnOnce(&mut LiveNode)) -> LiveNode {
     labels.set("env".parse().unwrap(), Some("prod".parse().unwrap())).unwrap();
     let mut node = LiveNode {
         revision: 1,
+        epoch: 1,
+        holds: Vec::new(),
+        attested_after: None,
         standing: Standing::Admitted { by: AdmittedBy::Approval },
         labels,
         attestation_key: Name::of_public_area(HashAlgorithm::Sha256, b"AK"),
