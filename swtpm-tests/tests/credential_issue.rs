@@ -7,7 +7,7 @@ use rootbound_common::crypto::sha256;
 use rootbound_common::id::{NodeId, SpiffeId, TrustDomain};
 use rootbound_common::random;
 use rootbound_common::tpm::PcrIndex;
-use rootbound_swtpm_tests::exchange::Exchange;
+use rootbound_swtpm_tests::exchange::{Exchange, permit};
 use rootbound_swtpm_tests::openssl::Openssl;
 use rootbound_verifier::credential::authority::Authority;
 use rootbound_verifier::credential::issue::{
@@ -184,7 +184,8 @@ fn a_grant_is_decided_by_standing_posture_and_freshness() {
     let admitted = Standing::Admitted { by: AdmittedBy::Inventory };
     let decide_holding = |held, book: &ReferenceBook, standing, now| {
         let appraisal = exchange.appraisal(book, Timestamp::from_millis(1_800_000_000_000));
-        decide_issue(&appraisal, standing, held, exchange.bound_key(), now).map(|_| ())
+        let permit = permit(&appraisal, appraisal.node(), now);
+        decide_issue(&appraisal, standing, held, exchange.bound_key(), permit, now).map(|_| ())
     };
     let decide = |book: &ReferenceBook, standing, now| decide_holding(0, book, standing, now);
     let fresh_for = Duration::from_secs(180);
@@ -202,6 +203,16 @@ fn a_grant_is_decided_by_standing_posture_and_freshness() {
     other.policy.pcrs = [0, 2].into_iter().filter_map(PcrIndex::new).collect();
     let changed = other.book(HOUR);
     assert_eq!(decide(&changed, admitted, now), Err(Denial::CredentialPolicyChanged));
+
+    let appraisal = exchange.appraisal(&book, now);
+    let by = |permit| decide_issue(&appraisal, admitted, 0, exchange.bound_key(), permit, now).map(|_| ());
+    assert_eq!(by(permit(&appraisal, NodeId::from_bytes([9; 32]), now)), Err(Denial::PermitForOther));
+    let denied = permit(&appraisal, appraisal.node(), late).unwrap_err();
+    assert_eq!(by(Err(denied.clone())), Err(Denial::Policy(denied.clone())));
+    assert_eq!(
+        (Denial::Policy(denied).code(), Denial::PermitForOther.code()),
+        ("posture_stale", "permit_for_other")
+    );
 }
 
 #[test]

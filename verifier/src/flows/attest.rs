@@ -20,8 +20,10 @@ use crate::credential::request::{Demand, ParsedRequest, RequestError};
 use crate::credential::serial::SerialNumber;
 use crate::evidence::{Authenticated, EvidenceError, Unproven, authenticate};
 use crate::node::{Name, NodeRecord, Standing};
-use crate::policy::{Denial, Grant, decide_issue};
-use crate::posture::{LiveCredential, Posture};
+use crate::policy::{
+    Attested, CredentialKind, Denial, Denied, Grant, Permit, Question, SubjectFacts, decide_issue,
+};
+use crate::posture::{LiveCredential, LiveNode, Posture};
 use crate::reference::{ProfileBody, ReferenceBook};
 use crate::store::{CertificateRecord, DecisionKind, EvidenceRecord, Recorded, StoreError};
 
@@ -244,10 +246,24 @@ impl Verifier {
         };
         let live = self.fleet.node(node.id);
         let held = live.map_or(0, |live| live.credentials.iter().filter(|one| one.not_after >= now).count());
-        match decide_issue(appraisal, node.standing, held, key, now) {
+        let permit = self.permit_to_issue(node.id, appraisal, now);
+        match decide_issue(appraisal, node.standing, held, key, permit, now) {
             Ok(grant) => self.prepare(grant, now).unwrap_or_else(Answer::Impossible),
             Err(denial) => Answer::Denied(denial),
         }
+    }
+
+    /// Asks the policies, on what this appraisal says: memory shows it only once it is on record.
+    fn permit_to_issue(&self, id: NodeId, appraisal: &Appraisal, now: Timestamp) -> Result<Permit, Denied> {
+        let judged = self
+            .fleet
+            .node(id)
+            .map(|live| LiveNode { posture: Some(Posture::of(appraisal)), ..LiveNode::clone(&live) });
+        let facts = judged
+            .as_ref()
+            .map_or(SubjectFacts::UnknownNode, |live| SubjectFacts::Node(Attested::of(id, live, now)));
+        let question = Question::issue_credential(id, CredentialKind::X509Svid);
+        self.policies.load().decide(&question, &facts).into_permit()
     }
 
     fn prepare(&self, grant: Grant, now: Timestamp) -> Result<Answer<'_>, IssueError> {

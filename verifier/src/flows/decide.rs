@@ -153,12 +153,12 @@ impl Verifier {
     /// Puts a bundle in force: whatever is asked from now on is decided by it.
     pub fn activate_policies(&self, bundle: Bundle) {
         tracing::info!(policy = %bundle.id(), "policies in force");
-        self.bundle.store(Arc::new(bundle));
+        self.policies.store(Arc::new(bundle));
     }
 
     /// Decides one question.
     pub async fn evaluate(&self, caller: &Caller, question: Question) -> Result<Decided, DecideError> {
-        let judged = self.decide(&self.bundle.load(), caller, question);
+        let judged = self.decide(&self.policies.load(), caller, question);
         self.record_evaluations(caller, std::slice::from_ref(&judged)).await?;
         self.tell(caller, judged, &mut None).await
     }
@@ -170,7 +170,7 @@ impl Verifier {
         questions: impl Iterator<Item = Result<Question, E>>,
         until: Until,
     ) -> Result<Vec<Result<Decided, E>>, DecideError> {
-        let bundle = self.bundle.load_full();
+        let bundle = self.policies.load_full();
         let (mut judged, mut outcomes) = (Vec::new(), Vec::new());
         for (position, question) in questions.enumerate() {
             if position % BETWEEN_PAUSES == BETWEEN_PAUSES - 1 {

@@ -83,8 +83,9 @@ pub struct Verifier {
     public_url: Option<PublicUrl>,
     fleet: Fleet,
     book: ArcSwap<ReferenceBook>,
-    /// The policies that are in force.
-    bundle: ArcSwap<Bundle>,
+    /// The policies that decide now.
+    policies: ArcSwap<Bundle>,
+    /// Seals where a page of a search ended.
     pages: PageKey,
     /// Signatures of files that were verified, for all nodes.
     signatures: SignatureCache,
@@ -134,12 +135,12 @@ impl Verifier {
     /// values whose appraisals a crash cut short is finished here, before anybody is answered.
     pub async fn start(parts: Parts) -> Result<Self, StoreError> {
         let book = parts.store.reference_book(&ReferenceBook::default()).await?;
-        let fleet = Fleet::new(parts.store.live_nodes(parts.clock.now()).await?);
-        let bundle = Bundle::builtin().map_err(|error| StoreError::Inconsistent {
+        let policies = Bundle::builtin().map_err(|error| StoreError::Inconsistent {
             what: "policy bundle",
-            id: "builtin".to_owned(),
+            id: "builtin@1".to_owned(),
             why: error.to_string(),
         })?;
+        let fleet = Fleet::new(parts.store.live_nodes(parts.clock.now()).await?);
         let verifier = Self {
             store: parts.store,
             clock: parts.clock,
@@ -155,7 +156,7 @@ impl Verifier {
             public_url: parts.public_url,
             fleet,
             book: ArcSwap::from_pointee(book),
-            bundle: ArcSwap::from_pointee(bundle),
+            policies: ArcSwap::from_pointee(policies),
             pages: PageKey::generate(),
             signatures: SignatureCache::with_capacity(SIGNATURES),
         };

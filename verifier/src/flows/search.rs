@@ -55,7 +55,7 @@ impl Verifier {
         sought: Sought,
         page: Page,
     ) -> Result<Found, DecideError> {
-        let bundle = self.bundle.load_full();
+        let bundle = self.policies.load_full();
         let search = digest_of(caller, &question, sought);
         let after = match &page.token {
             Some(token) => Some(self.pages.open(token, &search).ok_or(DecideError::PageToken)?),

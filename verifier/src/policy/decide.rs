@@ -52,9 +52,9 @@ impl Code {
     pub const fn code(self) -> &'static str {
         match self {
             Self::Permitted => "permitted",
-            Self::NoPolicyPermits => "no_policy_permits",
             Self::Forbidden => "forbidden_by_policy",
-            Self::Posture(Status::Affirming) => "posture_affirming",
+            // Every permit accepts who is affirming, so that this is never why.
+            Self::Posture(Status::Affirming) | Self::NoPolicyPermits => "no_policy_permits",
             Self::Posture(Status::Warning) => "posture_warning",
             Self::Posture(Status::Stale) => "posture_stale",
             Self::Posture(Status::Unknown) => "posture_unknown",
@@ -105,7 +105,7 @@ pub struct PolicyFailure {
 }
 
 /// What a bundle says to a question. As data it permits nothing: see [`Outcome`].
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Judgement {
     allowed: bool,
     code: Code,
@@ -283,8 +283,8 @@ impl Permit {
 }
 
 /// It is not permitted.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("denied: {}", judgement.code)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", judgement.code)]
 pub struct Denied {
     judgement: Box<Judgement>,
 }

@@ -9,6 +9,7 @@ use rootbound_common::id::NodeId;
 use crate::appraisal::{Appraisal, Verdict};
 use crate::credential::request::BoundKey;
 use crate::node::Standing;
+use crate::policy::{CredentialKind, Denied, Permit};
 use crate::reference::Profile;
 
 /// The permission to issue one credential to one key, once. Only [`decide_issue`] makes it; issuing consumes it.
@@ -67,12 +68,18 @@ pub enum Denial {
     /// The evidence was too old by the time of the decision.
     #[error("the node's posture is stale")]
     PostureStale,
+    /// The policies do not permit it.
+    #[error("the policies do not permit it: {0}")]
+    Policy(Denied),
+    /// The permit is for something else.
+    #[error("the permit is not for a credential of this node")]
+    PermitForOther,
 }
 
 impl Denial {
     /// Stable, for machines.
     #[must_use]
-    pub const fn code(&self) -> &'static str {
+    pub fn code(&self) -> &'static str {
         match self {
             Self::Pending => "admission_pending",
             Self::Retired => "node_retired",
@@ -80,6 +87,8 @@ impl Denial {
             Self::CredentialPolicyChanged => "credential_policy_changed",
             Self::TooManyCredentials { .. } => "too_many_credentials",
             Self::PostureStale => "posture_stale",
+            Self::Policy(denied) => denied.judgement().code(),
+            Self::PermitForOther => "permit_for_other",
         }
     }
 }
@@ -87,13 +96,16 @@ impl Denial {
 /// Decides whether the node of an appraisal gets an X.509-SVID for a key.
 ///
 /// Established when a grant returns: the node is admitted · its appraisal is affirming, by a profile · the evidence is
-/// fresh by that profile · the key is tied to the PCRs that this profile names · the node holds few others. That the key
-/// is bound to the node's TPM and boot state, its type says.
+/// fresh by that profile · the policies permit it, for this node · the key is tied to the PCRs that this profile names · the
+/// node holds few others. That the key is bound to the node's TPM and boot state, its type says.
+///
+/// Policies narrow what comes before them: none of them gives a credential to a node that is not affirming.
 pub fn decide_issue(
     appraisal: &Appraisal,
     standing: Standing,
     held: usize,
     key: BoundKey,
+    permit: Result<Permit, Denied>,
     now: Timestamp,
 ) -> Result<Grant, Denial> {
     match standing {
@@ -104,6 +116,9 @@ pub fn decide_issue(
     let profile = affirming(appraisal)?;
     if now.since(appraisal.evidence_at()) > profile.body().freshness() {
         return Err(Denial::PostureStale);
+    }
+    if !permit.map_err(Denial::Policy)?.is_to_issue(appraisal.node(), CredentialKind::X509Svid) {
+        return Err(Denial::PermitForOther);
     }
     if key.policy() != profile.body().credential_policy {
         return Err(Denial::CredentialPolicyChanged);
