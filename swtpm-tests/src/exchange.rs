@@ -10,6 +10,7 @@ use rootbound_common::id::NodeId;
 use rootbound_common::nonce::Nonce;
 use rootbound_common::tpm::{HashAlgorithm, Name, PcrIndex, PcrSelection, PcrSet, PcrValues};
 use rootbound_common::wire::v1::CredentialPolicy;
+use rootbound_common::wire::v1::PostureStatus;
 use rootbound_verifier::appraisal::logs::Logs;
 use rootbound_verifier::appraisal::{Appraisal, appraise};
 use rootbound_verifier::credential::request::{BoundKey, Demand, ParsedRequest, RequestError};
@@ -224,6 +225,7 @@ impl Exchange {
     pub fn grant(&self, now: Timestamp, lifetime: Duration) -> Grant {
         let appraisal = self.appraisal(&self.book(lifetime), now);
         let (permit, admitted) = (permit(&appraisal, appraisal.node(), now), ADMITTED);
-        decide_issue(&appraisal, admitted, 0, self.bound_key(), permit, now).expect("a grant")
+        let status = PostureStatus::Affirming;
+        decide_issue(&appraisal, admitted, status, 0, self.bound_key(), permit, now).expect("a grant")
     }
 }

@@ -63,6 +63,12 @@ impl Row {
         Self { target: format!("≤ {}", in_words(target)), met: Some(median <= target), ..self }
     }
 
+    /// The target: so many in a second.
+    #[must_use]
+    pub fn rate_at_least(self, per_second: f64, target: f64) -> Self {
+        Self { target: format!("≥ {target:.0}/s"), met: Some(per_second >= target), ..self }
+    }
+
     /// The target: so much memory.
     #[must_use]
     pub fn memory_at_most(self, kilobytes: u64, target: u64) -> Self {

@@ -27,6 +27,7 @@ use rootbound_verifier::credential::authority::Authority;
 use rootbound_verifier::credential::ear::{EatProfile, ResultSigner};
 use rootbound_verifier::credential::result_key::ResultKey;
 use rootbound_verifier::enrollment::{EndorsementRoots, RevocationPolicy};
+use rootbound_verifier::flows::audit::AuditParts;
 use rootbound_verifier::flows::operate::Operator;
 use rootbound_verifier::flows::{Limits, Parts, Verifier};
 use rootbound_verifier::http::{self, Rate, Server, ServingNames, TlsIdentity};
@@ -76,6 +77,7 @@ impl Service {
             revocation: RevocationPolicy::IfAvailable,
             authority,
             limits: Limits::default(),
+            audit: AuditParts::generate(),
         })
         .await
         .unwrap();

@@ -7,6 +7,7 @@
 
 pub mod appraisal;
 pub mod attestation_result;
+pub mod audit;
 pub mod challenge;
 pub mod cli;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod credential;
 pub mod enrollment;
 pub mod evidence;
 pub mod flows;
+pub mod hold;
 pub mod http;
 pub mod jobs;
 pub mod node;

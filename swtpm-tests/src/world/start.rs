@@ -11,6 +11,7 @@ use rootbound_verifier::credential::authority::Authority;
 use rootbound_verifier::credential::ear::{EatProfile, ResultSigner};
 use rootbound_verifier::credential::files;
 use rootbound_verifier::enrollment::{EndorsementRoots, RevocationPolicy, RootsError};
+use rootbound_verifier::flows::audit::AuditParts;
 use rootbound_verifier::flows::{Limits, Parts, Verifier};
 use rootbound_verifier::http::{Limits as HttpLimits, Rate, Server, ServingNames, TlsIdentity};
 use rootbound_verifier::node::Name;
@@ -104,6 +105,13 @@ impl WorldBuilder {
         self
     }
 
+    /// Who may read attestation results of others, and who may say something against a node; nobody without this.
+    #[must_use]
+    pub fn relying_parties(mut self, sections: Vec<RelyingPartySection>) -> Self {
+        self.settings.relying_parties = sections;
+        self
+    }
+
     /// Bounds of the HTTP edge. Without this they are the usual ones, with rates that no test reaches.
     #[must_use]
     pub fn http_limits(mut self, limits: HttpLimits) -> Self {
@@ -164,6 +172,7 @@ impl Settings {
         let authority = Authority::load(chain, key, trust_domain.clone(), clock.now()).expect("a CA");
         let result_key = files::result_key(&dir.join("result.key"), &mut random::system()).expect("a key");
         let result_signer = ResultSigner::new(result_key, self.eat_profile.clone(), trust_domain.clone());
+        let audit_key = files::audit_key(&dir.join("audit.key"), &mut random::system()).expect("a key");
         let parts = Parts {
             result_signer,
             relying_parties: RelyingParties::load(&self.relying_parties, None).expect("relying parties"),
@@ -175,6 +184,7 @@ impl Settings {
             revocation: self.revocation,
             authority,
             limits: self.limits,
+            audit: AuditParts { key: audit_key, ..AuditParts::generate() },
         };
         Arc::new(Verifier::start(parts).await.expect("a verifier"))
     }

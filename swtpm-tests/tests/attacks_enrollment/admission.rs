@@ -366,7 +366,7 @@ async fn join_token_admits_the_one_that_it_is_for_once() {
 
     let (bound, _) = create(Some(racers[0].0.node)).await;
     let (revoked, of_revoked) = create(None).await;
-    world.verifier.revoke_join_token(&of_revoked.id).await.unwrap();
+    world.verifier.revoke_join_token(&of_revoked.id, &operator()).await.unwrap();
     let (expired, _) = create(None).await;
     world.advance(MINUTE);
     let (good, _) = create(Some(id)).await;

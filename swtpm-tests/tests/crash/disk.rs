@@ -87,13 +87,18 @@ async fn verifier_whose_disk_is_full_grants_nothing_and_goes_on_once_there_is_ro
     let unready = probe.get("/readyz").await;
     assert_eq!((unready.status, unready.code().as_str()), (503, "not_ready"));
     let body = String::from_utf8_lossy(&unready.body).into_owned();
-    assert!(body.contains("the store cannot be written"), "{body}");
+    assert!(body.contains("neither the store nor its audit trail can be written"), "{body}");
+    let list = Command::InventoryRemove { node: late.node, reason: Words::default() };
+    site.ask(&list).await.unwrap_err();
 
     verifier.free_disk();
     assert_eq!(probe.get("/readyz").await.status, 200, "without a write by anybody else");
     known.submit(evidence.clone()).await.expect("the challenge was not spent");
     assert_eq!(refused(known.submit(evidence).await), "challenge_spent");
     late.enroll().await.unwrap();
+    let verified = site.verb(&["audit", "verify", "--output", "json"]);
+    let told: serde_json::Value = serde_json::from_slice(&verified.stdout).unwrap();
+    assert!(verified.status.success() && told["whole"] == true, "{told}");
     verifier.stop().await;
     let mut ledger = Ledger::default();
     for node in [known.node, late.node] {

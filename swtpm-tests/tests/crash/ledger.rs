@@ -5,9 +5,11 @@ use std::path::Path;
 
 use rootbound_common::id::NodeId;
 use rootbound_swtpm_tests::daemon::VerifierSite;
+use rootbound_verifier::audit::verify::Walk;
 use rootbound_verifier::node::{NodeRecord, Standing};
 use rootbound_verifier::store::{
-    DecisionKind, DecisionStore, EvidenceStore, InventoryStore, NodeStore, ReferenceStore, SqliteStore,
+    AuditStore, DecisionKind, DecisionStore, EvidenceStore, InventoryStore, NodeStore, ReferenceStore,
+    SqliteStore,
 };
 use sqlx::{ConnectOptions, Connection};
 
@@ -72,8 +74,28 @@ impl Ledger {
             promises.audit_node(&node);
             promises.audit_records(&store, *id).await;
         }
+        check_trail(&store).await;
         store.close().await;
     }
+}
+
+/// The trail is one chain, whatever was cut short, and what was signed of it stands.
+async fn check_trail(store: &SqliteStore) {
+    let keys = store.audit_keys().await.expect("keys");
+    let mut walk = Walk::new(&keys, None);
+    for checkpoint in store.checkpoints(0, ALL).await.expect("checkpoints") {
+        walk.checkpoint(&checkpoint);
+    }
+    let mut from = 1;
+    loop {
+        let page = store.segments(from, ALL).await.expect("segments");
+        let Some(last) = page.last() else { break };
+        from = last.head().sequence + 1;
+        page.iter().for_each(|segment| walk.segment(segment));
+    }
+    let verification = walk.end();
+    assert!(verification.is_whole(), "{:?}", verification.damages);
+    assert!(verification.records > 0, "the verifier did not even start");
 }
 
 impl Promises {
@@ -97,6 +119,10 @@ impl Promises {
             assert!(recorded.contains(serial), "{id} has certificate {serial}, of which there is no record");
         }
         let decisions = store.decisions(Some(id), ALL).await.expect("decisions");
+        for decision in &decisions {
+            let record = store.record(decision.id).await.expect("the trail");
+            assert!(record.is_some(), "decision {} of {id} is not in the audit trail", decision.id);
+        }
         let accepted = decisions
             .iter()
             .filter(|decision| decision.kind == DecisionKind::Attest && decision.granted)

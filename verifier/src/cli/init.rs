@@ -16,6 +16,7 @@ use rootbound_common::random;
 use serde_json::json;
 
 use super::Show;
+use crate::audit::{Actor, AuditRecord, Entity, Outcome, RecordId, RecordKind};
 use crate::config::{Config, ConfigError, StateDirectory, StateError, write_atomically};
 use crate::credential::authority::{Authority, AuthorityError};
 use crate::credential::files::{self, FileError};
@@ -274,8 +275,14 @@ async fn write_first_profile(store: &SqliteStore) -> Result<(), StoreError> {
         reason: "init".to_owned(),
         created_at: SystemClock.now(),
     };
-    let body = ProfileBody::initial(Name::default_set());
-    store.put_profile(Name::default_set(), body, provenance).await?;
+    let name = Name::default_set();
+    let body = ProfileBody::initial(name.clone());
+    let id = RecordId::new(provenance.created_at, &mut random::system());
+    let (actor, action) = (Actor::Operator(provenance.author.as_str().into()), "put_profile");
+    let record = AuditRecord::new(id, RecordKind::ReferenceChange, action, actor, Outcome::Done, action)
+        .about(Entity::named("profile", name.as_str()))
+        .because(&provenance.reason);
+    store.put_profile(name, body, provenance, record).await?;
     Ok(())
 }
 

@@ -2,20 +2,23 @@
 //!
 //! - `run`: the daemon; `init`: what it needs before its first start
 //! - `appraise`: evidence in files, looked at and judged without a daemon
+//! - `audit`: the audit trail, of the running daemon in pages, or of files
 //! - everything else (`verbs`) is said to the running daemon over its administrative socket (`client`), and its answer
 //!   is shown as text (`render`) or JSON
 
 mod appraise;
+mod audit;
 mod client;
 mod files;
 mod init;
+mod policy;
 mod render;
 mod run;
 mod table;
 mod verbs;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -35,7 +38,9 @@ Exit codes:
   5  healthcheck: the daemon runs, but is not ready
   6  appraise: the evidence violates the profile
   7  appraise: bad evidence: something does not stand, or contradicts the rest
-  8  appraise: cannot judge: something that is needed is missing";
+  8  appraise: cannot judge: something that is needed is missing
+  9  audit: the trail was changed, or does not contain the checkpoint that was given
+  10 policy test: a case fails";
 
 /// Checks what machines prove with their TPMs, and issues credentials that only those TPMs can use.
 #[derive(Debug, Parser)]
@@ -75,6 +80,12 @@ enum Verb {
     /// 8 cannot judge
     #[command(after_help = EXIT_CODES)]
     Appraise(Box<appraise::Appraise>),
+    /// Policies: who may do what, in bundles whose versions never change
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Policy(policy::PolicyVerb),
+    /// The audit trail: verify, export, watch and archive it
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Audit(audit::Audit),
     #[command(flatten)]
     Daemon(verbs::Verb),
 }
@@ -94,9 +105,15 @@ enum CliError {
     /// What was to be looked at.
     #[error(transparent)]
     Appraise(#[from] appraise::AppraiseError),
+    /// The audit trail.
+    #[error(transparent)]
+    Audit(#[from] audit::AuditError),
     /// What was to be said.
     #[error(transparent)]
     Verb(#[from] verbs::VerbError),
+    /// Policies.
+    #[error(transparent)]
+    Policy(#[from] policy::PolicyVerbError),
     /// The conversation.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -117,6 +134,8 @@ enum Exit {
     ViolatesPolicy,
     BadEvidence,
     CannotJudge,
+    CaseFails,
+    TrailDamaged,
 }
 
 impl From<Exit> for ExitCode {
@@ -137,6 +156,8 @@ impl Exit {
             Self::ViolatesPolicy => 6,
             Self::BadEvidence => 7,
             Self::CannotJudge => 8,
+            Self::TrailDamaged => 9,
+            Self::CaseFails => 10,
         }
     }
 }
@@ -144,15 +165,22 @@ impl Exit {
 impl CliError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Config(_) | Self::Verb(_) | Self::Appraise(_) => Exit::Usage,
+            Self::Config(_) | Self::Verb(_) | Self::Appraise(_) | Self::Policy(_) => Exit::Usage,
             Self::Run(error) if error.is_configuration() => Exit::Usage,
             Self::Init(error) if error.is_refusal() => Exit::Refused,
             Self::Run(_) | Self::Init(_) | Self::Output(_) => Exit::Failed,
-            Self::Client(error) => match error {
-                ClientError::Unreachable { .. } => Exit::Unreachable,
-                ClientError::Refused(_) => Exit::Refused,
-                ClientError::Answer(_) => Exit::Failed,
-            },
+            Self::Audit(error) => error.exit(),
+            Self::Client(error) => error.exit(),
+        }
+    }
+}
+
+impl ClientError {
+    const fn exit(&self) -> Exit {
+        match self {
+            Self::Unreachable { .. } => Exit::Unreachable,
+            Self::Refused(_) => Exit::Refused,
+            Self::Answer(_) => Exit::Failed,
         }
     }
 }
@@ -187,11 +215,20 @@ fn obey(arguments: Arguments) -> Result<Exit, CliError> {
             show(&report, output)?;
             Ok(exit)
         }
+        Verb::Policy(verb) => {
+            let answer = verb.run(|command| {
+                let socket = socket_of(socket.clone(), &config)?;
+                Ok::<_, CliError>(client::ask_once(&socket, &command)?)
+            })?;
+            show(&answer, output)?;
+            Ok(if answer.has_failed() { Exit::CaseFails } else { Exit::Done })
+        }
+        Verb::Audit(audit) => {
+            let socket = if audit.needs_daemon() { socket_of(socket, &config)? } else { PathBuf::new() };
+            Ok(audit.run(&socket, output)?)
+        }
         Verb::Daemon(verb) => {
-            let socket = match socket {
-                Some(socket) => socket,
-                None => config::admin_socket(&Config::load(&config)?.state.directory),
-            };
+            let socket = socket_of(socket, &config)?;
             let wants_rules = verb.wants_boot_rules();
             let reply = client::ask_once(&socket, &verb.command()?)?;
             let exit = match &reply {
@@ -204,6 +241,13 @@ fn obey(arguments: Arguments) -> Result<Exit, CliError> {
             }
             Ok(exit)
         }
+    }
+}
+
+fn socket_of(socket: Option<PathBuf>, config: &Path) -> Result<PathBuf, ConfigError> {
+    match socket {
+        Some(socket) => Ok(socket),
+        None => Ok(config::admin_socket(&Config::load(config)?.state.directory)),
     }
 }
 
@@ -229,9 +273,10 @@ fn complain(error: &CliError, output: Output) {
         Output::Text => format!("error: {error}\n"),
         Output::Json => {
             let problem = match error {
-                CliError::Client(ClientError::Refused(problem)) => {
-                    serde_json::to_value(problem.as_ref()).ok()
-                }
+                CliError::Client(ClientError::Refused(problem))
+                | CliError::Audit(audit::AuditError::Source(audit::SourceError::Client(
+                    ClientError::Refused(problem),
+                ))) => serde_json::to_value(problem.as_ref()).ok(),
                 _ => None,
             };
             let problem = problem.unwrap_or_else(|| serde_json::json!({ "detail": error.to_string() }));

@@ -1,7 +1,7 @@
 //! `run`: the daemon. It wires; everything else is elsewhere.
 //!
 //! A start, in this order: logs · the state directory and its lock · the database · the CA · the manufacturers' roots ·
-//! the key of attestation results · relying parties · the fleet into memory · the listener · `listen.addr` · the administrative socket · readiness. A stop, the other way
+//! the keys of attestation results and of the audit trail · relying parties · the fleet into memory · the listener · `listen.addr` · the administrative socket · readiness. A stop, the other way
 //! round, lets what is under way end.
 
 use std::io;
@@ -20,6 +20,7 @@ use crate::config::{Config, StateDirectory, StateError, StateLock, write_atomica
 use crate::credential::ear::ResultSigner;
 use crate::credential::files::{self, FileError};
 use crate::enrollment::{EndorsementRoots, RootsError};
+use crate::flows::audit::AuditParts;
 use crate::flows::{Parts, Verifier};
 use crate::http::admin::{AdminSocket, AdminSocketError};
 use crate::http::{Server, StartError};
@@ -43,6 +44,9 @@ pub(super) enum RunError {
     /// The key that signs attestation results.
     #[error("the key of attestation results: {0}")]
     ResultKey(#[source] FileError),
+    /// The key that signs the audit trail.
+    #[error("the key of the audit trail: {0}")]
+    AuditKey(#[source] FileError),
     /// The manufacturers' roots.
     #[error("[trust] ek_roots: {0}")]
     Roots(#[from] RootsError),
@@ -87,6 +91,7 @@ impl RunError {
             | Self::State(_)
             | Self::Authority(_)
             | Self::ResultKey(_)
+            | Self::AuditKey(_)
             | Self::Roots(_)
             | Self::RelyingParties(_) => true,
             Self::Start(error) => !matches!(error, StartError::Listen { .. }),
@@ -164,7 +169,7 @@ async fn serve_with(
     );
     notify(&[NotifyState::Ready]);
 
-    signals.wait_for_stop(|| reload(config, &verifier, &server)).await;
+    let why = signals.wait_for_stop(|| reload(config, &verifier, &server)).await;
     tracing::info!("stopping");
     notify(&[NotifyState::Stopping]);
     let _ = std::fs::remove_file(&path);
@@ -173,6 +178,9 @@ async fn serve_with(
     stop_jobs.cancel();
     if let Err(error) = jobs.await {
         tracing::error!(%error, "the jobs ended in a panic");
+    }
+    if let Err(error) = verifier.stop(why).await {
+        tracing::error!(%error, "the audit trail does not say that the verifier stops");
     }
     Ok(())
 }
@@ -188,6 +196,12 @@ async fn verifier(
     let roots = endorsement_roots(config, clock.now())?;
     let result_key =
         files::result_key(&state.result_key(), &mut random::system()).map_err(RunError::ResultKey)?;
+    let audit = AuditParts {
+        key: files::audit_key(&state.audit_key(), &mut random::system()).map_err(RunError::AuditKey)?,
+        allowed_decisions: config.audit.allowed_decisions,
+        checkpoint_interval: config.audit.checkpoint_interval,
+        keep: config.audit.keep,
+    };
     let relying_parties = RelyingParties::load(&config.relying_party, authority.chain().first())?;
     let parts = Parts {
         store,
@@ -200,6 +214,7 @@ async fn verifier(
         revocation: config.trust.revocation,
         authority,
         limits: config.attestation.limits(),
+        audit,
     };
     Ok(Verifier::start(parts).await?)
 }
@@ -260,15 +275,16 @@ impl Signals {
         })
     }
 
-    async fn wait_for_stop(&mut self, reload: impl Fn()) {
+    /// Returns what said stop.
+    async fn wait_for_stop(&mut self, reload: impl Fn()) -> &'static str {
         // Twice per period, as sd_watchdog_enabled(3) advises; without a watchdog, once a day says nothing to nobody.
         let period = sd_notify::watchdog_enabled();
         let mut alive =
             tokio::time::interval(period.map_or(Duration::from_secs(86_400), |period| period / 2));
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
                 _ = self.hang_up.recv() => reload(),
                 _ = alive.tick() => {
                     if period.is_some() {

@@ -15,6 +15,7 @@ use serde::Deserialize;
 pub use state::{StateDirectory, StateError, StateLock};
 pub(crate) use state::{UNFINISHED, admin_socket, write_atomically};
 
+use crate::audit::sampling::Sampling;
 use crate::credential::ear::EatProfile;
 use crate::enrollment::RevocationPolicy;
 use crate::http::{ServingNames, TlsIdentity};
@@ -46,6 +47,9 @@ pub struct Config {
     /// What is kept for how long.
     #[serde(default)]
     pub retention: RetentionSection,
+    /// The audit trail.
+    #[serde(default)]
+    pub audit: AuditSection,
     /// Attestation results.
     #[serde(default)]
     pub results: ResultsSection,
@@ -154,6 +158,26 @@ impl Default for RetentionSection {
     }
 }
 
+/// Section `[audit]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditSection {
+    /// Which allowed decisions are recorded; what is refused always is. The trail says what was in force.
+    pub allowed_decisions: Sampling,
+    /// After which time what was recorded is signed.
+    #[serde(with = "humantime_serde")]
+    pub checkpoint_interval: Duration,
+    /// For how long records are kept; without it, until `audit archive` takes them away.
+    #[serde(with = "humantime_serde")]
+    pub keep: Option<Duration>,
+}
+
+impl Default for AuditSection {
+    fn default() -> Self {
+        Self { allowed_decisions: Sampling::All, checkpoint_interval: Duration::from_secs(60), keep: None }
+    }
+}
+
 /// Section `[results]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -233,6 +257,10 @@ impl Config {
         if self.retention.refusals == 0 {
             return Err(("[retention] refusals", "must be at least 1".to_owned()));
         }
+        between("[audit] checkpoint_interval", self.audit.checkpoint_interval, 1, 86_400)?;
+        if let Some(keep) = self.audit.keep {
+            between("[audit] keep", keep, 2 * 86_400, 100 * 365 * 86_400)?;
+        }
         // Serials of certificates that may still be valid must stay on record: they live a day at most.
         between("[retention] decisions", self.retention.decisions, 2 * 86_400, 100 * 365 * 86_400)
     }
@@ -271,6 +299,7 @@ mod tests {
         assert_eq!(sample.server.names, least.server.names);
         assert_eq!(sample.trust.revocation, least.trust.revocation);
         assert_eq!(sample.results, least.results);
+        assert_eq!(sample.audit, least.audit);
         assert_eq!(sample.relying_party, least.relying_party);
     }
 
@@ -288,6 +317,7 @@ mod tests {
         let all = parse(&all).unwrap();
         assert!(all.server.certificate.is_some() && all.trust.ek_roots.is_some());
         assert_eq!(all.relying_party.len(), 1);
+        assert!(all.audit.keep.is_some());
     }
 
     #[test]
@@ -306,6 +336,10 @@ mod tests {
             ("[attestation]\npending_enrollments = 0", "pending_enrollments"),
             ("[retention]\ndecisions = \"1h\"", "decisions"),
             ("[retention]\nrefusals = 0", "[retention] refusals"),
+            ("[audit]\nallowed_decisions = \"none\"", "unknown variant `none`"),
+            ("[audit]\nallowed_decisions = { one_in = 0 }", "nonzero"),
+            ("[audit]\ncheckpoint_interval = \"0s\"", "[audit] checkpoint_interval"),
+            ("[audit]\nkeep = \"1h\"", "[audit] keep"),
             ("[log]\nformat = \"xml\"", "unknown variant `xml`"),
             ("[logs]", "unknown field `logs`"),
             ("[results]\neat_profile = \"ear\"", "EAT profile"),

@@ -146,6 +146,12 @@ impl StateDirectory {
         self.path.join("result.key")
     }
 
+    /// The private key that signs checkpoints of the audit trail.
+    #[must_use]
+    pub fn audit_key(&self) -> PathBuf {
+        self.path.join("audit.key")
+    }
+
     /// The certificates that relying parties and attesters trust.
     #[must_use]
     pub fn trust_bundle(&self) -> PathBuf {

@@ -1,5 +1,5 @@
 //! The CA's files: a certificate chain that anyone may read, and a key that only its owner may. And the file of the key
-//! that signs attestation results, likewise.
+//! that signs attestation results, and of that which signs the audit trail, likewise.
 //!
 //! The key file is the commit point of [`store`]: it is written last, atomically, and never over another. A certificate
 //! without a key beside it never signed anything, and may be replaced.
@@ -17,6 +17,8 @@ use zeroize::Zeroizing;
 
 use super::authority::{Authority, AuthorityError};
 use super::result_key::{ResultKey, ResultKeyError};
+use crate::audit::AuditKey;
+use crate::audit::checkpoint::AuditKeyError;
 use crate::config::UNFINISHED;
 
 /// Five RSA-4096 certificates with the text that `openssl x509 -text` puts before them stay below.
@@ -79,6 +81,15 @@ pub enum FileError {
         #[source]
         error: ResultKeyError,
     },
+    /// The file holds no usable key for checkpoints of the audit trail.
+    #[error("{path}: {error}")]
+    AuditKey {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: AuditKeyError,
+    },
 }
 
 /// Writes an authority to two new files: the chain with mode 0644, the key with mode 0600.
@@ -111,6 +122,16 @@ pub fn result_key(path: &Path, rng: &mut impl CryptoRng) -> Result<ResultKey, Fi
         write(path, key.as_bytes(), 0o600, Existing::Refuse)?;
     }
     ResultKey::from_pem(&read(path, only_its_owner(path))?).map_err(unusable)
+}
+
+/// Loads the key that signs checkpoints of the audit trail; makes it where there is none yet, as [`result_key`].
+pub fn audit_key(path: &Path, rng: &mut impl CryptoRng) -> Result<AuditKey, FileError> {
+    let unusable = |error| FileError::AuditKey { path: path.to_owned(), error };
+    if path.symlink_metadata().is_err() {
+        let key = AuditKey::generate(rng).to_pem().map_err(unusable)?;
+        write(path, key.as_bytes(), 0o600, Existing::Refuse)?;
+    }
+    AuditKey::from_pem(&read(path, only_its_owner(path))?).map_err(unusable)
 }
 
 /// Checks the opened file, not the path, which could change in between.
@@ -190,6 +211,18 @@ mod tests {
         assert_eq!(again.id(), made.id());
         std::fs::remove_file(&path).unwrap();
         assert_ne!(result_key(&path, &mut random::system()).unwrap().id(), made.id());
+    }
+
+    #[test]
+    fn key_of_the_trail_is_made_where_there_is_none_and_is_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.key");
+        let made = audit_key(&path, &mut random::system()).unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(audit_key(&path, &mut random::system()).unwrap().public(), made.public());
+        std::fs::write(&path, "no key").unwrap();
+        let refused = audit_key(&path, &mut random::system()).unwrap_err();
+        assert!(matches!(refused, FileError::AuditKey { error: AuditKeyError::Key, .. }));
     }
 
     #[test]

@@ -5,27 +5,31 @@ use std::time::Duration;
 
 use rootbound_common::blob::Blob;
 use rootbound_common::clock::Timestamp;
+use rootbound_common::crypto::sha256;
 use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::{
     Challenge, ChallengeRequest, CredentialOutcome, EvidenceRequest, EvidenceResponse, LogsAsked,
 };
 
 use super::logs::{OfQuote, Read, Sent};
-use super::{Verifier, decision, rng};
+use super::{Verifier, decision, rng, versions_of};
 use crate::appraisal::logs::{BootFinding, Logs, RuntimeFinding};
 use crate::appraisal::{Appraisal, Deviation, Verdict, appraise};
+use crate::audit::{Actor, AuditRecord, Entity, Facts, Outcome, RecordKind};
 use crate::challenge::{ChallengeError, FreshChallenge, Terms, UnspentChallenge, mint};
 use crate::credential::issue::{IssueError, PreparedCertificate};
 use crate::credential::request::{Demand, ParsedRequest, RequestError};
 use crate::credential::serial::SerialNumber;
 use crate::evidence::{Authenticated, EvidenceError, Unproven, authenticate};
+use crate::hold::attested_after;
 use crate::node::{Name, NodeRecord, Standing};
-use crate::policy::{
-    Attested, CredentialKind, Denial, Denied, Grant, Permit, Question, SubjectFacts, decide_issue,
-};
+use crate::policy::{Attested, CredentialKind, Denial, Grant, Question, SubjectFacts, decide_issue};
 use crate::posture::{LiveCredential, LiveNode, Posture};
 use crate::reference::{ProfileBody, ReferenceBook};
-use crate::store::{CertificateRecord, DecisionKind, EvidenceRecord, Recorded, StoreError};
+use crate::store::{
+    CertificateRecord, DecisionKind, DecisionRecord, DecisionTrail, EvidenceRecord, ISSUED, Recorded,
+    StoreError,
+};
 
 /// How often a node without a profile attests.
 const WITHOUT_PROFILE: Duration = Duration::from_secs(60);
@@ -187,9 +191,13 @@ impl Verifier {
             return Err(AttestRefusal::NodeChanged.into());
         }
         Ok(EvidenceResponse {
-            posture: posture.report(now),
+            posture: node.report_with(&posture, now),
             credential: self.hand_out(node.id, answer).await?,
-            next: self.mint(&node, self.next_interval(&evidence, &appraisal, &read), read.asked(&rules)),
+            next: self.mint(
+                &node,
+                self.next_interval(&node, &evidence, &appraisal, &read),
+                read.asked(&rules),
+            ),
         })
     }
 
@@ -244,26 +252,19 @@ impl Verifier {
             Ok(key) => key,
             Err(error) => return Answer::BadRequest(error),
         };
-        let live = self.fleet.node(node.id);
-        let held = live.map_or(0, |live| live.credentials.iter().filter(|one| one.not_after >= now).count());
-        let permit = self.permit_to_issue(node.id, appraisal, now);
-        match decide_issue(appraisal, node.standing, held, key, permit, now) {
+        let credentials = self.fleet.node(node.id).map(|live| live.credentials.clone()).unwrap_or_default();
+        let held = credentials.iter().filter(|one| one.not_after >= now).count();
+        let posture = Posture::of(appraisal);
+        let status = node.status_with(&posture, now);
+        let with =
+            LiveNode { epoch: self.epoch_with(node, &posture), ..node.live_with(posture, credentials) };
+        let facts = SubjectFacts::Node(Attested::of(node.id, &with, now));
+        let question = Question::issue_credential(node.id, CredentialKind::X509Svid);
+        let permit = self.bundle.load().decide(&question, &facts).into_permit();
+        match decide_issue(appraisal, node.standing, status, held, key, permit, now) {
             Ok(grant) => self.prepare(grant, now).unwrap_or_else(Answer::Impossible),
             Err(denial) => Answer::Denied(denial),
         }
-    }
-
-    /// Asks the policies, on what this appraisal says: memory shows it only once it is on record.
-    fn permit_to_issue(&self, id: NodeId, appraisal: &Appraisal, now: Timestamp) -> Result<Permit, Denied> {
-        let judged = self
-            .fleet
-            .node(id)
-            .map(|live| LiveNode { posture: Some(Posture::of(appraisal)), ..LiveNode::clone(&live) });
-        let facts = judged
-            .as_ref()
-            .map_or(SubjectFacts::UnknownNode, |live| SubjectFacts::Node(Attested::of(id, live, now)));
-        let question = Question::issue_credential(id, CredentialKind::X509Svid);
-        self.policies.load().decide(&question, &facts).into_permit()
     }
 
     fn prepare(&self, grant: Grant, now: Timestamp) -> Result<Answer<'_>, IssueError> {
@@ -297,14 +298,25 @@ impl Verifier {
             (Answer::BadRequest(error), _) => (false, error.code(), error.to_string()),
             (Answer::Denied(denial), _) => (false, denial.code(), denial.to_string()),
             (Answer::Impossible(error), _) => (false, ISSUING_FAILED, error.to_string()),
-            (Answer::Prepared(_, record), _) => {
-                (true, "credential_issued", format!("certificate {}", record.serial))
-            }
+            (Answer::Prepared(_, record), _) => (true, ISSUED, format!("certificate {}", record.serial)),
         };
         let certificate = match answer {
             Answer::Prepared(_, record) => Some(record.clone()),
             Answer::NotAsked | Answer::BadRequest(_) | Answer::Denied(_) | Answer::Impossible(_) => None,
         };
+        let facts = certificate.as_ref().map(|certificate| {
+            let key = data_encoding::HEXLOWER.encode(&certificate.key_digest);
+            let (serial, until) = (certificate.serial.to_string(), certificate.not_after);
+            Facts::or_digest(serde_json::json!({ "serial": serial, "not_after": until, "key_sha256": key }))
+        });
+        let trail = DecisionTrail {
+            // It signed the quote, whatever is made of that.
+            actor: Some(Actor::Node(node.id)),
+            inputs: Some(sha256(&[&evidence.stored().quote, &evidence.stored().signature])),
+            versions: versions_of(posture),
+            facts,
+        };
+        let decision = decision(now, Some(node.id), DecisionKind::Attest, granted, code, detail);
         let record = EvidenceRecord {
             node: node.id,
             revision: node.revision,
@@ -312,13 +324,46 @@ impl Verifier {
             quote: evidence.stored().clone(),
             logs: read.change.clone(),
             posture: posture.clone(),
+            epoch: self.epoch_with(node, posture),
             certificate,
-            decision: decision(now, Some(node.id), DecisionKind::Attest, granted, code, detail),
+            decision: DecisionRecord { trail, ..decision },
+            also: self.turned(node, posture).into_iter().collect(),
         };
         match self.store.record_evidence(record).await? {
             Recorded::Yes { revision } => Ok(revision),
             Recorded::NodeChanged => Err(AttestRefusal::NodeChanged.into()),
         }
+    }
+
+    /// The epoch of a node with this posture: that which decisions see may be ahead of the store, and is not to fall.
+    pub(super) fn epoch_with(&self, node: &NodeRecord, posture: &Posture) -> u64 {
+        let live = self.fleet.node(node.id);
+        let epoch = live.as_ref().map_or(0, |live| live.epoch).max(node.epoch);
+        let before = live.as_ref().and_then(|live| live.posture.as_ref());
+        if before.is_some_and(|before| before.verdict == posture.verdict) {
+            epoch
+        } else {
+            epoch.saturating_add(1)
+        }
+    }
+
+    /// The record of a verdict that is another than before.
+    fn turned(&self, node: &NodeRecord, posture: &Posture) -> Option<AuditRecord> {
+        let before =
+            self.fleet.node(node.id).and_then(|node| node.posture.as_ref().map(|posture| posture.verdict));
+        if before == Some(posture.verdict) {
+            return None;
+        }
+        let code = match posture.verdict {
+            Verdict::Affirming => "affirming",
+            Verdict::Contraindicated => "contraindicated",
+        };
+        let first = posture.deviations.first().map_or("", |first| first.detail.as_str());
+        let record = self
+            .record_of(RecordKind::PostureChange, "appraise", Actor::Verifier, Outcome::Done, code)
+            .about(Entity::node(node.id))
+            .because(first);
+        Some(versions_of(posture).iter().fold(record, |record, version| record.by(version)))
     }
 
     /// Makes what was recorded visible to the next decision.
@@ -390,13 +435,19 @@ impl Verifier {
 
     /// After which time the node shows evidence again. At once, where the profile has come to ask for other PCRs than this
     /// challenge did: what that costs the node is the verifier's doing, and the next quote ends it.
-    /// So too, where more of its logs is needed.
+    /// So too, where more of its logs is needed, and where the challenge is older than the last demand for evidence, or
+    /// than what an operator asked for.
     fn next_interval(
         &self,
+        node: &NodeRecord,
         evidence: &Authenticated,
         appraisal: &Appraisal,
         read: &Read,
     ) -> Option<Duration> {
+        let demanded = attested_after(node.attested_after, &node.holds, self.now());
+        if demanded.max(self.control.asked_at(node.id)) >= Some(appraisal.evidence_at()) {
+            return None;
+        }
         let Some(profile) = appraisal.profile() else { return Some(WITHOUT_PROFILE) };
         let asks_for_more = |deviation: &Deviation| matches!(deviation, Deviation::NotQuoted { .. });
         let other_policy = evidence.credential_policy() != profile.body().credential_policy;

@@ -6,21 +6,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand_core::Rng;
 use rootbound_common::clock::Timestamp;
+use rootbound_common::crypto::sha256;
 use rootbound_common::id::NodeId;
-use rootbound_common::text::only_shows;
 use rootbound_common::wire::v1::{Challenge, ChallengeRequest};
-use tokio::task::JoinSet;
 
 use super::attest::AttestError;
 use super::caller::Caller;
+use super::policies::inputs_of;
 use super::{Verifier, rng};
+use crate::audit::{Actor, AuditRecord, Entity, Facts, Outcome, RecordId, RecordKind};
 use crate::policy::{
-    Attested, Bundle, Obligation as Owed, Outcome, Question, ServiceFacts, SubjectFacts, SubjectKind,
+    Attested, Bundle, Judgement, Obligation as Owed, Question, RecordedFacts, ServiceFacts, SubjectFacts,
+    SubjectKind,
 };
 use crate::posture::LiveNode;
-use crate::store::{DecisionKind, DecisionRecord, StoreError};
+use crate::store::StoreError;
 
 /// Why there is no decision.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +60,7 @@ pub enum Obligation {
 /// A decision that is on record, as far as its caller may know.
 #[derive(Debug)]
 pub struct Decided {
-    id: String,
+    id: RecordId,
     at: Timestamp,
     allowed: bool,
     code: &'static str,
@@ -71,8 +72,8 @@ pub struct Decided {
 impl Decided {
     /// Names it in the audit trail.
     #[must_use]
-    pub fn id(&self) -> &str {
-        &self.id
+    pub fn id(&self) -> RecordId {
+        self.id
     }
 
     /// When it was decided.
@@ -140,29 +141,60 @@ impl Decided {
     }
 }
 
+/// Of a search: how much was found is beside it.
+const SEARCHED: &str = "search_answered";
+
 /// Of a subject that is not known, and of one about which the caller may not ask: it cannot tell which.
 const UNKNOWN_SUBJECT: &str = "unknown_subject";
 
 /// A decision that is not on record yet.
 pub(super) struct Judged {
-    id: String,
+    id: RecordId,
     at: Timestamp,
     question: Question,
+    /// What was attested of its subject.
+    facts: RecordedFacts,
     /// The node that it is about, where it is one of ours.
     node: Option<NodeId>,
     /// What the policies say; `None`: the caller may not ask.
-    outcome: Option<Outcome>,
+    outcome: Option<Judgement>,
     policy: String,
 }
 
 impl Judged {
     /// Whether it may be done.
     pub(super) fn allowed(&self) -> bool {
-        self.outcome.as_ref().is_some_and(Outcome::allowed)
+        self.outcome.as_ref().is_some_and(Judgement::allowed)
     }
 
     fn code(&self) -> &'static str {
-        self.outcome.as_ref().map_or(UNKNOWN_SUBJECT, Outcome::code)
+        self.outcome.as_ref().map_or(UNKNOWN_SUBJECT, Judgement::code)
+    }
+
+    /// For the trail: what was asked and attested is in it, so that the decision can be explained and rehearsed.
+    fn record(&self, actor: Actor) -> AuditRecord {
+        let Self { id, question, facts, policy, .. } = self;
+        let outcome = if self.allowed() { Outcome::Granted } else { Outcome::Refused };
+        let (subject, object) = (question.subject(), question.resource());
+        let inputs = inputs_of(question, facts);
+        let digest = sha256(&[&serde_json::to_vec(&inputs).unwrap_or_default()]);
+        let action = &question.action().name;
+        let detail = match &self.outcome {
+            None => "it may not ask about the subject".to_owned(),
+            Some(outcome) => {
+                let policies: Vec<_> = outcome.determining().iter().map(ToString::to_string).collect();
+                policies.join(", ")
+            }
+        };
+        AuditRecord {
+            object: Some(Entity::named(&object.kind, &object.id)),
+            ..AuditRecord::new(*id, RecordKind::Decision, action, actor, outcome, self.code())
+                .about(Entity::named(&subject.kind, &subject.id))
+                .by(policy)
+                .of_inputs(digest)
+                .because(&detail)
+                .with(Facts::or_digest(inputs))
+        }
     }
 }
 
@@ -170,12 +202,12 @@ impl Verifier {
     /// Puts a bundle in force: whatever is asked from now on is decided by it.
     pub fn activate_policies(&self, bundle: Bundle) {
         tracing::info!(policy = %bundle.id(), "policies in force");
-        self.policies.store(Arc::new(bundle));
+        self.bundle.store(Arc::new(bundle));
     }
 
     /// Decides one question.
     pub async fn evaluate(&self, caller: &Caller, question: Question) -> Result<Decided, DecideError> {
-        let judged = self.decide(&self.policies.load(), caller, question);
+        let judged = self.decide(&self.bundle.load(), caller, question);
         self.record_evaluations(caller, std::slice::from_ref(&judged)).await?;
         self.tell(caller, judged, &mut None).await
     }
@@ -187,7 +219,7 @@ impl Verifier {
         questions: impl Iterator<Item = Result<Question, E>>,
         until: Until,
     ) -> Result<Vec<Result<Decided, E>>, DecideError> {
-        let bundle = self.policies.load_full();
+        let bundle = self.bundle.load_full();
         let (mut judged, mut outcomes) = (Vec::new(), Vec::new());
         for (position, question) in questions.enumerate() {
             if position % BETWEEN_PAUSES == BETWEEN_PAUSES - 1 {
@@ -235,16 +267,16 @@ impl Verifier {
             SubjectKind::Node(None) | SubjectKind::Service | SubjectKind::OnNode | SubjectKind::Other => None,
         };
         let subject = known.as_ref().map(|(_, node)| &**node);
-        let outcome = may_ask(bundle, caller, &question, subject, now).then(|| {
-            let facts = match (question.subject_kind(), &known) {
-                (_, Some((id, node))) => SubjectFacts::Node(Attested::of(*id, node, now)),
-                (SubjectKind::Node(_) | SubjectKind::OnNode, None) => SubjectFacts::UnknownNode,
-                (SubjectKind::Service | SubjectKind::Other, None) => SubjectFacts::Unattested,
-            };
-            bundle.decide(&question, &facts)
-        });
-        let (id, policy) = (record_id(now), bundle.id().to_string());
-        Judged { id, at: now, question, node: known.map(|(id, _)| id), outcome, policy }
+        let may_ask = may_ask(bundle, caller, &question, subject, now);
+        let facts = match (question.subject_kind(), &known) {
+            (_, Some((id, node))) => SubjectFacts::Node(Attested::of(*id, node, now)),
+            (SubjectKind::Node(_) | SubjectKind::OnNode, None) => SubjectFacts::UnknownNode,
+            (SubjectKind::Service | SubjectKind::Other, None) => SubjectFacts::Unattested,
+        };
+        let outcome = may_ask.then(|| bundle.decide(&question, &facts).judgement().clone());
+        let facts = facts.record();
+        let (id, policy) = (RecordId::new(now, &mut rng()), bundle.id().to_string());
+        Judged { id, at: now, question, facts, node: known.map(|(id, _)| id), outcome, policy }
     }
 
     /// Records what was decided, all of it before any of it is answered.
@@ -255,22 +287,9 @@ impl Verifier {
         caller: &Caller,
         judged: &[Judged],
     ) -> Result<(), StoreError> {
-        let by = name_of(caller);
-        let mut records = judged.iter().map(|one| self.evaluation_record(&by, one));
-        let Some(first) = records.next() else { return Ok(()) };
-        if judged.len() == 1 {
-            return self.store.record_decision(first).await;
-        }
-        // Together, so that one write to the disk is for all of them.
-        let mut writes = JoinSet::new();
-        for record in std::iter::once(first).chain(records) {
-            let store = Arc::clone(&self.store);
-            writes.spawn(async move { store.record_decision(record).await });
-        }
-        while let Some(written) = writes.join_next().await {
-            written.map_err(|error| StoreError::Database(error.into()))??;
-        }
-        Ok(())
+        let actor = actor_of(caller);
+        let records = judged.iter().map(|one| one.record(actor.clone())).collect();
+        self.store.append(records).await
     }
 
     /// Records that somebody looked for what would be allowed, and how much it found, before it hears of it.
@@ -281,52 +300,17 @@ impl Verifier {
         question: &Question,
         found: usize,
     ) -> Result<(), StoreError> {
-        let now = self.now();
-        let (subject, resource) = (question.subject(), question.resource());
-        let asked = [&subject.kind, &subject.id, &question.action().name, &resource.kind, &resource.id];
-        let [subject_type, subject, action, resource_type, resource] = asked.map(|text| shown(text));
-        let detail = format!(
-            "{} searched: {subject_type} {subject}, {action}, {resource_type} {resource}; {}: {found} found",
-            name_of(caller),
-            bundle.id()
-        );
-        self.store
-            .record_decision(DecisionRecord {
-                id: record_id(now),
-                at: now,
-                node: None,
-                kind: DecisionKind::Evaluate,
-                granted: found > 0,
-                code: "search_answered".to_owned(),
-                detail,
-            })
-            .await
-    }
-
-    fn evaluation_record(&self, by: &str, judged: &Judged) -> DecisionRecord {
-        let Judged { id, at, question, node, outcome, policy } = judged;
-        let (subject, resource) = (question.subject(), question.resource());
-        let asked = [&subject.kind, &subject.id, &question.action().name, &resource.kind, &resource.id];
-        let [subject_type, subject, action, resource_type, resource] = asked.map(|text| shown(text));
-        let why = match outcome {
-            None => "it may not ask about the subject".to_owned(),
-            Some(outcome) => {
-                let policies: Vec<_> = outcome.determining().iter().map(ToString::to_string).collect();
-                format!("policies [{}]", policies.join(", "))
-            }
-        };
-        let detail = format!(
-            "{by} asked: {subject_type} {subject}, {action}, {resource_type} {resource}; {policy}: {why}"
-        );
-        DecisionRecord {
-            id: id.clone(),
-            at: *at,
-            node: *node,
-            kind: DecisionKind::Evaluate,
-            granted: judged.allowed(),
-            code: judged.code().to_owned(),
-            detail,
-        }
+        let id = RecordId::new(self.now(), &mut rng());
+        let action = &question.action().name;
+        let record =
+            AuditRecord::new(id, RecordKind::Decision, action, actor_of(caller), Outcome::Done, SEARCHED);
+        let subject = question.subject();
+        let record = record
+            .about(Entity::named(&subject.kind, &subject.id))
+            .by(&bundle.id().to_string())
+            .because(&format!("{found} found"))
+            .with(Facts::or_digest(serde_json::json!({ "search": question })));
+        self.store.append(vec![record]).await
     }
 
     /// What the caller hears of a decision that is on record.
@@ -338,7 +322,7 @@ impl Verifier {
     ) -> Result<Decided, DecideError> {
         let (allowed, code) = (judged.allowed(), judged.code());
         let mut obligations = Vec::new();
-        for owed in judged.outcome.as_ref().map_or(&[][..], Outcome::obligations) {
+        for owed in judged.outcome.as_ref().map_or(&[][..], Judgement::obligations) {
             match owed {
                 Owed::StepUp { within } => {
                     let challenge = self.step_up(caller, judged.node, challenge).await?;
@@ -385,7 +369,7 @@ impl Verifier {
                 Ok(challenge.clone())
             }
             Caller::Node(_) | Caller::RelyingParty(_) => {
-                tracing::info!(%node, "fresh evidence is wanted of a node");
+                self.wish_attestation(node);
                 Ok(None)
             }
         }
@@ -427,29 +411,10 @@ fn may_ask(
     bundle.decide(&Question::ask(who, question), &facts).allowed()
 }
 
-/// Who asks, for a record.
-pub(super) fn name_of(caller: &Caller) -> String {
+/// Who asks, for the trail.
+pub(super) fn actor_of(caller: &Caller) -> Actor {
     match caller {
-        Caller::Node(node) => format!("node {}", node.id()),
-        Caller::RelyingParty(party) => format!("relying party {}", party.name()),
+        Caller::Node(node) => Actor::Node(node.id()),
+        Caller::RelyingParty(party) => Actor::RelyingParty(party.name().as_str().into()),
     }
-}
-
-/// 48 bits of milliseconds and 80 random ones, in hex: found by its time.
-fn record_id(now: Timestamp) -> String {
-    let mut id = [0; 16];
-    rng().fill_bytes(&mut id);
-    let millis = u64::try_from(now.as_millis()).unwrap_or(0).to_be_bytes();
-    let [_, _, millis @ ..] = millis;
-    if let Some(place) = id.first_chunk_mut() {
-        *place = millis;
-    }
-    data_encoding::HEXLOWER.encode(&id)
-}
-
-/// Words of a caller's for a record: short, and without characters that do more than show.
-fn shown(text: &str) -> String {
-    /// A node's id has 64.
-    const LONGEST: usize = 80;
-    text.chars().take(LONGEST).map(|character| if only_shows(character) { character } else { '?' }).collect()
 }

@@ -1,31 +1,41 @@
 //! The stories, each readable top to bottom. They alone hold a store *and* the road.
 //!
+//! - [`audit`]: start, stop and checkpoints of the audit trail
+//! - [`control`]: what is wished of a node now, and who listens
 //! - [`enroll`]: a machine shows its TPM, proves that it holds it, and becomes a node
 //! - [`caller`]: who asks about others, or about itself
 //! - [`attest`]: a node shows evidence, is appraised, and gets a credential, or does not
+//! - `holds`: an operator holds a node, or lets it go
 //! - `logs`: what is kept of the logs that come with evidence, and what they come to
 //! - [`observe`]: what a node's logs say, to read and to make rules of
 //! - `offline`: evidence in files, appraised without a service: no node, no store, no challenge
 //! - [`operate`]: what an operator changes, and what follows from it
 //! - [`decide`]: whether something may be done, by how things stand at that moment; [`search`]: what would be allowed
+//! - [`policies`]: bundles of policies are written, rehearsed, put in force; decisions are explained
 //! - [`results`]: how a node stands, for whoever may know it
+//! - [`signals`]: a relying party says something against a node
 
 pub mod attest;
+pub mod audit;
 pub mod caller;
+pub mod control;
 pub mod decide;
 pub mod enroll;
+mod holds;
 mod logs;
 pub mod observe;
 pub(crate) mod offline;
 pub mod operate;
+pub mod policies;
 pub mod results;
 pub mod search;
+pub mod signals;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rand_core::{CryptoRng, Rng};
+use rand_core::CryptoRng;
 use rootbound_common::clock::{Clock, Timestamp};
 use rootbound_common::id::{NodeId, TrustDomain};
 use rootbound_common::random;
@@ -33,17 +43,20 @@ use rootbound_common::secret::Secret;
 use search::PageKey;
 use tokio::sync::Mutex;
 
+use self::audit::{AuditParts, Trail};
+use self::control::Control;
 use crate::appraisal::runtime::SignatureCache;
+use crate::audit::RecordId;
 use crate::challenge::ChallengeKey;
 use crate::credential::authority::Authority;
 use crate::credential::ear::ResultSigner;
 use crate::enrollment::{EndorsementRoots, RevocationPolicy};
 use crate::policy::Bundle;
-use crate::posture::Fleet;
+use crate::posture::{Fleet, Posture};
 use crate::public_url::PublicUrl;
 use crate::reference::ReferenceBook;
 use crate::relying_party::RelyingParties;
-use crate::store::{DecisionKind, DecisionRecord, Store, StoreError};
+use crate::store::{DecisionKind, DecisionRecord, DecisionTrail, Store, StoreError};
 
 /// Bounds that the stories keep, each with its reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,12 +96,14 @@ pub struct Verifier {
     public_url: Option<PublicUrl>,
     fleet: Fleet,
     book: ArcSwap<ReferenceBook>,
-    /// The policies that decide now.
-    policies: ArcSwap<Bundle>,
-    /// Seals where a page of a search ended.
+    /// The policies that are in force.
+    bundle: ArcSwap<Bundle>,
     pages: PageKey,
     /// Signatures of files that were verified, for all nodes.
     signatures: SignatureCache,
+    /// What is wished of nodes, and who listens.
+    control: Arc<Control>,
+    trail: Trail,
 }
 
 /// Signatures that are remembered: those of a distribution's packages, some 12 MB.
@@ -122,6 +137,8 @@ pub struct Parts {
     pub limits: Limits,
     /// Under which URL clients reach the service, if the operator said so.
     pub public_url: Option<PublicUrl>,
+    /// By what the audit trail is kept.
+    pub audit: AuditParts,
 }
 
 impl std::fmt::Debug for Parts {
@@ -131,16 +148,17 @@ impl std::fmt::Debug for Parts {
 }
 
 impl Verifier {
-    /// Reads what the store has, the fleet and the reference values, and appraises every node again: a change of reference
+    /// Reads what the store has, the fleet and the reference values, says so in the audit trail, and appraises every node again: a change of reference
     /// values whose appraisals a crash cut short is finished here, before anybody is answered.
     pub async fn start(parts: Parts) -> Result<Self, StoreError> {
         let book = parts.store.reference_book(&ReferenceBook::default()).await?;
-        let policies = Bundle::builtin().map_err(|error| StoreError::Inconsistent {
-            what: "policy bundle",
-            id: "builtin@1".to_owned(),
-            why: error.to_string(),
-        })?;
         let fleet = Fleet::new(parts.store.live_nodes(parts.clock.now()).await?);
+        let bundle = Self::policy_in_force(&*parts.store).await?;
+        let control = Arc::new(Control::default());
+        fleet.observe({
+            let control = Arc::clone(&control);
+            move |node| control.wake(node)
+        });
         let verifier = Self {
             store: parts.store,
             clock: parts.clock,
@@ -156,10 +174,13 @@ impl Verifier {
             public_url: parts.public_url,
             fleet,
             book: ArcSwap::from_pointee(book),
-            policies: ArcSwap::from_pointee(policies),
+            bundle: ArcSwap::from_pointee(bundle),
             pages: PageKey::generate(),
             signatures: SignatureCache::with_capacity(SIGNATURES),
+            control,
+            trail: Trail::new(parts.audit),
         };
+        verifier.record_start().await?;
         let done = verifier.reappraise_all().await?;
         tracing::info!(nodes = done.nodes, "every node is appraised by the reference values of now");
         Ok(verifier)
@@ -228,6 +249,11 @@ impl Verifier {
     }
 }
 
+/// What a posture was appraised by.
+fn versions_of(posture: &Posture) -> Vec<String> {
+    posture.profile.iter().chain(&posture.references).cloned().collect()
+}
+
 /// A decision record with a random id.
 fn decision(
     now: Timestamp,
@@ -237,10 +263,9 @@ fn decision(
     code: &str,
     detail: String,
 ) -> DecisionRecord {
-    let mut id = [0; 16];
-    rng().fill_bytes(&mut id);
-    let id = data_encoding::HEXLOWER.encode(&id);
-    DecisionRecord { id, at: now, node, kind, granted, code: code.to_owned(), detail }
+    let id = RecordId::new(now, &mut rng());
+    let trail = DecisionTrail::default();
+    DecisionRecord { id, at: now, node, kind, granted, code: code.to_owned(), detail, trail }
 }
 
 /// Randomness for the stories; the road takes it as an argument.

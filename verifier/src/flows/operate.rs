@@ -11,11 +11,14 @@ use tokio::sync::MutexGuard;
 
 use super::enroll::digest_of_token;
 use super::logs::{OfQuote, Sent};
-use super::{Verifier, decision, rng};
+use super::policies::PolicyError;
+use super::{Verifier, decision, rng, versions_of};
 use crate::appraisal::runtime::{DigestSet, DigestSetError};
 use crate::appraisal::{Verdict, appraise};
+use crate::audit::{Actor, AuditRecord, Entity, Facts, Outcome, RecordKind};
 use crate::evidence::frame::{FrameError, unpack};
 use crate::evidence::{Observed, restore};
+use crate::hold::NotAReason;
 use crate::node::{Labels, Name, NodeRecord};
 use crate::posture::{Posture, STORED_EVIDENCE_INVALID};
 use crate::reference::{
@@ -24,7 +27,8 @@ use crate::reference::{
 };
 use crate::store::logs::LogChange;
 use crate::store::{
-    DecisionKind, DecisionRecord, InventoryEntry, JoinTokenRecord, NodeChange, Recorded, StoreError,
+    DecisionKind, DecisionRecord, DecisionTrail, InventoryEntry, JoinTokenRecord, NodeChange, Recorded,
+    StoreError,
 };
 
 /// Who speaks over the administrative socket, and why.
@@ -34,6 +38,14 @@ pub struct Operator {
     pub author: String,
     /// In their words; may be empty.
     pub reason: String,
+}
+
+impl Operator {
+    /// As the audit trail has them.
+    #[must_use]
+    pub fn actor(&self) -> Actor {
+        Actor::Operator(self.author.as_str().into())
+    }
 }
 
 /// Why an operator's request is refused.
@@ -98,6 +110,18 @@ pub enum OperateError {
     /// The token's life is out of bounds.
     #[error("a join token lives between 1 minute and 30 days")]
     JoinTokenLifetime,
+    /// The node may not attest.
+    #[error("node {0} is not admitted: it may not attest")]
+    NotAdmitted(NodeId),
+    /// Operators have too many holds on the node.
+    #[error("operators have as many holds on node {0} as they may: release some")]
+    TooManyHolds(NodeId),
+    /// The reason cannot be kept with a hold.
+    #[error(transparent)]
+    HoldReason(#[from] NotAReason),
+    /// It was about policies or decisions.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -120,6 +144,10 @@ impl OperateError {
             Self::Digests(_) | Self::Frame(_) => "digest_set_refused",
             Self::NoSuch { .. } => "not_found",
             Self::JoinTokenLifetime => "join_token_lifetime",
+            Self::NotAdmitted(_) => "not_admitted",
+            Self::TooManyHolds(_) => "too_many_holds",
+            Self::HoldReason(_) => "reason_refused",
+            Self::Policy(error) => error.code(),
             Self::Store(_) => "store_failed",
         }
     }
@@ -162,9 +190,17 @@ impl Verifier {
         Ok(node)
     }
 
-    fn operated(&self, id: NodeId, operator: &Operator, code: &str) -> DecisionRecord {
+    pub(super) fn operated(&self, id: NodeId, operator: &Operator, code: &str) -> DecisionRecord {
         let detail = format!("{}: {}", operator.author, operator.reason);
-        decision(self.now(), Some(id), DecisionKind::Operate, true, code, detail)
+        let record = decision(self.now(), Some(id), DecisionKind::Operate, true, code, detail);
+        let trail = DecisionTrail { actor: Some(operator.actor()), ..DecisionTrail::default() };
+        DecisionRecord { trail, ..record }
+    }
+
+    /// The record of something that an operator does to something else than a node's standing.
+    fn done(&self, operator: &Operator, kind: RecordKind, action: &str, subject: Entity) -> AuditRecord {
+        let record = self.record_of(kind, action, operator.actor(), Outcome::Done, action);
+        record.about(subject).because(&operator.reason)
     }
 
     async fn changed(&self, id: NodeId, change: NodeChange) -> Result<NodeRecord, OperateError> {
@@ -205,7 +241,9 @@ impl Verifier {
         operator: &Operator,
     ) -> Result<(ReferenceSet, Reappraised), OperateError> {
         let change = self.changes.lock().await;
-        let set = self.store.put_reference_set(name, accepted, self.provenance(operator)).await?;
+        let subject = Entity::named("reference_set", name.as_str());
+        let record = self.done(operator, RecordKind::ReferenceChange, "put_reference_set", subject);
+        let set = self.store.put_reference_set(name, accepted, self.provenance(operator), record).await?;
         tracing::info!(set = %set.id, author = %operator.author, "reference set written");
         Ok((set, self.references_changed(change).await?))
     }
@@ -217,7 +255,9 @@ impl Verifier {
         operator: &Operator,
     ) -> Result<Reappraised, OperateError> {
         let change = self.changes.lock().await;
-        let withdrawn = self.store.withdraw_reference_set(name, self.provenance(operator)).await?;
+        let subject = Entity::named("reference_set", name.as_str());
+        let record = self.done(operator, RecordKind::ReferenceChange, "withdraw_reference_set", subject);
+        let withdrawn = self.store.withdraw_reference_set(name, self.provenance(operator), record).await?;
         // Also where it was withdrawn before: that attempt may have failed half way.
         let appraised = self.references_changed(change).await?;
         if !withdrawn {
@@ -246,7 +286,9 @@ impl Verifier {
     ) -> Result<(DigestSetVersion, Reappraised), OperateError> {
         let digests = Arc::new(DigestSet::parse(&text)?);
         let change = self.changes.lock().await;
-        let set = self.store.put_digest_set(name, digests, text, self.provenance(operator)).await?;
+        let subject = Entity::named("digest_set", name.as_str());
+        let record = self.done(operator, RecordKind::ReferenceChange, "put_digest_set", subject);
+        let set = self.store.put_digest_set(name, digests, text, self.provenance(operator), record).await?;
         tracing::info!(set = %set.id, author = %operator.author, "digest set written");
         Ok((set, self.references_changed(change).await?))
     }
@@ -258,7 +300,9 @@ impl Verifier {
         operator: &Operator,
     ) -> Result<Reappraised, OperateError> {
         let change = self.changes.lock().await;
-        let withdrawn = self.store.withdraw_digest_set(name, self.provenance(operator)).await?;
+        let subject = Entity::named("digest_set", name.as_str());
+        let record = self.done(operator, RecordKind::ReferenceChange, "withdraw_digest_set", subject);
+        let withdrawn = self.store.withdraw_digest_set(name, self.provenance(operator), record).await?;
         let appraised = self.references_changed(change).await?;
         if !withdrawn {
             return Err(OperateError::NoSuch { what: "digest set", name: name.to_string() });
@@ -276,12 +320,14 @@ impl Verifier {
     ) -> Result<(Profile, Reappraised), OperateError> {
         body.check()?;
         let change = self.changes.lock().await;
-        let profile = self.store.put_profile(name, body, self.provenance(operator)).await?;
+        let subject = Entity::named("profile", name.as_str());
+        let record = self.done(operator, RecordKind::ReferenceChange, "put_profile", subject);
+        let profile = self.store.put_profile(name, body, self.provenance(operator), record).await?;
         tracing::info!(profile = %profile.id(), author = %operator.author, "profile written");
         Ok((profile, self.references_changed(change).await?))
     }
 
-    fn provenance(&self, operator: &Operator) -> Provenance {
+    pub(super) fn provenance(&self, operator: &Operator) -> Provenance {
         Provenance {
             author: operator.author.clone(),
             reason: operator.reason.clone(),
@@ -386,8 +432,12 @@ impl Verifier {
             Verdict::Contraindicated => (false, "contraindicated"),
         };
         let detail = posture.deviations.first().map(|first| first.detail.clone()).unwrap_or_default();
-        let record = decision(now, Some(id), DecisionKind::Reappraise, granted, code, detail);
-        match self.store.record_reappraisal(id, node.revision, &posture, logs, record).await {
+        let record = DecisionRecord {
+            trail: DecisionTrail { versions: versions_of(&posture), ..DecisionTrail::default() },
+            ..decision(now, Some(id), DecisionKind::Reappraise, granted, code, detail)
+        };
+        let epoch = self.epoch_with(node, &posture);
+        match self.store.record_reappraisal(id, node.revision, &posture, epoch, logs, record).await {
             Ok(Recorded::NodeChanged) => Ok(false),
             Ok(Recorded::Yes { revision }) => {
                 let key = node.attestation_key.name();
@@ -416,7 +466,7 @@ impl Verifier {
                 restore(quote, node.id, &node.attestation_key).map_err(|error| error.to_string())
             })),
             Err(StoreError::Inconsistent { why, .. }) => Ok(Some(Err(why))),
-            Err(error @ StoreError::Database(_)) => Err(error),
+            Err(error @ (StoreError::Database(_) | StoreError::Overloaded)) => Err(error),
         }
     }
 
@@ -429,13 +479,18 @@ impl Verifier {
         operator: &Operator,
     ) -> Result<InventoryEntry, OperateError> {
         let entry = InventoryEntry { node, waive_endorsement, labels, provenance: self.provenance(operator) };
-        self.store.put_inventory(&entry).await?;
+        let facts = serde_json::json!({ "waive_endorsement": waive_endorsement, "labels": entry.labels });
+        let record = self
+            .done(operator, RecordKind::OperatorAction, "put_inventory", Entity::node(node))
+            .with(Facts::or_digest(facts));
+        self.store.put_inventory(&entry, record).await?;
         Ok(entry)
     }
 
     /// Takes a machine off the list.
-    pub async fn remove_inventory(&self, node: NodeId) -> Result<(), OperateError> {
-        if self.store.remove_inventory(node).await? {
+    pub async fn remove_inventory(&self, node: NodeId, operator: &Operator) -> Result<(), OperateError> {
+        let record = self.done(operator, RecordKind::OperatorAction, "remove_inventory", Entity::node(node));
+        if self.store.remove_inventory(node, record).await? {
             Ok(())
         } else {
             Err(OperateError::NoSuch { what: "inventory entry", name: node.to_string() })
@@ -467,13 +522,22 @@ impl Verifier {
             used: None,
             revoked: false,
         };
-        self.store.create_join_token(&record, digest_of_token(token.as_bytes())).await?;
+        let facts = serde_json::json!({
+            "node": record.node, "labels": record.labels, "expires_at": record.expires_at,
+        });
+        let subject = Entity::named("join_token", &record.id);
+        let trail = self
+            .done(operator, RecordKind::OperatorAction, "create_join_token", subject)
+            .with(Facts::or_digest(facts));
+        self.store.create_join_token(&record, digest_of_token(token.as_bytes()), trail).await?;
         Ok((JoinToken(token), record))
     }
 
     /// Revokes a join token that was not used.
-    pub async fn revoke_join_token(&self, id: &str) -> Result<(), OperateError> {
-        if self.store.revoke_join_token(id).await? {
+    pub async fn revoke_join_token(&self, id: &str, operator: &Operator) -> Result<(), OperateError> {
+        let subject = Entity::named("join_token", id);
+        let record = self.done(operator, RecordKind::OperatorAction, "revoke_join_token", subject);
+        if self.store.revoke_join_token(id, record).await? {
             Ok(())
         } else {
             // Ids are hex; anything else is not repeated.
@@ -491,6 +555,9 @@ impl Verifier {
         forgotten += self.store.forget_enrollments(now).await?;
         forgotten += self.store.forget_certificates(before).await?;
         forgotten += self.store.forget_decisions(before, most_refusals).await?;
+        forgotten += self.store.forget_holds(before).await?;
+        forgotten += self.store.forget_signals(before).await?;
+        self.forget_wishes();
         Ok(forgotten)
     }
 }

@@ -8,7 +8,7 @@ use rootbound_common::id::NodeId;
 use rootbound_common::tpm::HashAlgorithm;
 
 use super::caller::Caller;
-use super::decide::{DecideError, name_of};
+use super::decide::{DecideError, actor_of};
 use super::{Verifier, rng};
 use crate::policy::{Bundle, Question, SubjectKind};
 
@@ -55,7 +55,7 @@ impl Verifier {
         sought: Sought,
         page: Page,
     ) -> Result<Found, DecideError> {
-        let bundle = self.policies.load_full();
+        let bundle = self.bundle.load_full();
         let search = digest_of(caller, &question, sought);
         let after = match &page.token {
             Some(token) => Some(self.pages.open(token, &search).ok_or(DecideError::PageToken)?),
@@ -129,7 +129,7 @@ fn naming(question: &Question, sought: Sought, name: &str) -> Option<Question> {
 
 /// What a page belongs to: another caller, or another search, has pages of its own.
 fn digest_of(caller: &Caller, question: &Question, sought: Sought) -> Vec<u8> {
-    let caller = name_of(caller);
+    let caller = format!("{:?}", actor_of(caller));
     let question = serde_json::to_vec(question).unwrap_or_default();
     let sought = match sought {
         Sought::Subject => b"s",

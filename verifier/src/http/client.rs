@@ -14,8 +14,9 @@ use super::Edge;
 use super::connection::ClientAddress;
 use super::problem::{EdgeRefusal, Refusal};
 use crate::credential::presented::{PresentedError, PresentedSvid};
+use crate::flows::signals::SignalRefusal;
 use crate::flows::{self, Verifier};
-use crate::posture::{AdmissionError, AdmittedNode};
+use crate::posture::{AdmissionError, AdmittedNode, IdentifiedNode};
 use crate::relying_party::{IdentifiedRelyingParty, RelyingPartyError, leads_to};
 
 /// What counts as one client for limits: an IPv4 address, or the /64 of an IPv6 address, since whoever has one address
@@ -192,6 +193,46 @@ impl FromRequestParts<Edge> for Admitted {
         match verifier.fleet().admit(svid, verifier.trust_domain(), verifier.now()) {
             Ok(node) => Ok(Self(node)),
             Err(error) => Err(refused(parts, error.code(), error)),
+        }
+    }
+}
+
+/// A caller that is a node, however it stands.
+#[derive(Debug)]
+pub(super) struct Identified(pub(super) IdentifiedNode);
+
+impl FromRequestParts<Edge> for Identified {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Refusal> {
+        let svid = Peer::of_request(parts)?.svid()?;
+        let verifier = &edge.verifier;
+        match verifier.fleet().identify(svid, verifier.trust_domain(), verifier.now()) {
+            Ok(node) => Ok(Self(node)),
+            Err(error) => Err(refused(parts, error.code(), error)),
+        }
+    }
+}
+
+/// A caller that is a relying party, to say something against a node.
+#[derive(Debug)]
+pub(super) struct SignalSource(pub(super) IdentifiedRelyingParty);
+
+impl FromRequestParts<Edge> for SignalSource {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Refusal> {
+        let verifier = &edge.verifier;
+        match Peer::of_request(parts)? {
+            Peer::Anonymous => Err(AdmissionError::NoCertificate.into()),
+            Peer::Foreign(foreign) => match foreign.identify(verifier, verifier.now()) {
+                Ok(party) => Ok(Self(party)),
+                Err(error) => Err(refused(parts, error.code(), error)),
+            },
+            Peer::Svid(_) | Peer::Unfit(_) => {
+                let error = SignalRefusal::NotARelyingParty;
+                Err(refused(parts, error.code(), error))
+            }
         }
     }
 }

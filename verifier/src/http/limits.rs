@@ -29,6 +29,9 @@ pub struct Limits {
     /// so that these carry thousands of nodes behind one NAT, while a stranger who sends only heads does not lock
     /// everybody else out.
     pub max_bodies_per_address: NonZeroU32,
+    /// Control streams at once, one for each node at most. Each takes about 15 KB, so that these take at most 150 MB; they do
+    /// not count as connections.
+    pub max_control_streams: NonZeroU32,
     /// How long a TLS handshake may take. A discrete TPM takes under two seconds for its signature.
     #[serde(with = "humantime_serde")]
     pub handshake_timeout: Duration,
@@ -106,6 +109,7 @@ impl Default for Limits {
             max_long_bodies_per_address: count(4),
             max_bodies: count(4096),
             max_bodies_per_address: count(128),
+            max_control_streams: count(10_000),
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),

@@ -2,8 +2,8 @@
 //! documents; it decides nothing itself.
 //!
 //! - [`Server`]: listens, and stops gracefully. One connection: `connection`, over TLS 1.3 as `tls` sets it up
-//! - one file per endpoint: `enrollments`, `activations`, `challenges`, `evidence`, `whoami`, `ear`, `jwks`, `healthz`,
-//!   `readyz`, `openapi`
+//! - one file per endpoint: `enrollments`, `activations`, `challenges`, `evidence`, `control`, `whoami`, `ear`,
+//!   `signals`, `jwks`, `healthz`, `readyz`, `openapi`
 //! - `client`: who calls; `body`: what they send; [`problem`]: the one place where refusals get a status and a code
 //! - [`access`]: decisions, by the Authorization API of AuthZEN
 //! - [`limits`], `slots`, `throttle`, `story`: what a stranger may cost
@@ -20,6 +20,7 @@ mod body;
 mod challenges;
 mod client;
 mod connection;
+mod control;
 mod ear;
 mod enrollments;
 mod evidence;
@@ -31,6 +32,7 @@ pub mod problem;
 mod readyz;
 mod schema;
 mod server;
+mod signals;
 mod slots;
 mod story;
 mod throttle;
@@ -82,11 +84,13 @@ struct Endpoint {
 }
 
 /// Every endpoint.
-const ENDPOINTS: [Endpoint; 16] = [
+const ENDPOINTS: [Endpoint; 18] = [
     enrollments::ENDPOINT,
     activations::ENDPOINT,
     challenges::ENDPOINT,
     evidence::ENDPOINT,
+    control::ENDPOINT,
+    signals::ENDPOINT,
     whoami::ENDPOINT,
     ear::ENDPOINT,
     jwks::ENDPOINT,
@@ -134,6 +138,8 @@ impl Edge {
             let handler = match rate {
                 // They bound what they cost themselves.
                 RateClass::Free | RateClass::Evaluation => handler(),
+                // It has a bound of its own, and reads memory only.
+                RateClass::Stream => handler().layer(counted),
                 RateClass::Connection | RateClass::Enrollment | RateClass::Attestation | RateClass::Query => {
                     let handler = handler().layer(bounded);
                     let handler = match longest {

@@ -11,7 +11,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::throttle::RateClass;
 use super::{
-    Endpoint, access, activations, challenges, ear, enrollments, evidence, healthz, jwks, readyz, whoami,
+    Endpoint, access, activations, challenges, control, ear, enrollments, evidence, healthz, jwks, readyz,
+    signals, whoami,
 };
 
 pub(super) const ENDPOINT: Endpoint = Endpoint {
@@ -44,6 +45,8 @@ pub(super) const ENDPOINT: Endpoint = Endpoint {
         activations::activate,
         challenges::challenge,
         evidence::attest,
+        control::control,
+        signals::signal,
         whoami::whoami,
         ear::ear,
         jwks::jwks,

@@ -15,10 +15,13 @@ use rootbound_common::wire::v1::Problem;
 
 use crate::credential::presented::PresentedError;
 use crate::flows::attest::{AttestError, AttestRefusal};
+use crate::flows::control::StreamEnd;
 use crate::flows::decide::DecideError;
 use crate::flows::enroll::{EnrollError, EnrollRefusal};
 use crate::flows::operate::OperateError;
+use crate::flows::policies::PolicyError;
 use crate::flows::results::ResultRefusal;
+use crate::flows::signals::{SignalError, SignalRefusal};
 use crate::policy::QuestionError;
 use crate::posture::AdmissionError;
 use crate::relying_party::RelyingPartyError;
@@ -63,6 +66,9 @@ pub enum EdgeRefusal {
     /// A query that the endpoint does not have.
     #[error("the query must be nonce=, with 8 to 88 characters of base64url, or none")]
     Query,
+    /// Another query that the endpoint does not have.
+    #[error("the query must be wait=, with 0 to 25 seconds, or none")]
+    Wait,
     /// Too many requests from one client address.
     #[error("too many requests from this address; try again later")]
     RateLimited {
@@ -109,6 +115,7 @@ impl EdgeRefusal {
             Self::BodyIncomplete => "body_incomplete",
             Self::MalformedBody { .. } => "body_malformed",
             Self::Query => "query_malformed",
+            Self::Wait => "wait_malformed",
             Self::RateLimited { .. } => "rate_limited",
             Self::TooManyBodies => "too_many_bodies",
             Self::Overloaded => "overloaded",
@@ -127,7 +134,9 @@ impl EdgeRefusal {
             Self::ContentType | Self::ContentEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyIncomplete | Self::MalformedBody { .. } | Self::Query => StatusCode::BAD_REQUEST,
+            Self::BodyIncomplete | Self::MalformedBody { .. } | Self::Query | Self::Wait => {
+                StatusCode::BAD_REQUEST
+            }
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::TooManyBodies | Self::Overloaded | Self::TimedOut | Self::NotReady { .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -152,6 +161,7 @@ impl EdgeRefusal {
             | Self::MalformedBody { .. }
             | Self::Query
             | Self::NoPublicUrl
+            | Self::Wait
             | Self::NotTheOwner
             | Self::Internal => None,
         }
@@ -241,8 +251,11 @@ impl From<EdgeRefusal> for Refusal {
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
-        tracing::error!(%error, "the store failed");
+        if !matches!(error, StoreError::Overloaded) {
+            tracing::error!(%error, "the store failed");
+        }
         match error {
+            StoreError::Overloaded => EdgeRefusal::Overloaded.into(),
             StoreError::Database(_) => {
                 let detail = "the verifier's store does not answer; try again later".to_owned();
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail)
@@ -312,9 +325,47 @@ impl From<AdmissionError> for Refusal {
             | AdmissionError::Superseded
             | AdmissionError::PostureUnknown
             | AdmissionError::PostureStale(_)
-            | AdmissionError::PostureContraindicated(_) => StatusCode::FORBIDDEN,
+            | AdmissionError::PostureContraindicated(_)
+            | AdmissionError::PostureWarning
+            | AdmissionError::Blocked => StatusCode::FORBIDDEN,
         };
         Self::new(status, error.code(), error.to_string())
+    }
+}
+
+impl From<StreamEnd> for Refusal {
+    fn from(end: StreamEnd) -> Self {
+        let of = |status| Self::new(status, end.code(), end.to_string());
+        match end {
+            StreamEnd::Refused(error) => error.into(),
+            StreamEnd::Replaced => of(StatusCode::CONFLICT),
+            StreamEnd::Reconnect => of(StatusCode::SERVICE_UNAVAILABLE).later(Duration::from_secs(1)),
+            StreamEnd::TooMany => of(StatusCode::SERVICE_UNAVAILABLE).later(Duration::from_secs(60)),
+        }
+    }
+}
+
+impl From<SignalError> for Refusal {
+    fn from(error: SignalError) -> Self {
+        match error {
+            SignalError::Store(error) => error.into(),
+            SignalError::Refused(refusal) => refusal.into(),
+        }
+    }
+}
+
+impl From<SignalRefusal> for Refusal {
+    fn from(refusal: SignalRefusal) -> Self {
+        let status = match refusal {
+            SignalRefusal::Id
+            | SignalRefusal::Reason(_)
+            | SignalRefusal::Hold(_)
+            | SignalRefusal::Members => StatusCode::BAD_REQUEST,
+            SignalRefusal::NotARelyingParty | SignalRefusal::NotAllowed => StatusCode::FORBIDDEN,
+            SignalRefusal::UnknownNode | SignalRefusal::NoSuchHold => StatusCode::NOT_FOUND,
+            SignalRefusal::OtherContent | SignalRefusal::TooManyHolds => StatusCode::CONFLICT,
+        };
+        Self::new(status, refusal.code(), refusal.to_string())
     }
 }
 
@@ -359,6 +410,24 @@ impl From<ResultRefusal> for Refusal {
 }
 
 /// Over the administrative socket, where nothing has to be kept from the reader.
+impl From<PolicyError> for Refusal {
+    fn from(error: PolicyError) -> Self {
+        let (code, detail) = (error.code(), error.to_string());
+        match error {
+            PolicyError::NoSuchBundle(_) | PolicyError::NoSuchDecision(_) => {
+                Self::new(StatusCode::NOT_FOUND, code, detail)
+            }
+            PolicyError::Overtaken { .. } | PolicyError::Already(_) | PolicyError::WithoutInputs(_) => {
+                Self::new(StatusCode::CONFLICT, code, detail)
+            }
+            PolicyError::Bundle(_) | PolicyError::CasesFail { .. } | PolicyError::NameTaken => {
+                Self::new(StatusCode::FORBIDDEN, code, detail)
+            }
+            PolicyError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<OperateError> for Refusal {
     fn from(error: OperateError) -> Self {
         let (code, detail) = (error.code(), error.to_string());
@@ -366,10 +435,12 @@ impl From<OperateError> for Refusal {
             OperateError::UnknownNode(_) | OperateError::NoSuch { .. } => {
                 Self::new(StatusCode::NOT_FOUND, code, detail)
             }
-            OperateError::Already(_) | OperateError::NoEvidence(_) => {
-                Self::new(StatusCode::CONFLICT, code, detail)
-            }
+            OperateError::Already(_)
+            | OperateError::NoEvidence(_)
+            | OperateError::NotAdmitted(_)
+            | OperateError::TooManyHolds(_) => Self::new(StatusCode::CONFLICT, code, detail),
             OperateError::TooManyLabels
+            | OperateError::HoldReason(_)
             | OperateError::StoredEvidence { .. }
             | OperateError::Reference(_)
             | OperateError::Profile(_)
@@ -378,6 +449,7 @@ impl From<OperateError> for Refusal {
             | OperateError::NoLog { .. }
             | OperateError::BootLog { .. }
             | OperateError::JoinTokenLifetime => Self::new(StatusCode::FORBIDDEN, code, detail),
+            OperateError::Policy(error) => error.into(),
             OperateError::Store(error) => error.into(),
         }
     }
@@ -473,6 +545,7 @@ mod tests {
         expect(database(), 503, "store_unavailable", Some(5));
         expect(AttestError::Store(database()), 503, "store_unavailable", Some(5));
         expect(EnrollError::Store(database()), 503, "store_unavailable", Some(5));
+        expect(AttestError::Store(StoreError::Overloaded), 503, "overloaded", Some(1));
         let (what, id, why) = ("node", "secret".to_owned(), "secret".to_owned());
         let refusal = Refusal::from(StoreError::Inconsistent { what, id, why });
         assert_eq!(refusal.problem().code, "internal");

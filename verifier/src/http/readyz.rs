@@ -32,7 +32,7 @@ pub(super) enum NotReady {
     #[error("the store does not answer in time")]
     StoreSlow,
     /// The store can be read only.
-    #[error("the store cannot be written: is its disk full?")]
+    #[error("neither the store nor its audit trail can be written: is the disk full?")]
     StoreReadOnly,
     /// The CA is not valid yet.
     #[error("the CA is not valid yet; check the clock")]

@@ -26,6 +26,8 @@ pub(super) enum RateClass {
     Query,
     /// Decisions, for callers that show a certificate; others count as [`Self::Query`].
     Evaluation,
+    /// As [`Self::Query`], without a place among the requests under way: it may last.
+    Stream,
 }
 
 /// Counts requests.
@@ -72,7 +74,7 @@ impl Throttle {
             RateClass::Connection => &self.connections,
             RateClass::Enrollment => &self.enrollments,
             RateClass::Attestation => &self.attestations,
-            RateClass::Query => &self.queries,
+            RateClass::Query | RateClass::Stream => &self.queries,
             RateClass::Evaluation => &self.evaluations,
         };
         counters.count(address).map_err(|refused| {

@@ -13,6 +13,7 @@ use rootbound_common::wire::v1::PostureStatus;
 use serde::{Deserialize, Serialize};
 
 use crate::appraisal::trust_vector::TrustVector;
+use crate::hold::{HeldBy, Hold};
 use crate::node::{EndorsedBy, Labels, Standing};
 use crate::posture::LiveNode;
 
@@ -77,6 +78,7 @@ impl From<PostureStatus> for Status {
             PostureStatus::Stale => Self::Stale,
             PostureStatus::Unknown => Self::Unknown,
             PostureStatus::Contraindicated => Self::Contraindicated,
+            PostureStatus::Blocked => Self::Blocked,
         }
     }
 }
@@ -181,6 +183,12 @@ pub struct NodeFacts<'a> {
     /// Whether Secure Boot was on, where the boot log proves it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secure_boot: Option<bool>,
+    /// What it is held by: `block:WHO` or `lower:WHO`, where who is `operator` or `relying_party:NAME`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<String>,
+    /// Rises whenever what was handed out before counts no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
     /// Digest of the kernel, where the boot log proves it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<Cow<'a, str>>,
@@ -209,6 +217,8 @@ impl NodeFacts<'_> {
             standing: self.standing,
             endorsed_by: self.endorsed_by,
             secure_boot: self.secure_boot,
+            holds: self.holds,
+            epoch: self.epoch,
         }
     }
 }
@@ -226,7 +236,7 @@ impl<'a> Attested<'a> {
         let newest = node.credentials.iter().map(|credential| credential.not_before).max();
         Self(NodeFacts {
             node: id,
-            posture: posture.map_or(Status::Unknown, |posture| posture.status(now).into()),
+            posture: node.status(now).into(),
             evidence_age: posture.map(|posture| seconds(now.since(posture.evidence_at))),
             trust: posture.map_or(TrustVector::NONE, |posture| posture.claims),
             labels: Cow::Borrowed(&node.labels),
@@ -237,6 +247,8 @@ impl<'a> Attested<'a> {
             standing: node.standing.into(),
             endorsed_by: node.endorsed_by.into(),
             secure_boot: posture.and_then(|posture| posture.booted.secure_boot),
+            holds: node.holds_in_force(now).map(held).collect(),
+            epoch: Some(node.epoch),
             kernel: posture.and_then(|posture| text(&posture.booted.kernel)),
             firmware: posture.and_then(|posture| text(&posture.booted.firmware)),
         })
@@ -246,6 +258,14 @@ impl<'a> Attested<'a> {
     #[must_use]
     pub fn facts(&self) -> &NodeFacts<'a> {
         &self.0
+    }
+}
+
+/// As policies name a hold.
+fn held(hold: &Hold) -> String {
+    match &hold.by {
+        HeldBy::Operator(_) => format!("{}:operator", hold.kind.as_str()),
+        HeldBy::RelyingParty(name) => format!("{}:relying_party:{name}", hold.kind.as_str()),
     }
 }
 
@@ -379,6 +399,10 @@ impl Seen<'_> {
                 Fact::References => Some(RestrictedExpression::new_set(
                     facts.into_iter().flat_map(|facts| facts.references.iter()).map(|name| text(name)),
                 )),
+                Fact::Holds => Some(RestrictedExpression::new_set(
+                    facts.into_iter().flat_map(|facts| facts.holds.iter()).map(|hold| text(hold)),
+                )),
+                Fact::Epoch => facts.and_then(|facts| facts.epoch).map(long),
                 Fact::Node => facts.map(|facts| RestrictedExpression::new_string(facts.node.to_string())),
                 Fact::EvidenceAge => facts.and_then(|facts| facts.evidence_age).map(long),
                 Fact::Profile => facts.and_then(|facts| facts.profile.as_deref()).map(text),
@@ -498,6 +522,10 @@ facts! {
     MayRead = 14, "may_read";
     /// Of a service.
     MaySignal = 15, "may_signal";
+    /// `block:WHO`, `lower:WHO`.
+    Holds = 16, "holds";
+    /// Rises whenever what was handed out before counts no more.
+    Epoch = 17, "epoch";
 }
 
 /// Attributes of `context.attested`, as a set.

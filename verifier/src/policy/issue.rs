@@ -5,6 +5,7 @@ use std::time::Duration;
 use rootbound_common::clock::Timestamp;
 use rootbound_common::crypto::sha256;
 use rootbound_common::id::NodeId;
+use rootbound_common::wire::v1::PostureStatus;
 
 use crate::appraisal::{Appraisal, Verdict};
 use crate::credential::request::BoundKey;
@@ -65,9 +66,15 @@ pub enum Denial {
         /// How many.
         held: usize,
     },
-    /// The evidence was too old by the time of the decision.
+    /// The evidence was too old by the time of the decision, or made before it was demanded anew.
     #[error("the node's posture is stale")]
     PostureStale,
+    /// Its standing was lowered.
+    #[error("the node's standing was lowered by an operator or a relying party")]
+    PostureWarning,
+    /// It is held.
+    #[error("the node is blocked by an operator or a relying party")]
+    Blocked,
     /// The policies do not permit it.
     #[error("the policies do not permit it: {0}")]
     Policy(Denied),
@@ -87,6 +94,8 @@ impl Denial {
             Self::CredentialPolicyChanged => "credential_policy_changed",
             Self::TooManyCredentials { .. } => "too_many_credentials",
             Self::PostureStale => "posture_stale",
+            Self::PostureWarning => "posture_warning",
+            Self::Blocked => "node_blocked",
             Self::Policy(denied) => denied.judgement().code(),
             Self::PermitForOther => "permit_for_other",
         }
@@ -95,14 +104,17 @@ impl Denial {
 
 /// Decides whether the node of an appraisal gets an X.509-SVID for a key.
 ///
-/// Established when a grant returns: the node is admitted · its appraisal is affirming, by a profile · the evidence is
-/// fresh by that profile · the policies permit it, for this node · the key is tied to the PCRs that this profile names · the
-/// node holds few others. That the key is bound to the node's TPM and boot state, its type says.
+/// Established when a grant returns: the node is admitted · nobody blocks it or lowers its standing, and its evidence was
+/// made since it was last demanded anew (`status`, of the node with this appraisal) · its appraisal is affirming, by a
+/// profile · the evidence is fresh by that profile · the policies permit it, for this node · the key is tied to the PCRs
+/// that this profile names · the node holds few others. That the key is bound to the node's TPM and boot state, its type
+/// says.
 ///
 /// Policies narrow what comes before them: none of them gives a credential to a node that is not affirming.
 pub fn decide_issue(
     appraisal: &Appraisal,
     standing: Standing,
+    status: PostureStatus,
     held: usize,
     key: BoundKey,
     permit: Result<Permit, Denied>,
@@ -112,6 +124,13 @@ pub fn decide_issue(
         Standing::Pending => return Err(Denial::Pending),
         Standing::Retired => return Err(Denial::Retired),
         Standing::Admitted { .. } => {}
+    }
+    match status {
+        PostureStatus::Blocked => return Err(Denial::Blocked),
+        PostureStatus::Warning => return Err(Denial::PostureWarning),
+        PostureStatus::Stale | PostureStatus::Unknown => return Err(Denial::PostureStale),
+        // What it deviates in, the appraisal says.
+        PostureStatus::Affirming | PostureStatus::Contraindicated => {}
     }
     let profile = affirming(appraisal)?;
     if now.since(appraisal.evidence_at()) > profile.body().freshness() {

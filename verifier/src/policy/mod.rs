@@ -3,8 +3,8 @@
 //! - [`question`]: what is asked, every word of it the caller's; [`facts`]: what is attested, none of it the caller's
 //! - [`bundle`]: policies, schema, entities and cases, compiled; `schema`, `scan`, `cost`, `slice`: its parts
 //! - [`decide`]: a question and facts by a bundle, and the [`Permit`] that comes of it; [`cases`]: the same, rehearsed
-//! - `search`: what a bundle knows by name
 //! - [`explain`]: each policy, condition by condition
+//! - `search`: what a bundle knows by name
 //! - `issue`: grants and denials of credentials
 
 pub mod bundle;

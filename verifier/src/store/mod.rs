@@ -4,7 +4,11 @@
 //! (`tests/store/contract`). What must happen together happens in one verb, which is one transaction. Rows are parsed
 //! like packets: a combination of columns that no verb writes is [`StoreError::Inconsistent`], not a guess.
 
+pub mod audit;
+pub mod holds;
 pub mod logs;
+mod policy;
+pub mod signals;
 mod sqlite;
 mod words;
 
@@ -17,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use self::logs::LogChange;
 use crate::appraisal::runtime::DigestSet;
+use crate::audit::{Actor, AuditRecord, Entity, Facts, Outcome, RecordId, RecordKind};
 use crate::challenge::{SpendReceipt, UnspentChallenge};
 use crate::credential::serial::SerialNumber;
 use crate::enrollment::{ActivatedKeys, ChainWaiver, PendingActivation};
@@ -27,7 +32,11 @@ use crate::reference::{
     AcceptedPcrs, DigestSetVersion, Profile, ProfileBody, Provenance, ReferenceBook, ReferenceSet, Versioned,
 };
 
+pub use audit::{AuditStore, RecordFilter, RecordPage};
+pub use holds::HoldStore;
 pub use logs::LogStore;
+pub use policy::{Activated, Activation, PolicyBundleRecord, PolicyStore};
+pub use signals::SignalStore;
 pub use sqlite::{SqliteStore, StoreOpenError};
 
 /// What the store could not do.
@@ -46,6 +55,9 @@ pub enum StoreError {
         /// The combination that cannot be.
         why: String,
     },
+    /// More is to be written than the disk takes. Nothing was.
+    #[error("too many writes wait for the disk")]
+    Overloaded,
 }
 
 /// Everything that a back end does.
@@ -57,9 +69,13 @@ pub trait Store:
     + EvidenceStore
     + LogStore
     + ReferenceStore
+    + PolicyStore
     + InventoryStore
     + JoinTokenStore
     + DecisionStore
+    + HoldStore
+    + SignalStore
+    + AuditStore
 {
     /// Whether it can be written. Where the last write failed this tries one that changes nothing, so that whoever asks
     /// hears of it when there is room on the disk again.
@@ -225,10 +241,14 @@ pub struct EvidenceRecord {
     pub logs: Option<LogChange>,
     /// What it means.
     pub posture: Posture,
+    /// The node's epoch with it; the store keeps its own where that is higher.
+    pub epoch: u64,
     /// The certificate that is about to be issued, if one is.
     pub certificate: Option<CertificateRecord>,
     /// The record of the decision.
     pub decision: DecisionRecord,
+    /// What else the audit trail says of it.
+    pub also: Vec<AuditRecord>,
 }
 
 /// What became of a write on top of a revision.
@@ -260,6 +280,7 @@ pub trait EvidenceStore: Send + Sync {
         node: NodeId,
         revision: u64,
         posture: &Posture,
+        epoch: u64,
         logs: Option<LogChange>,
         decision: DecisionRecord,
     ) -> Result<Recorded, StoreError>;
@@ -297,27 +318,34 @@ pub trait ReferenceStore: Send + Sync {
     /// Digest sets are large: what one of `before` has is taken from there.
     async fn reference_book(&self, before: &ReferenceBook) -> Result<ReferenceBook, StoreError>;
 
-    /// Writes the next version of a set.
+    /// Writes the next version of a set; the record is told which.
     async fn put_reference_set(
         &self,
         name: Name,
         accepted: AcceptedPcrs,
         provenance: Provenance,
+        record: AuditRecord,
     ) -> Result<ReferenceSet, StoreError>;
 
     /// Every version of every set, withdrawn ones too (`true`), by name and rising version.
     async fn reference_sets(&self) -> Result<Vec<(ReferenceSet, bool)>, StoreError>;
 
-    /// Withdraws every version of a set; `false`: there is none that is not withdrawn.
-    async fn withdraw_reference_set(&self, name: &Name, provenance: Provenance) -> Result<bool, StoreError>;
+    /// Withdraws every version of a set; `false`: there is none that is not withdrawn, and nothing is recorded.
+    async fn withdraw_reference_set(
+        &self,
+        name: &Name,
+        provenance: Provenance,
+        record: AuditRecord,
+    ) -> Result<bool, StoreError>;
 
-    /// Writes the next version of a digest set, with the text that `digests` was parsed from.
+    /// Writes the next version of a digest set, with the text that `digests` was parsed from; the record is told which.
     async fn put_digest_set(
         &self,
         name: Name,
         digests: Arc<DigestSet>,
         text: Vec<u8>,
         provenance: Provenance,
+        record: AuditRecord,
     ) -> Result<DigestSetVersion, StoreError>;
 
     /// Every version of every digest set, by name and rising version.
@@ -326,15 +354,21 @@ pub trait ReferenceStore: Send + Sync {
     /// The text of a digest set with this content.
     async fn digest_text(&self, content: &[u8; 32]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Withdraws every version of a digest set; `false`: there is none that is not withdrawn.
-    async fn withdraw_digest_set(&self, name: &Name, provenance: Provenance) -> Result<bool, StoreError>;
+    /// Withdraws every version of a digest set; `false`: there is none that is not withdrawn, and nothing is recorded.
+    async fn withdraw_digest_set(
+        &self,
+        name: &Name,
+        provenance: Provenance,
+        record: AuditRecord,
+    ) -> Result<bool, StoreError>;
 
-    /// Writes the next version of a profile, which the caller has checked.
+    /// Writes the next version of a profile, which the caller has checked; the record is told which.
     async fn put_profile(
         &self,
         name: Name,
         body: ProfileBody,
         provenance: Provenance,
+        record: AuditRecord,
     ) -> Result<Profile, StoreError>;
 
     /// Every version of every profile, by name and rising version.
@@ -365,7 +399,7 @@ impl InventoryEntry {
 #[async_trait]
 pub trait InventoryStore: Send + Sync {
     /// Lists a machine, or replaces its entry.
-    async fn put_inventory(&self, entry: &InventoryEntry) -> Result<(), StoreError>;
+    async fn put_inventory(&self, entry: &InventoryEntry, record: AuditRecord) -> Result<(), StoreError>;
 
     /// The entry of a machine.
     async fn inventory_entry(&self, node: NodeId) -> Result<Option<InventoryEntry>, StoreError>;
@@ -373,8 +407,8 @@ pub trait InventoryStore: Send + Sync {
     /// Every entry, by rising id.
     async fn inventory(&self) -> Result<Vec<InventoryEntry>, StoreError>;
 
-    /// Takes an entry away; `false`: there was none. An enrolled node stays enrolled.
-    async fn remove_inventory(&self, node: NodeId) -> Result<bool, StoreError>;
+    /// Takes an entry away; `false`: there was none, and nothing is recorded. An enrolled node stays enrolled.
+    async fn remove_inventory(&self, node: NodeId, record: AuditRecord) -> Result<bool, StoreError>;
 }
 
 /// A join token, without the token.
@@ -401,13 +435,18 @@ pub struct JoinTokenRecord {
 pub trait JoinTokenStore: Send + Sync {
     /// Writes a new token, unused and not revoked whatever the record says; the store keeps only the digest (SHA-256)
     /// of what its bearer shows.
-    async fn create_join_token(&self, record: &JoinTokenRecord, digest: [u8; 32]) -> Result<(), StoreError>;
+    async fn create_join_token(
+        &self,
+        token: &JoinTokenRecord,
+        digest: [u8; 32],
+        record: AuditRecord,
+    ) -> Result<(), StoreError>;
 
     /// Every token, the latest first.
     async fn join_tokens(&self) -> Result<Vec<JoinTokenRecord>, StoreError>;
 
-    /// Revokes a token; `false`: there is none that is unused.
-    async fn revoke_join_token(&self, id: &str) -> Result<bool, StoreError>;
+    /// Revokes a token; `false`: there is none that is unused, and nothing is recorded.
+    async fn revoke_join_token(&self, id: &str, record: AuditRecord) -> Result<bool, StoreError>;
 }
 
 /// What a decision was about.
@@ -424,15 +463,15 @@ pub enum DecisionKind {
     Reappraise,
     /// An operator changed it.
     Operate,
-    /// Somebody asked whether something may be done.
-    Evaluate,
+    /// A relying party said something against it.
+    Signal,
 }
 
-/// A decision, as it is kept: append-only.
+/// A decision, as it is kept: append-only. The audit trail has a record with the same id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionRecord {
-    /// 16 random bytes in hex.
-    pub id: String,
+    /// That of its record in the audit trail.
+    pub id: RecordId,
     /// When.
     pub at: Timestamp,
     /// The node, where one is known. Of an enrolment that was refused: whose EK was shown, by whomever.
@@ -445,7 +484,63 @@ pub struct DecisionRecord {
     pub code: String,
     /// The reason in words; nothing of a peer's in it is raw.
     pub detail: String,
+    /// What only the audit trail keeps of it.
+    #[serde(skip)]
+    pub trail: DecisionTrail,
 }
+
+/// What only the audit trail keeps of a decision. Of one that was read back there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DecisionTrail {
+    /// Who acted, where the kind of decision does not say.
+    pub actor: Option<Actor>,
+    /// SHA-256 of what it was judged on.
+    pub inputs: Option<[u8; 32]>,
+    /// What it was judged by.
+    pub versions: Vec<String>,
+    /// More.
+    pub facts: Option<Facts>,
+}
+
+impl DecisionRecord {
+    /// As the audit trail has it.
+    #[must_use]
+    pub fn to_audit(&self) -> AuditRecord {
+        let Self { id, at, node, kind, granted, code, detail, trail } = self;
+        // Somebody who is refused has not always proved to be the node.
+        let asker = node.filter(|_| *granted).map_or(Actor::Stranger, Actor::Node);
+        let asked = if *granted { Outcome::Granted } else { Outcome::Refused };
+        let (of, action, actor, outcome) = match kind {
+            DecisionKind::Enroll => (RecordKind::Refusal, "enroll", Actor::Stranger, asked),
+            DecisionKind::Activate if *granted => (RecordKind::Admission, "activate", asker, asked),
+            DecisionKind::Activate => (RecordKind::Refusal, "activate", asker, asked),
+            DecisionKind::Attest if *granted => (RecordKind::Decision, "attest", asker, asked),
+            DecisionKind::Attest => (RecordKind::Refusal, "attest", asker, asked),
+            DecisionKind::Reappraise => {
+                (RecordKind::PostureChange, "reappraise", Actor::Verifier, Outcome::Done)
+            }
+            // Who said it is always stated beside it.
+            DecisionKind::Signal => (RecordKind::Signal, "signal", Actor::Stranger, asked),
+            DecisionKind::Operate => {
+                (RecordKind::OperatorAction, code.as_str(), Actor::Operator("".into()), Outcome::Done)
+            }
+        };
+        let of = if code == ISSUED { RecordKind::Issuance } else { of };
+        let DecisionTrail { actor: known, inputs, versions, facts } = trail;
+        let actor = known.clone().unwrap_or(actor);
+        AuditRecord {
+            at: *at,
+            subject: node.map(Entity::node),
+            inputs: *inputs,
+            versions: versions.iter().map(|version| version.as_str().into()).collect(),
+            facts: facts.clone(),
+            ..AuditRecord::new(*id, of, action, actor, outcome, code).because(detail)
+        }
+    }
+}
+
+/// The code of a decision by which a certificate was issued.
+pub const ISSUED: &str = "credential_issued";
 
 /// Decisions.
 #[async_trait]

@@ -102,7 +102,7 @@ async fn what_is_no_command_is_refused() {
 }
 
 /// The program, on a state of its own.
-struct Program {
+pub(super) struct Program {
     folder: tempfile::TempDir,
     daemon: Option<Child>,
 }
@@ -117,24 +117,24 @@ impl Drop for Program {
 }
 
 /// What a call said.
-struct Said {
-    code: i32,
-    out: String,
-    err: String,
+pub(super) struct Said {
+    pub(super) code: i32,
+    pub(super) out: String,
+    pub(super) err: String,
 }
 
 impl Said {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
     }
 }
 
 impl Program {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), daemon: None }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -144,20 +144,20 @@ impl Program {
         process
     }
 
-    fn call(&self, arguments: &[&str]) -> Said {
+    pub(super) fn call(&self, arguments: &[&str]) -> Said {
         let output = self.process(arguments).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Said { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
     }
 
     /// A call that must go well.
-    fn done(&self, arguments: &[&str]) -> Said {
+    pub(super) fn done(&self, arguments: &[&str]) -> Said {
         let said = self.call(arguments);
         assert_eq!(said.code, 0, "{arguments:?}: {}{}", said.out, said.err);
         said
     }
 
-    fn init(&self, more: &[&str]) -> Said {
+    pub(super) fn init(&self, more: &[&str]) -> Said {
         let state = self.path("state");
         let mut arguments =
             vec!["init", "--trust-domain", "example.org", "--listen", "127.0.0.1:0", "--state"];
@@ -167,7 +167,7 @@ impl Program {
     }
 
     /// Starts the daemon as a service manager does, and waits until it says that it is ready.
-    fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         let path = self.path("notify");
         let _ = std::fs::remove_file(&path);
         let notify = UnixDatagram::bind(&path).unwrap();
@@ -185,7 +185,7 @@ impl Program {
         rustix::process::kill_process(id, signal).unwrap();
     }
 
-    fn stop(&mut self) -> Option<i32> {
+    pub(super) fn stop(&mut self) -> Option<i32> {
         self.signal(Signal::TERM);
         self.daemon.take().unwrap().wait().unwrap().code()
     }

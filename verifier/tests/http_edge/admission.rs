@@ -30,7 +30,11 @@ fn every_route(document: &Value) -> Vec<(Request<Full<Bytes>>, bool)> {
             routes.push((request, operation.get("security").is_some()));
         }
     }
-    assert_eq!(routes.iter().filter(|(_, guarded)| *guarded).count(), 7, "whoami, ear and /access");
+    assert_eq!(
+        routes.iter().filter(|(_, guarded)| *guarded).count(),
+        9,
+        "whoami, ear, control, signals and /access"
+    );
     routes
 }
 
@@ -94,6 +98,9 @@ pub(super) fn live(stage: &Stage, leaf: &Leaf, change: impl FnOnce(&mut LiveNode
     };
     let mut live = LiveNode {
         revision: stage.verifier.fleet().node(node(1)).map_or(1, |live| live.revision + 1),
+        epoch: 1,
+        holds: Vec::new(),
+        attested_after: None,
         standing: Standing::Admitted { by: AdmittedBy::Inventory },
         labels,
         attestation_key: Name::of_public_area(HashAlgorithm::Sha256, b"key"),

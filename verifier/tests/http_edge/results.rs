@@ -55,6 +55,7 @@ impl Parties {
             ca: self.file(),
             accepted_names: vec![accepted.to_owned().try_into().unwrap()],
             match_labels,
+            may_signal: Vec::new(),
         }
     }
 

@@ -13,6 +13,7 @@ use rootbound_verifier::credential::authority::Authority;
 use rootbound_verifier::credential::ear::{EatProfile, ResultSigner};
 use rootbound_verifier::credential::result_key::ResultKey;
 use rootbound_verifier::enrollment::{EndorsementRoots, RevocationPolicy};
+use rootbound_verifier::flows::audit::AuditParts;
 use rootbound_verifier::flows::{self, Parts, Verifier};
 use rootbound_verifier::http::{Limits, Rate, Server, ServingNames, TlsIdentity};
 use rootbound_verifier::relying_party::{RelyingParties, RelyingPartySection};
@@ -129,6 +130,7 @@ impl Stage {
             public_url: (!strangers_only)
                 .then(|| "https://pdp.example.org:8443".to_owned().try_into().unwrap()),
             limits: flows::Limits::default(),
+            audit: AuditParts::generate(),
         });
         let verifier = Arc::new(verifier.await.unwrap());
         let identity = identity(&ca, folder.path());

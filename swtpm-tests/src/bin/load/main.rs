@@ -6,6 +6,7 @@
 //! verifier is what is measured. The generator runs on the same machine and takes its share of it.
 #![forbid(unsafe_code)]
 
+mod control;
 mod drive;
 mod evaluate;
 
@@ -49,6 +50,9 @@ struct Arguments {
     /// How long each load lasts.
     #[arg(long, default_value_t = 8)]
     seconds: u64,
+    /// Measures control streams instead: so many of them.
+    #[arg(long)]
+    control: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -83,6 +87,10 @@ async fn attest(programs: &Path, lasts: Duration) {
     let site = VerifierSite::init(&program("rootbound-verifier"), &[&manufacturer]);
     let verifier = site.run().await;
 
+    if let Some(streams) = arguments.control {
+        control::attest_now(&site, &program("rootbound-attester"), &swtpm).await;
+        return control::idle_streams(&site, &verifier, streams).await;
+    }
     idle(&site, &verifier, &program("rootbound-attester"), &swtpm).await;
 
     let nodes = enrolled(&site).await;

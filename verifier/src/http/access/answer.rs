@@ -29,7 +29,7 @@ pub(super) struct Answers<'a> {
 #[serde(untagged)]
 enum Context<'a> {
     Decided {
-        id: &'a str,
+        id: String,
         code: &'static str,
         evaluated_at: String,
         reason_user: Words<'static>,
@@ -94,7 +94,7 @@ impl<'a> Evaluated<'a> {
             }
         });
         let context = Context::Decided {
-            id: decided.id(),
+            id: decided.id().to_string(),
             code: decided.code(),
             evaluated_at: decided.at().to_string(),
             reason_user: Words { en: decided.reason_for_user() },

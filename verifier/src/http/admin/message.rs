@@ -11,11 +11,18 @@ use rootbound_common::text::only_shows;
 use rootbound_common::wire::v1::{JoinToken, PostureReport, PostureStatus};
 use serde::{Deserialize, Serialize};
 
+use super::policies::{
+    ActivationDetail, DecisionCommand, PolicyCommand, PolicyDetail, PolicyList, PolicySummary,
+};
 use crate::appraisal::boot::BootRules;
+use crate::audit::{Checkpoint, Hash, Head, PublicKey, Segment, SequencedRecord};
 use crate::flows::operate::Reappraised;
+use crate::flows::policies::{Explained, Rehearsal};
+use crate::hold::{Hold, HoldId, HoldKind};
 use crate::node::{Labels, Name, Standing};
 use crate::reference::{AcceptedPcrs, Profile, ProfileBody, Provenance, ReferenceSet};
-use crate::store::{DecisionRecord, InventoryEntry, JoinTokenRecord};
+use crate::store::holds::HoldRecord;
+use crate::store::{DecisionRecord, InventoryEntry, JoinTokenRecord, RecordFilter, RecordPage};
 
 /// Why an operator does something, in their words: at most 500 characters, each of which only shows, since they end up
 /// in logs and on terminals.
@@ -73,6 +80,10 @@ pub type DigestFrame = Blob<{ 90 * 1024 * 1024 }>;
 pub enum Command {
     /// How is the daemon?
     Health,
+    /// Something about policies.
+    Policy(PolicyCommand),
+    /// Something about decisions.
+    Decision(DecisionCommand),
     /// Which nodes are there?
     NodeList {
         /// Only nodes that stand so.
@@ -100,6 +111,35 @@ pub enum Command {
     NodeRetire {
         /// Which.
         node: NodeId,
+        /// Why.
+        reason: Words,
+    },
+    /// Ask a node for evidence now.
+    NodeAttestNow {
+        /// Which.
+        node: NodeId,
+        /// Whether it is to ask for a new certificate, too.
+        renew: bool,
+        /// Why.
+        reason: Words,
+    },
+    /// Hold a node.
+    NodeQuarantine {
+        /// Which.
+        node: NodeId,
+        /// How.
+        kind: HoldKind,
+        /// For how long, in seconds; until it is released without this.
+        lasts: Option<u64>,
+        /// Why.
+        reason: Words,
+    },
+    /// Lift holds.
+    NodeRelease {
+        /// Of which node.
+        node: NodeId,
+        /// Which; all of them without this.
+        hold: Option<HoldId>,
         /// Why.
         reason: Words,
     },
@@ -247,17 +287,120 @@ pub enum Command {
     ProfileList,
     /// Who signs?
     CaShow,
+    /// What is in the audit trail, from this record on?
+    AuditSegments {
+        /// The number of the record.
+        from: u64,
+    },
+    /// Which checkpoints are there?
+    AuditCheckpoints {
+        /// How many were seen already.
+        skip: u64,
+    },
+    /// Which records are there, the latest first?
+    AuditRecords {
+        /// Which are wanted.
+        filter: RecordFilter,
+        /// Only records before this one.
+        before: Option<u64>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// Sign the audit trail now.
+    AuditCheckpoint,
+    /// Sign the end of what is to be archived.
+    AuditSeal {
+        /// Only records before this time.
+        before: Timestamp,
+    },
+    /// Take away what was archived.
+    AuditForget {
+        /// The last record of it.
+        end: Head,
+        /// Why.
+        reason: Words,
+    },
 }
 
 impl Command {
     /// Nodes in one answer: about 500 KB.
     pub const MAX_PAGE: u32 = 500;
+    /// Segments of the audit trail in one answer, which is some 10 MB long at most.
+    pub const MAX_SEGMENTS: u32 = 1000;
+    /// Checkpoints in one answer: about 500 KB.
+    pub const MAX_CHECKPOINTS: u32 = 1000;
+}
+
+/// A segment of the audit trail.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SegmentDetail {
+    /// The number of its first record.
+    pub first: u64,
+    /// The hash before that.
+    pub previous: Hash,
+    /// The hash of each record.
+    pub links: Vec<Hash>,
+    /// The hash of the last record.
+    pub hash: Hash,
+    /// The earliest and the latest time of a record.
+    pub times: (Timestamp, Timestamp),
+    /// Its lines.
+    pub body: String,
+}
+
+impl From<Segment> for SegmentDetail {
+    fn from(segment: Segment) -> Self {
+        let Segment { first, previous, links, hash, times, body } = segment;
+        // What is no text any more is none of the lines that were written, whatever becomes of it here.
+        Self { first, previous, links, hash, times, body: String::from_utf8_lossy(&body).into_owned() }
+    }
+}
+
+impl From<SegmentDetail> for Segment {
+    fn from(detail: SegmentDetail) -> Self {
+        let SegmentDetail { first, previous, links, hash, times, body } = detail;
+        Self { first, previous, links, hash, times, body: body.into_bytes() }
+    }
+}
+
+/// Checkpoints of the audit trail.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CheckpointPage {
+    /// In the order of making.
+    pub checkpoints: Vec<Checkpoint>,
+    /// The keys that ever signed.
+    pub keys: Vec<PublicKey>,
+}
+
+/// A checkpoint, to be kept elsewhere.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CheckpointDetail {
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+    /// What verifies it, PEM.
+    pub audit_key: PublicKey,
 }
 
 /// An answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
+    /// A policy bundle was written.
+    PolicyWritten(PolicySummary),
+    /// Policy bundles.
+    Policies(PolicyList),
+    /// One of them.
+    Policy(Box<PolicyDetail>),
+    /// What a bundle would have made of recorded decisions.
+    Rehearsal(Rehearsal),
+    /// A bundle came into force.
+    PolicyActivated(ActivationDetail),
+    /// Decisions.
+    Decisions(RecordPage),
+    /// One of them.
+    Decision(SequencedRecord),
+    /// One of them, explained.
+    Explained(Box<Explained>),
     /// To [`Command::Health`].
     Health(Health),
     /// To [`Command::NodeList`].
@@ -266,6 +409,10 @@ pub enum Reply {
     Node(Box<NodeDetail>),
     /// To the commands that change a node.
     NodeChanged(NodeSummary),
+    /// To [`Command::NodeAttestNow`].
+    NodeAsked(NodeAsked),
+    /// To [`Command::NodeQuarantine`].
+    NodeHeld(NodeHeld),
     /// To [`Command::InventoryList`].
     Inventory(Vec<InventoryEntry>),
     /// To [`Command::InventoryAdd`].
@@ -286,6 +433,18 @@ pub enum Reply {
     DigestSet(DigestSetDetail),
     /// To [`Command::DigestsCapture`].
     DigestsCaptured(DigestsCaptured),
+    /// To [`Command::AuditSegments`]; none where the trail ends before.
+    AuditSegments(Vec<SegmentDetail>),
+    /// To [`Command::AuditCheckpoints`].
+    AuditCheckpoints(CheckpointPage),
+    /// To [`Command::AuditRecords`].
+    AuditRecords(RecordPage),
+    /// To [`Command::AuditCheckpoint`].
+    AuditCheckpoint(Box<CheckpointDetail>),
+    /// To [`Command::AuditSeal`].
+    AuditSealed(Option<Box<Checkpoint>>),
+    /// To [`Command::AuditForget`]: how many segments are gone.
+    AuditForgotten(u64),
     /// To [`Command::NodeBoot`].
     Boot(Box<BootDetail>),
     /// To [`Command::ProfileList`].
@@ -324,6 +483,24 @@ pub struct NodePage {
     pub next: Option<NodeId>,
 }
 
+/// A node that was asked for evidence.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeAsked {
+    /// Which.
+    pub id: NodeId,
+    /// Whether it holds a control stream: it hears of it now.
+    pub listens: bool,
+}
+
+/// A node that is held.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeHeld {
+    /// The node.
+    pub node: NodeSummary,
+    /// The hold.
+    pub hold: Hold,
+}
+
 /// A node in one line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NodeSummary {
@@ -358,6 +535,14 @@ pub struct NodeDetail {
     pub attestation_key: String,
     /// How it stands, and why.
     pub posture: PostureReport,
+    /// Counts what made things that were handed out before count no more.
+    pub epoch: u64,
+    /// Evidence made then or before counts as stale.
+    pub attested_after: Option<Timestamp>,
+    /// Whether it holds a control stream.
+    pub listens: bool,
+    /// The holds that it has and had, the latest first.
+    pub holds: Vec<HoldRecord>,
     /// When its last evidence was accepted.
     pub made_at: Option<Timestamp>,
     /// Its certificates, the latest first.

@@ -30,6 +30,12 @@ impl<'r> Columns<'r> {
         Self { row, what, id: row.try_get(key).unwrap_or_default() }
     }
 
+    /// A row that is named by the number in `key`.
+    pub(super) fn named_by_number(row: &'r SqliteRow, what: &'static str, key: &str) -> Self {
+        let id = row.try_get::<i64, _>(key).map(|number| number.to_string());
+        Self { row, what, id: id.unwrap_or_default() }
+    }
+
     /// A row that is one version of a name.
     pub(super) fn named_by_version(row: &'r SqliteRow, what: &'static str) -> Self {
         let name: String = row.try_get("name").unwrap_or_default();

@@ -8,12 +8,17 @@ use sqlx::sqlite::SqliteRow;
 
 use super::SqliteStore;
 use super::columns::Columns;
-use crate::store::{DecisionRecord, DecisionStore, StoreError, words};
+use super::writer::Recorded;
+use crate::audit::AuditRecord;
+use crate::store::{DecisionRecord, DecisionStore, DecisionTrail, StoreError, words};
 
 #[async_trait]
 impl DecisionStore for SqliteStore {
     async fn record_decision(&self, decision: DecisionRecord) -> Result<(), StoreError> {
-        self.write(move |connection| Box::pin(async move { insert(connection, &decision).await })).await
+        self.write_recorded(move |connection| {
+            Box::pin(async move { Ok(Recorded((), vec![insert(connection, &decision).await?])) })
+        })
+        .await
     }
 
     async fn decisions(&self, node: Option<NodeId>, limit: u32) -> Result<Vec<DecisionRecord>, StoreError> {
@@ -67,15 +72,15 @@ impl SqliteStore {
     }
 }
 
-/// Records a decision in the transaction of what it decides.
+/// Records a decision in the transaction of what it decides; returns what the audit trail is to say of it.
 pub(super) async fn insert(
     connection: &mut SqliteConnection,
     decision: &DecisionRecord,
-) -> Result<(), StoreError> {
+) -> Result<AuditRecord, StoreError> {
     sqlx::query(
         "INSERT INTO decision (id, at, node, kind, granted, code, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )
-    .bind(decision.id.as_str())
+    .bind(decision.id.to_string())
     .bind(decision.at.as_millis())
     .bind(decision.node.as_ref().map(|node| node.as_bytes().as_slice()))
     .bind(words::of_kind(decision.kind))
@@ -84,18 +89,19 @@ pub(super) async fn insert(
     .bind(decision.detail.as_str())
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(decision.to_audit())
 }
 
 fn parse(row: &SqliteRow) -> Result<DecisionRecord, StoreError> {
     let columns = Columns::named_by_text(row, "decision", "id");
     Ok(DecisionRecord {
-        id: columns.plain("id")?,
+        id: columns.plain::<&str>("id")?.parse().map_err(|error| columns.inconsistent(error))?,
         at: columns.time("at")?,
         node: columns.optional_node("node")?,
         kind: words::to_kind(columns.plain("kind")?).map_err(|why| columns.inconsistent(why))?,
         granted: columns.flag("granted")?,
         code: columns.plain("code")?,
         detail: columns.plain("detail")?,
+        trail: DecisionTrail::default(),
     })
 }

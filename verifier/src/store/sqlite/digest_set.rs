@@ -8,7 +8,9 @@ use sqlx::{Row as _, SqliteConnection};
 use super::SqliteStore;
 use super::columns::{Columns, to_integer};
 use super::reference::{next_version, versioned, withdrawn};
+use super::writer::Recorded;
 use crate::appraisal::runtime::DigestSet;
+use crate::audit::AuditRecord;
 use crate::evidence::frame::{pack, unpack};
 use crate::node::Name;
 use crate::reference::{DigestSetVersion, Provenance, Versioned};
@@ -21,11 +23,12 @@ impl SqliteStore {
         digests: Arc<DigestSet>,
         text: Vec<u8>,
         provenance: Provenance,
+        record: AuditRecord,
     ) -> Result<DigestSetVersion, StoreError> {
         let frame = pack(&text).map_err(|error| StoreError::Database(Box::new(error)))?;
         drop(text);
         let count = to_integer(u64::try_from(digests.len()).unwrap_or(u64::MAX))?;
-        self.write(move |connection| {
+        self.write_recorded(move |connection| {
             Box::pin(async move {
                 let newest = "SELECT max(version) AS newest FROM digest_set WHERE name = ?1";
                 let version = next_version(connection, newest, "digest set", &name).await?;
@@ -49,7 +52,9 @@ impl SqliteStore {
                 .bind(provenance.created_at.as_millis())
                 .execute(connection)
                 .await?;
-                Ok(DigestSetVersion { id: Versioned { name, version }, digests, provenance })
+                let id = Versioned { name, version };
+                let record = record.by(&id.to_string()).of_inputs(*digests.id());
+                Ok(Recorded(DigestSetVersion { id, digests, provenance }, vec![record]))
             })
         })
         .await

@@ -9,7 +9,9 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::columns::Columns;
+use super::writer::Recorded;
 use super::{SqliteStore, decision, inventory, join_token, node};
+use crate::audit::Facts;
 use crate::enrollment::{EndorsedKey, PendingActivation, StoredActivation};
 use crate::node::{AdmittedBy, Labels, NodeRecord, Standing};
 use crate::store::{
@@ -69,7 +71,8 @@ impl EnrollmentStore for SqliteStore {
         &self,
         completed: CompletedEnrollment,
     ) -> Result<EnrollmentOutcome, StoreError> {
-        self.write(move |connection| Box::pin(async move { complete(connection, completed).await })).await
+        self.write_recorded(move |connection| Box::pin(async move { complete(connection, completed).await }))
+            .await
     }
 
     async fn forget_enrollments(&self, now: Timestamp) -> Result<u64, StoreError> {
@@ -83,7 +86,8 @@ impl EnrollmentStore for SqliteStore {
 async fn complete(
     connection: &mut SqliteConnection,
     completed: CompletedEnrollment,
-) -> Result<EnrollmentOutcome, StoreError> {
+) -> Result<Recorded<EnrollmentOutcome>, StoreError> {
+    let refused = |outcome| Ok(Recorded(outcome, Vec::new()));
     let CompletedEnrollment { keys, join_token_digest, now, decision } = completed;
     let id = keys.ek().node_id();
     let known = node::find(connection, id).await?;
@@ -95,18 +99,21 @@ async fn complete(
         labels: known.as_ref().map_or_else(Labels::default, |known| known.labels.clone()),
         attestation_key: keys.ak().clone(),
         revision: known.as_ref().map_or(0, |known| known.revision).saturating_add(1),
+        epoch: known.as_ref().map_or(1, |known| known.epoch),
+        holds: known.as_ref().map_or_else(Vec::new, |known| known.holds.clone()),
+        attested_after: known.as_ref().and_then(|known| known.attested_after),
         last_seen: known.as_ref().and_then(|known| known.last_seen),
         enrolled_at: known.as_ref().map_or(now, |known| known.enrolled_at),
     };
     let key_in_use = node::has_key_of_another(connection, &record).await?;
     match record.standing {
-        Standing::Retired => return Ok(EnrollmentOutcome::Retired),
+        Standing::Retired => return refused(EnrollmentOutcome::Retired),
         Standing::Admitted { .. } | Standing::Pending if key_in_use => {
-            return Ok(EnrollmentOutcome::AttestationKeyInUse);
+            return refused(EnrollmentOutcome::AttestationKeyInUse);
         }
         Standing::Admitted { .. } => {}
         Standing::Pending => match admission(connection, id, join_token_digest, now).await? {
-            Admission::TokenRefused => return Ok(EnrollmentOutcome::JoinTokenRefused),
+            Admission::TokenRefused => return refused(EnrollmentOutcome::JoinTokenRefused),
             Admission::Nobody => {}
             Admission::By(by, labels) => {
                 record.standing = Standing::Admitted { by };
@@ -117,10 +124,16 @@ async fn complete(
     if superseded {
         supersede(connection, id).await?;
     }
+    let same = |known: &NodeRecord| known.standing == record.standing && known.labels == record.labels;
+    if superseded || known.as_ref().is_some_and(|known| !same(known)) {
+        record.epoch = record.epoch.saturating_add(1);
+    }
     node::save(connection, &record).await?;
     save_endorsed_key(connection, &record.endorsed_key).await?;
-    decision::insert(connection, &decision).await?;
-    Ok(EnrollmentOutcome::Enrolled { node: Box::new(record), superseded })
+    let (word, by) = words::of_standing(record.standing);
+    let facts = serde_json::json!({ "standing": word, "admitted_by": by, "superseded_key": superseded });
+    let trail = decision::insert(connection, &decision).await?.with(Facts::or_digest(facts));
+    Ok(Recorded(EnrollmentOutcome::Enrolled { node: Box::new(record), superseded }, vec![trail]))
 }
 
 /// Who says that a machine is ours.

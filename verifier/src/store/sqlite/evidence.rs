@@ -6,7 +6,8 @@ use rootbound_common::id::NodeId;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
-use super::columns::{Columns, to_json};
+use super::columns::{Columns, to_integer, to_json};
+use super::writer::Recorded as Trailed;
 use super::{SqliteStore, decision, logs};
 use crate::credential::serial::SerialNumber;
 use crate::evidence::StoredQuote;
@@ -18,10 +19,10 @@ use crate::store::{CertificateRecord, DecisionRecord, EvidenceRecord, EvidenceSt
 impl EvidenceStore for SqliteStore {
     async fn record_evidence(&self, record: EvidenceRecord) -> Result<Recorded, StoreError> {
         let (pcrs, posture) = (to_json(&record.quote.pcrs)?, to_json(&record.posture)?);
-        self.write(move |connection| {
+        self.write_recorded(move |connection| {
             Box::pin(async move {
                 let Some(revision) = count_up(connection, &record).await? else {
-                    return Ok(Recorded::NodeChanged);
+                    return Ok(Trailed(Recorded::NodeChanged, Vec::new()));
                 };
                 save_quote(connection, record.node, &record.quote, pcrs, posture).await?;
                 if let Some(change) = &record.logs {
@@ -30,8 +31,9 @@ impl EvidenceStore for SqliteStore {
                 if let Some(certificate) = &record.certificate {
                     insert_certificate(connection, record.node, certificate).await?;
                 }
-                decision::insert(connection, &record.decision).await?;
-                Ok(Recorded::Yes { revision })
+                let mut records = vec![decision::insert(connection, &record.decision).await?];
+                records.extend(record.also);
+                Ok(Trailed(Recorded::Yes { revision }, records))
             })
         })
         .await
@@ -52,6 +54,7 @@ impl EvidenceStore for SqliteStore {
         node: NodeId,
         revision: u64,
         posture: &Posture,
+        epoch: u64,
         logs: Option<LogChange>,
         decision: DecisionRecord,
     ) -> Result<Recorded, StoreError> {
@@ -61,7 +64,8 @@ impl EvidenceStore for SqliteStore {
         let (Ok(at), Ok(to)) = (i64::try_from(revision), i64::try_from(next)) else {
             return Ok(Recorded::NodeChanged);
         };
-        self.write(move |connection| {
+        let epoch = to_integer(epoch)?;
+        self.write_recorded(move |connection| {
             Box::pin(async move {
                 let update = sqlx::query(
                     "UPDATE evidence SET posture = ?3 WHERE node = ?1 \
@@ -73,18 +77,19 @@ impl EvidenceStore for SqliteStore {
                 .execute(&mut *connection)
                 .await?;
                 if update.rows_affected() == 0 {
-                    return Ok(Recorded::NodeChanged);
+                    return Ok(Trailed(Recorded::NodeChanged, Vec::new()));
                 }
-                sqlx::query("UPDATE node SET revision = ?2 WHERE id = ?1")
+                sqlx::query("UPDATE node SET revision = ?2, epoch = max(epoch, ?3) WHERE id = ?1")
                     .bind(node.as_bytes().as_slice())
                     .bind(to)
+                    .bind(epoch)
                     .execute(&mut *connection)
                     .await?;
                 if let Some(change) = &logs {
                     logs::save(connection, node, change).await?;
                 }
-                decision::insert(connection, &decision).await?;
-                Ok(Recorded::Yes { revision: next })
+                let record = decision::insert(connection, &decision).await?;
+                Ok(Trailed(Recorded::Yes { revision: next }, vec![record]))
             })
         })
         .await
@@ -133,7 +138,7 @@ async fn count_up(
     let seen = &record.last_seen;
     let update = sqlx::query(
         "UPDATE node SET revision = ?3, clock = ?4, reset_count = ?5, restart_count = ?6, clock_safe = ?7, \
-         firmware_version = ?8, made_at = ?9 WHERE id = ?1 AND revision = ?2",
+         firmware_version = ?8, made_at = ?9, epoch = max(epoch, ?10) WHERE id = ?1 AND revision = ?2",
     )
     .bind(record.node.as_bytes().as_slice())
     .bind(at)
@@ -144,6 +149,7 @@ async fn count_up(
     .bind(seen.clock.safe)
     .bind(seen.firmware_version.cast_signed())
     .bind(seen.made_at.as_millis())
+    .bind(to_integer(record.epoch)?)
     .execute(connection)
     .await?;
     Ok((update.rows_affected() == 1).then_some(next))

@@ -7,14 +7,16 @@ use sqlx::sqlite::SqliteRow;
 
 use super::SqliteStore;
 use super::columns::{Columns, to_json};
+use super::writer::Recorded;
+use crate::audit::AuditRecord;
 use crate::store::{InventoryEntry, InventoryStore, StoreError};
 
 #[async_trait]
 impl InventoryStore for SqliteStore {
-    async fn put_inventory(&self, entry: &InventoryEntry) -> Result<(), StoreError> {
+    async fn put_inventory(&self, entry: &InventoryEntry, record: AuditRecord) -> Result<(), StoreError> {
         let labels = to_json(&entry.labels)?;
         let entry = entry.clone();
-        self.write(move |connection| {
+        self.write_recorded(move |connection| {
             Box::pin(async move {
                 sqlx::query(
                     "INSERT INTO inventory (node, waive_endorsement, labels, author, reason, created_at) \
@@ -31,7 +33,7 @@ impl InventoryStore for SqliteStore {
                 .bind(entry.provenance.created_at.as_millis())
                 .execute(connection)
                 .await?;
-                Ok(())
+                Ok(Recorded((), vec![record]))
             })
         })
         .await
@@ -52,14 +54,14 @@ impl InventoryStore for SqliteStore {
         rows.iter().map(parse).collect()
     }
 
-    async fn remove_inventory(&self, node: NodeId) -> Result<bool, StoreError> {
-        self.write(move |connection| {
+    async fn remove_inventory(&self, node: NodeId, record: AuditRecord) -> Result<bool, StoreError> {
+        self.write_recorded(move |connection| {
             Box::pin(async move {
                 let delete = sqlx::query("DELETE FROM inventory WHERE node = ?1")
                     .bind(node.as_bytes().as_slice())
                     .execute(connection)
                     .await?;
-                Ok(delete.rows_affected() > 0)
+                Ok(Recorded::if_changed(delete.rows_affected(), record))
             })
         })
         .await

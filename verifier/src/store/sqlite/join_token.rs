@@ -8,32 +8,39 @@ use sqlx::sqlite::SqliteRow;
 
 use super::SqliteStore;
 use super::columns::{Columns, to_json};
+use super::writer::Recorded;
+use crate::audit::AuditRecord;
 use crate::node::Labels;
 use crate::store::{JoinTokenRecord, JoinTokenStore, StoreError};
 
 #[async_trait]
 impl JoinTokenStore for SqliteStore {
-    async fn create_join_token(&self, record: &JoinTokenRecord, digest: [u8; 32]) -> Result<(), StoreError> {
-        let labels = to_json(&record.labels)?;
-        let record = record.clone();
-        self.write(move |connection| {
+    async fn create_join_token(
+        &self,
+        token: &JoinTokenRecord,
+        digest: [u8; 32],
+        record: AuditRecord,
+    ) -> Result<(), StoreError> {
+        let labels = to_json(&token.labels)?;
+        let token = token.clone();
+        self.write_recorded(move |connection| {
             Box::pin(async move {
                 sqlx::query(
                     "INSERT INTO join_token \
                      (id, digest, node, labels, expires_at, author, reason, created_at, revoked) \
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0)",
                 )
-                .bind(record.id.as_str())
+                .bind(token.id.as_str())
                 .bind(digest.as_slice())
-                .bind(record.node.as_ref().map(|node| node.as_bytes().as_slice()))
+                .bind(token.node.as_ref().map(|node| node.as_bytes().as_slice()))
                 .bind(labels)
-                .bind(record.expires_at.as_millis())
-                .bind(record.provenance.author.as_str())
-                .bind(record.provenance.reason.as_str())
-                .bind(record.provenance.created_at.as_millis())
+                .bind(token.expires_at.as_millis())
+                .bind(token.provenance.author.as_str())
+                .bind(token.provenance.reason.as_str())
+                .bind(token.provenance.created_at.as_millis())
                 .execute(connection)
                 .await?;
-                Ok(())
+                Ok(Recorded((), vec![record]))
             })
         })
         .await
@@ -50,16 +57,16 @@ impl JoinTokenStore for SqliteStore {
         rows.iter().map(parse).collect()
     }
 
-    async fn revoke_join_token(&self, id: &str) -> Result<bool, StoreError> {
+    async fn revoke_join_token(&self, id: &str, record: AuditRecord) -> Result<bool, StoreError> {
         let id = id.to_owned();
-        self.write(move |connection| {
+        self.write_recorded(move |connection| {
             Box::pin(async move {
                 let update =
                     sqlx::query("UPDATE join_token SET revoked = 1 WHERE id = ?1 AND used_by IS NULL")
                         .bind(id)
                         .execute(connection)
                         .await?;
-                Ok(update.rows_affected() > 0)
+                Ok(Recorded::if_changed(update.rows_affected(), record))
             })
         })
         .await

@@ -3,18 +3,22 @@
 //! What is acknowledged is on disk: the log is flushed at every commit ([`writer`] says how that is paid for). Writes
 //! go through one connection, in turn; reads go through a few others and see the last commit.
 
+mod audit;
 mod challenge;
 mod columns;
 mod decision;
 mod digest_set;
 mod enrollment;
 mod evidence;
+mod holds;
 mod inventory;
 mod join_token;
 mod logs;
 mod node;
 mod open;
+mod policy;
 mod reference;
+mod signals;
 mod writer;
 
 use std::fmt;
@@ -24,7 +28,7 @@ use rootbound_common::clock::Timestamp;
 use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
 
-use self::writer::{Work, Writer};
+use self::writer::{Recorded, Work, Writer};
 use super::{Store, StoreError};
 
 pub use self::open::StoreOpenError;
@@ -72,6 +76,20 @@ impl SqliteStore {
     where
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T> + Send + 'static,
+    {
+        self.writer
+            .write(|connection| {
+                let work = work(connection);
+                Box::pin(async move { Ok(Recorded(work.await?, Vec::new())) })
+            })
+            .await
+    }
+
+    /// As [`Self::write`], for what the audit trail has to say something of: in the same transaction.
+    async fn write_recorded<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, Recorded<T>> + Send + 'static,
     {
         self.writer.write(work).await
     }

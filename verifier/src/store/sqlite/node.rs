@@ -10,6 +10,7 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::columns::{Columns, to_integer, to_json};
+use super::writer::Recorded;
 use super::{SqliteStore, decision};
 use crate::credential::serial::SerialNumber;
 use crate::enrollment::{AttestationKey, EndorsedKey};
@@ -22,6 +23,7 @@ macro_rules! node_columns {
         concat!(
             "SELECT n.id, n.standing, n.admitted_by, n.labels, n.ak_public, n.revision, n.enrolled_at, n.clock, \
              n.reset_count, n.restart_count, n.clock_safe, n.firmware_version, n.made_at, \
+             n.epoch, n.holds, n.attested_after, \
              k.ek_public, k.endorsement, k.ek_certificate, k.trust_anchor \
              FROM node AS n LEFT JOIN endorsed_key AS k ON k.node = n.id ",
             $rest
@@ -32,7 +34,8 @@ macro_rules! node_columns {
 macro_rules! live_columns {
     ($rest:literal) => {
         concat!(
-            "SELECT n.id, n.standing, n.admitted_by, n.labels, n.ak_public, n.revision, k.endorsement, e.posture \
+            "SELECT n.id, n.standing, n.admitted_by, n.labels, n.ak_public, n.revision, k.endorsement, e.posture, \
+             n.epoch, n.holds, n.attested_after \
              FROM node AS n LEFT JOIN endorsed_key AS k ON k.node = n.id \
              LEFT JOIN evidence AS e ON e.node = n.id ",
             $rest
@@ -166,16 +169,20 @@ impl SqliteStore {
     where
         F: FnOnce(&mut NodeRecord) -> Result<Change, TooManyLabels> + Send + 'static,
     {
-        self.write(move |connection| {
+        self.write_recorded(move |connection| {
             Box::pin(async move {
-                let Some(mut node) = find(connection, id).await? else { return Ok(NodeChange::Unknown) };
+                let unchanged = |outcome| Ok(Recorded(outcome, Vec::new()));
+                let Some(mut node) = find(connection, id).await? else {
+                    return unchanged(NodeChange::Unknown);
+                };
                 let before = node.standing;
                 match apply(&mut node) {
-                    Err(TooManyLabels) => return Ok(NodeChange::TooManyLabels),
-                    Ok(Change::None) => return Ok(NodeChange::Already(Box::new(node))),
+                    Err(TooManyLabels) => return unchanged(NodeChange::TooManyLabels),
+                    Ok(Change::None) => return unchanged(NodeChange::Already(Box::new(node))),
                     Ok(Change::Some) => {}
                 }
                 node.revision = node.revision.saturating_add(1);
+                node.epoch = node.epoch.saturating_add(1);
                 save(connection, &node).await?;
                 if before == Standing::Retired {
                     // What it showed before it was retired says nothing about the time since.
@@ -184,8 +191,8 @@ impl SqliteStore {
                         .execute(&mut *connection)
                         .await?;
                 }
-                decision::insert(connection, &decision).await?;
-                Ok(NodeChange::Changed(Box::new(node)))
+                let record = decision::insert(connection, &decision).await?;
+                Ok(Recorded(NodeChange::Changed(Box::new(node)), vec![record]))
             })
         })
         .await
@@ -223,13 +230,14 @@ pub(super) async fn save(connection: &mut SqliteConnection, node: &NodeRecord) -
     let seen = node.last_seen.as_ref();
     sqlx::query(
         "INSERT INTO node (id, standing, admitted_by, labels, ak_public, revision, enrolled_at, clock, \
-         reset_count, restart_count, clock_safe, firmware_version, made_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
+         reset_count, restart_count, clock_safe, firmware_version, made_at, epoch, holds, attested_after) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) \
          ON CONFLICT (id) DO UPDATE SET standing = excluded.standing, admitted_by = excluded.admitted_by, \
          labels = excluded.labels, ak_public = excluded.ak_public, revision = excluded.revision, \
          clock = excluded.clock, reset_count = excluded.reset_count, \
          restart_count = excluded.restart_count, clock_safe = excluded.clock_safe, \
-         firmware_version = excluded.firmware_version, made_at = excluded.made_at",
+         firmware_version = excluded.firmware_version, made_at = excluded.made_at, epoch = excluded.epoch, \
+         holds = excluded.holds, attested_after = excluded.attested_after",
     )
     .bind(node.id.as_bytes().as_slice())
     .bind(standing)
@@ -244,6 +252,9 @@ pub(super) async fn save(connection: &mut SqliteConnection, node: &NodeRecord) -
     .bind(seen.map(|seen| seen.clock.safe))
     .bind(seen.map(|seen| seen.firmware_version.cast_signed()))
     .bind(seen.map(|seen| seen.made_at.as_millis()))
+    .bind(to_integer(node.epoch)?)
+    .bind(to_json(&node.holds)?)
+    .bind(node.attested_after.map(Timestamp::as_millis))
     .execute(connection)
     .await?;
     Ok(())
@@ -270,6 +281,9 @@ fn parse(row: &SqliteRow) -> Result<NodeRecord, StoreError> {
         labels: columns.json("labels")?,
         attestation_key: attestation_key(&columns)?,
         revision: columns.number("revision")?,
+        epoch: columns.number("epoch")?,
+        holds: columns.json("holds")?,
+        attested_after: attested_after(&columns)?,
         last_seen: last_seen(&columns)?,
         enrolled_at: columns.time("enrolled_at")?,
     })
@@ -290,6 +304,9 @@ fn parse_live(
             .map_err(|why| columns.inconsistent(why))?,
         posture: columns.optional_json("posture")?,
         credentials: credentials(id),
+        epoch: columns.number("epoch")?,
+        holds: columns.json("holds")?,
+        attested_after: attested_after(&columns)?,
     };
     Ok((id, node))
 }
@@ -309,6 +326,10 @@ fn standing(columns: &Columns<'_>) -> Result<Standing, StoreError> {
 
 fn attestation_key(columns: &Columns<'_>) -> Result<AttestationKey, StoreError> {
     AttestationKey::parse(columns.plain("ak_public")?).map_err(|error| columns.inconsistent(error))
+}
+
+fn attested_after(columns: &Columns<'_>) -> Result<Option<Timestamp>, StoreError> {
+    Ok(columns.plain::<Option<i64>>("attested_after")?.map(Timestamp::from_millis))
 }
 
 /// All of the clock, or nothing of it.

@@ -10,8 +10,8 @@ use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _, SqlSafeStr as _, SqliteConnection};
 
-use super::SqliteStore;
 use super::writer::Writer;
+use super::{SqliteStore, audit};
 
 /// Every migration, by rising version. One that was released is never edited: a database knows its checksum.
 const MIGRATIONS: [(i64, &str, &str); 1] =
@@ -104,6 +104,16 @@ pub enum StoreOpenError {
     /// The schema could not be brought up to date.
     #[error("schema of the database: {0}")]
     Schema(#[from] MigrateError),
+    /// The end of the audit trail is not what was written.
+    #[error(
+        "the audit trail in `{path}` {why}: the file was changed by something else; keep it, and go back to a backup"
+    )]
+    Trail {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        why: String,
+    },
     /// SQLite does not open it.
     #[error("database: {0}")]
     Database(#[from] sqlx::Error),
@@ -114,7 +124,8 @@ impl SqliteStore {
     ///
     /// Established when this returns, in this order: the folder exists (one that is made here is its owner's alone) ·
     /// nobody but its owner has access to the file · it is a database of ours, or an empty one · its schema is of no
-    /// newer release · every migration is applied, and those that were applied before are the ones that we know.
+    /// newer release · every migration is applied, and those that were applied before are the ones that we know · the last
+    /// segment of the audit trail and the last checkpoint are what was written.
     pub async fn open(path: &Path) -> Result<Self, StoreOpenError> {
         // Absolute, since SQLite gives a meaning of its own to `:memory:` and `file:…`.
         let path = std::path::absolute(path)
@@ -127,6 +138,8 @@ impl SqliteStore {
         check_owner(&mut connection, &path).await?;
         sqlx::query("PRAGMA journal_mode = WAL").execute(&mut connection).await?;
         migrate(&mut connection, &path).await?;
+        let head = audit::checked_head(&mut connection).await;
+        let head = head.map_err(|why| StoreOpenError::Trail { path: path.clone(), why: why.to_string() })?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(BUSY)
@@ -134,7 +147,7 @@ impl SqliteStore {
             .max_lifetime(None)
             .test_before_acquire(false)
             .connect_lazy_with(options.pragma("query_only", "ON"));
-        Ok(Self { writer: Writer::start(connection), readers })
+        Ok(Self { writer: Writer::start(connection, head), readers })
     }
 }
 

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use rootbound_common::crypto::sha256;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::columns::{Columns, to_json};
+use super::writer::Recorded;
 use super::{SqliteStore, digest_set};
 use crate::appraisal::runtime::DigestSet;
+use crate::audit::AuditRecord;
 use crate::node::Name;
 use crate::reference::{
     AcceptedPcrs, DigestSetVersion, Profile, ProfileBody, Provenance, ReferenceBook, ReferenceSet, Versioned,
@@ -66,10 +69,12 @@ impl ReferenceStore for SqliteStore {
         name: Name,
         accepted: AcceptedPcrs,
         provenance: Provenance,
+        record: AuditRecord,
     ) -> Result<ReferenceSet, StoreError> {
         let json = to_json(&accepted)?;
-        self.write(move |connection| {
+        self.write_recorded(move |connection| {
             Box::pin(async move {
+                let digest = sha256(&[json.as_bytes()]);
                 let newest = "SELECT max(version) AS newest FROM reference_set WHERE name = ?1";
                 let version = next_version(connection, newest, "reference set", &name).await?;
                 sqlx::query(
@@ -84,7 +89,9 @@ impl ReferenceStore for SqliteStore {
                 .bind(provenance.created_at.as_millis())
                 .execute(connection)
                 .await?;
-                Ok(ReferenceSet { id: Versioned { name, version }, accepted, provenance })
+                let id = Versioned { name, version };
+                let record = record.by(&id.to_string()).of_inputs(digest);
+                Ok(Recorded(ReferenceSet { id, accepted, provenance }, vec![record]))
             })
         })
         .await
@@ -101,10 +108,15 @@ impl ReferenceStore for SqliteStore {
         rows.iter().map(parse_set).collect()
     }
 
-    async fn withdraw_reference_set(&self, name: &Name, provenance: Provenance) -> Result<bool, StoreError> {
+    async fn withdraw_reference_set(
+        &self,
+        name: &Name,
+        provenance: Provenance,
+        record: AuditRecord,
+    ) -> Result<bool, StoreError> {
         let sql = "UPDATE reference_set SET withdrawn_by = ?2, withdrawn_reason = ?3, withdrawn_at = ?4 \
                    WHERE name = ?1 AND withdrawn_at IS NULL";
-        self.withdraw(sql, name, provenance).await
+        self.withdraw(sql, name, provenance, record).await
     }
 
     async fn put_digest_set(
@@ -113,8 +125,9 @@ impl ReferenceStore for SqliteStore {
         digests: Arc<DigestSet>,
         text: Vec<u8>,
         provenance: Provenance,
+        record: AuditRecord,
     ) -> Result<DigestSetVersion, StoreError> {
-        self.write_digest_set(name, digests, text, provenance).await
+        self.write_digest_set(name, digests, text, provenance, record).await
     }
 
     async fn digest_sets(&self) -> Result<Vec<DigestSetRecord>, StoreError> {
@@ -132,10 +145,15 @@ impl ReferenceStore for SqliteStore {
         digest_set::text(&mut *self.reader().await?, content).await
     }
 
-    async fn withdraw_digest_set(&self, name: &Name, provenance: Provenance) -> Result<bool, StoreError> {
+    async fn withdraw_digest_set(
+        &self,
+        name: &Name,
+        provenance: Provenance,
+        record: AuditRecord,
+    ) -> Result<bool, StoreError> {
         let sql = "UPDATE digest_set SET withdrawn_by = ?2, withdrawn_reason = ?3, withdrawn_at = ?4 \
                    WHERE name = ?1 AND withdrawn_at IS NULL";
-        self.withdraw(sql, name, provenance).await
+        self.withdraw(sql, name, provenance, record).await
     }
 
     async fn put_profile(
@@ -143,10 +161,12 @@ impl ReferenceStore for SqliteStore {
         name: Name,
         body: ProfileBody,
         provenance: Provenance,
+        record: AuditRecord,
     ) -> Result<Profile, StoreError> {
         let json = to_json(&body)?;
-        self.write(move |connection| {
+        self.write_recorded(move |connection| {
             Box::pin(async move {
+                let digest = sha256(&[json.as_bytes()]);
                 let newest = "SELECT max(version) AS newest FROM profile WHERE name = ?1";
                 let version = next_version(connection, newest, "profile", &name).await?;
                 // One that does not pass could not be read back.
@@ -167,7 +187,8 @@ impl ReferenceStore for SqliteStore {
                 .bind(profile.provenance().created_at.as_millis())
                 .execute(connection)
                 .await?;
-                Ok(profile)
+                let record = record.by(&profile.id().to_string()).of_inputs(digest);
+                Ok(Recorded(profile, vec![record]))
             })
         })
         .await
@@ -191,9 +212,10 @@ impl SqliteStore {
         sql: &'static str,
         name: &Name,
         provenance: Provenance,
+        record: AuditRecord,
     ) -> Result<bool, StoreError> {
         let name = name.clone();
-        self.write(move |connection| {
+        self.write_recorded(move |connection| {
             Box::pin(async move {
                 let update = sqlx::query(sql)
                     .bind(name.as_str())
@@ -202,7 +224,7 @@ impl SqliteStore {
                     .bind(provenance.created_at.as_millis())
                     .execute(connection)
                     .await?;
-                Ok(update.rows_affected() > 0)
+                Ok(Recorded::if_changed(update.rows_affected(), record))
             })
         })
         .await

@@ -3,6 +3,9 @@
 //! A commit waits for the disk, and the disk does not care how much it is given. So what was asked for while one commit
 //! was under way is done in the next one, together: each member inside a savepoint of its own, so that one that fails
 //! takes back only itself, and each caller is answered after the commit, never before.
+//!
+//! What the members have to record goes into the audit trail in the same transaction, as one segment behind the head of the
+//! chain. The head in memory is that of the last commit; after one that failed it is read from the disk again.
 
 use std::fmt;
 use std::pin::Pin;
@@ -11,11 +14,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use sqlx::{Connection as _, SqliteConnection};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::audit;
+use crate::audit::{AuditRecord, Encoded, Head};
 use crate::store::StoreError;
+
+/// What a write returns, and what the audit trail says of it.
+pub(super) struct Recorded<T>(pub(super) T, pub(super) Vec<AuditRecord>);
+
+impl Recorded<bool> {
+    /// Of a statement that changes rows or does not; what changes nothing is not recorded.
+    pub(super) fn if_changed(rows: u64, record: AuditRecord) -> Self {
+        let changed = rows > 0;
+        Self(changed, changed.then_some(record).into_iter().collect())
+    }
+}
 
 /// What one write does on the connection, inside a transaction that is open already.
 pub(super) type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'c>>;
@@ -23,12 +40,12 @@ pub(super) type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 /// Members of one commit: enough that the disk no longer limits, few enough that the first does not wait long.
 const GROUP: usize = 128;
 
-/// Writes that wait; who comes later waits to wait.
+/// Writes that wait; who comes later is told to come again.
 const QUEUE: usize = 1024;
 
 /// The way to the writing connection. Ends when it is dropped or [closed](Self::close); what waits then is still done.
 pub(super) struct Writer {
-    jobs: mpsc::Sender<Box<dyn Job>>,
+    jobs: mpsc::Sender<Request>,
     stop: CancellationToken,
     task: Mutex<Option<JoinHandle<()>>>,
     /// Whether the last commit failed.
@@ -36,12 +53,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts a task that owns the connection.
-    pub(super) fn start(connection: SqliteConnection) -> Self {
+    /// Starts a task that owns the connection. `head` is how far the audit trail goes in its database.
+    pub(super) fn start(connection: SqliteConnection, head: Head) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let stop = CancellationToken::new();
         let failing = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(run(connection, queue, stop.clone(), Arc::clone(&failing)));
+        let task = tokio::spawn(run(connection, head, queue, stop.clone(), Arc::clone(&failing)));
         Self { jobs, stop, task: Mutex::new(Some(task)), failing }
     }
 
@@ -50,17 +67,32 @@ impl Writer {
         self.jobs.is_closed() || self.failing.load(Ordering::Relaxed)
     }
 
-    /// Does `work` in a transaction, and returns once it is on disk. Where it returns an error, nothing was written.
-    /// A caller that goes away does not stop it.
+    /// Does `work` in a transaction, and returns once it is on disk, with what it has to record. Where it returns an error,
+    /// nothing was written. A caller that goes away does not stop it.
     pub(super) async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T> + Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, Recorded<T>> + Send + 'static,
     {
         let (caller, answer) = oneshot::channel();
         let member = Member { work: Some(work), outcome: None, caller };
-        self.jobs.send(Box::new(member)).await.map_err(|_| closed())?;
+        self.ask(Request::Work(Box::new(member)))?;
         answer.await.map_err(|_| closed())?
+    }
+
+    /// Records what changes nothing else, and returns once it is on disk.
+    pub(super) async fn append(&self, records: Vec<Encoded>) -> Result<(), StoreError> {
+        let (caller, answer) = oneshot::channel();
+        self.ask(Request::Append(records, caller))?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    /// A caller does not wait for a place: what it was asked for would only get older.
+    fn ask(&self, request: Request) -> Result<(), StoreError> {
+        self.jobs.try_send(request).map_err(|error| match error {
+            TrySendError::Full(_) => StoreError::Overloaded,
+            TrySendError::Closed(_) => closed(),
+        })
     }
 
     /// Does what waits, then closes the connection. Later writes fail.
@@ -77,11 +109,13 @@ impl Writer {
 
 async fn run(
     mut connection: SqliteConnection,
-    mut queue: mpsc::Receiver<Box<dyn Job>>,
+    head: Head,
+    mut queue: mpsc::Receiver<Request>,
     stop: CancellationToken,
     failing: Arc<AtomicBool>,
 ) {
     let mut group = Vec::with_capacity(GROUP);
+    let mut head = Some(head);
     loop {
         tokio::select! {
             () = stop.cancelled(), if !queue.is_closed() => queue.close(),
@@ -89,9 +123,15 @@ async fn run(
                 if received == 0 {
                     break;
                 }
-                let committed = commit_together(&mut connection, &mut group).await;
+                let committed = commit_together(&mut connection, head.take(), &mut group).await;
                 failing.store(committed.is_err(), Ordering::Relaxed);
-                let failure = committed.err().map(|error| GroupFailed(Arc::new(error)));
+                let failure = match committed {
+                    Ok(now) => {
+                        head = Some(now);
+                        None
+                    }
+                    Err(error) => Some(GroupFailed(Arc::new(error))),
+                };
                 for member in group.drain(..) {
                     member.answer(failure.clone());
                 }
@@ -106,9 +146,10 @@ async fn run(
 
 async fn commit_together(
     connection: &mut SqliteConnection,
-    group: &mut [Box<dyn Job>],
-) -> Result<(), sqlx::Error> {
-    let outcome = transact(connection, group).await;
+    head: Option<Head>,
+    group: &mut [Request],
+) -> Result<Head, StoreError> {
+    let outcome = transact(connection, head, group).await;
     if outcome.is_err() {
         // Fails where SQLite rolled back by itself (disk full, input/output error): then there is nothing left to do.
         drop(execute(connection, "ROLLBACK").await);
@@ -117,29 +158,90 @@ async fn commit_together(
 }
 
 /// Each step ends what the member before it did, and opens the next; one that was taken back leaves its savepoint open.
-async fn transact(connection: &mut SqliteConnection, group: &mut [Box<dyn Job>]) -> Result<(), sqlx::Error> {
-    let mut step = "BEGIN IMMEDIATE; SAVEPOINT member";
-    let mut last = "COMMIT";
+/// Returns how far the trail goes now.
+async fn transact(
+    connection: &mut SqliteConnection,
+    head: Option<Head>,
+    group: &mut [Request],
+) -> Result<Head, StoreError> {
+    let mut records = Vec::new();
+    let (mut step, mut last) = ("BEGIN IMMEDIATE; SAVEPOINT member", "BEGIN IMMEDIATE");
     for member in group {
-        execute(connection, step).await?;
-        (step, last) = if member.run(connection).await {
-            ("RELEASE member; SAVEPOINT member", "COMMIT")
-        } else {
-            ("ROLLBACK TO member", "ROLLBACK TO member; COMMIT")
-        };
+        match member {
+            Request::Append(appended, _) => records.append(appended),
+            Request::Work(member) => {
+                execute(connection, step).await?;
+                (step, last) = if let Some(recorded) = member.run(connection).await {
+                    records.extend(recorded);
+                    ("RELEASE member; SAVEPOINT member", "RELEASE member")
+                } else {
+                    ("ROLLBACK TO member", "ROLLBACK TO member; RELEASE member")
+                };
+            }
+        }
     }
-    execute(connection, last).await
+    execute(connection, last).await?;
+    let mut head = match head {
+        Some(head) => head,
+        None => audit::head(connection).await?,
+    };
+    if !put(connection, &mut head, &records).await? {
+        // Somebody else has written to the file since: the trail goes on from there.
+        head = audit::head(connection).await?;
+        if !put(connection, &mut head, &records).await? {
+            return Err(StoreError::Database(
+                "the audit trail does not end where its last segment ends".into(),
+            ));
+        }
+    }
+    execute(connection, "COMMIT").await?;
+    Ok(head)
+}
+
+/// Puts records behind a head, which moves; `false`: the trail does not end there.
+async fn put(
+    connection: &mut SqliteConnection,
+    head: &mut Head,
+    records: &[Encoded],
+) -> Result<bool, StoreError> {
+    for segment in head.extend(records) {
+        if !audit::insert(connection, &segment).await? {
+            return Ok(false);
+        }
+        *head = segment.head();
+    }
+    Ok(true)
 }
 
 async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> Result<(), sqlx::Error> {
     sqlx::query(sql).execute(connection).await.map(drop)
 }
 
+/// A member of a group.
+enum Request {
+    Work(Box<dyn Job>),
+    /// Only records: nothing of it can fail by itself, so that it needs no savepoint.
+    Append(Vec<Encoded>, oneshot::Sender<Result<(), StoreError>>),
+}
+
+impl Request {
+    /// Tells the caller, once it is known whether the group was committed.
+    fn answer(self, failure: Option<GroupFailed>) {
+        match self {
+            Self::Work(job) => job.answer(failure),
+            // A caller that has gone away is not told.
+            Self::Append(_, caller) => {
+                drop(caller.send(failure.map_or(Ok(()), |failure| Err(failure.into()))))
+            }
+        }
+    }
+}
+
 /// A write whose result type is forgotten.
 #[async_trait]
 trait Job: Send {
-    /// Does the work; whether what it wrote is to stay.
-    async fn run(&mut self, connection: &mut SqliteConnection) -> bool;
+    /// Does the work; what it has to record, where what it wrote is to stay.
+    async fn run(&mut self, connection: &mut SqliteConnection) -> Option<Vec<Encoded>>;
 
     /// Tells the caller, once it is known whether the group was committed.
     fn answer(self: Box<Self>, failure: Option<GroupFailed>);
@@ -155,18 +257,27 @@ struct Member<T, F> {
 impl<T, F> Job for Member<T, F>
 where
     T: Send,
-    F: for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T> + Send,
+    F: for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, Recorded<T>> + Send,
 {
-    async fn run(&mut self, connection: &mut SqliteConnection) -> bool {
-        let Some(work) = self.work.take() else { return false };
-        self.outcome.insert(work(connection).await).is_ok()
+    async fn run(&mut self, connection: &mut SqliteConnection) -> Option<Vec<Encoded>> {
+        let work = self.work.take()?;
+        match work(connection).await {
+            Ok(Recorded(value, records)) => {
+                self.outcome = Some(Ok(value));
+                Some(records.into_iter().map(AuditRecord::encode).collect())
+            }
+            Err(error) => {
+                self.outcome = Some(Err(error));
+                None
+            }
+        }
     }
 
     fn answer(self: Box<Self>, failure: Option<GroupFailed>) {
         let outcome = match (self.outcome, failure) {
             // Its own reason says more than that of the group.
             (Some(Err(error)), _) => Err(error),
-            (Some(Ok(_)) | None, Some(failure)) => Err(StoreError::Database(Box::new(failure))),
+            (Some(Ok(_)) | None, Some(failure)) => Err(failure.into()),
             (Some(outcome), None) => outcome,
             (None, None) => Err(closed()),
         };
@@ -177,7 +288,7 @@ where
 
 /// A commit that failed for all of its members.
 #[derive(Debug, Clone)]
-struct GroupFailed(Arc<sqlx::Error>);
+struct GroupFailed(Arc<StoreError>);
 
 impl fmt::Display for GroupFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -187,6 +298,12 @@ impl fmt::Display for GroupFailed {
 
 impl std::error::Error for GroupFailed {}
 
+impl From<GroupFailed> for StoreError {
+    fn from(failure: GroupFailed) -> Self {
+        Self::Database(Box::new(failure))
+    }
+}
+
 fn closed() -> StoreError {
     StoreError::Database("the store is closed".into())
 }
@@ -194,6 +311,9 @@ fn closed() -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::verify::Walk;
+    use crate::audit::{Actor, Outcome, RecordId, RecordKind};
+    use rootbound_common::clock::Timestamp;
     use sqlx::ConnectOptions as _;
     use sqlx::sqlite::SqliteConnectOptions;
     use tempfile::TempDir;
@@ -202,8 +322,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let options = SqliteConnectOptions::new().filename(folder.path().join("db")).create_if_missing(true);
         let mut connection = options.connect().await.unwrap();
+        let schema = include_str!("../../../migrations/sqlite/0001_first.sql");
+        sqlx::raw_sql(schema).execute(&mut connection).await.unwrap();
         execute(&mut connection, "CREATE TABLE word (word TEXT PRIMARY KEY) STRICT").await.unwrap();
-        (folder, Writer::start(connection))
+        (folder, Writer::start(connection, Head::default()))
     }
 
     async fn words(writer: &Writer) -> Vec<String> {
@@ -211,7 +333,7 @@ mod tests {
             Box::pin(async move {
                 let words =
                     sqlx::query_scalar("SELECT word FROM word ORDER BY word").fetch_all(connection).await?;
-                Ok(words)
+                Ok(Recorded(words, Vec::new()))
             })
         });
         all.await.unwrap()
@@ -225,7 +347,7 @@ mod tests {
             Box::pin(async move {
                 busy.send(()).unwrap();
                 may_go.await.unwrap();
-                Ok(())
+                Ok(Recorded((), Vec::new()))
             })
         });
         let rest = async {
@@ -237,10 +359,14 @@ mod tests {
                 let member = member(caller, move |connection| {
                     Box::pin(async move {
                         execute(connection, statement).await?;
-                        if fails { Err(StoreError::Database("own reason".into())) } else { Ok(()) }
+                        if fails {
+                            Err(StoreError::Database("own reason".into()))
+                        } else {
+                            Ok(Recorded((), Vec::new()))
+                        }
                     })
                 });
-                writer.jobs.send(member).await.unwrap_or_else(|_| panic!("the writer is gone"));
+                writer.ask(member).unwrap();
                 answers.push(answer);
             }
             go.send(()).unwrap();
@@ -253,11 +379,11 @@ mod tests {
         tokio::join!(first, rest).1
     }
 
-    fn member<F>(caller: oneshot::Sender<Result<(), StoreError>>, work: F) -> Box<dyn Job>
+    fn member<F>(caller: oneshot::Sender<Result<(), StoreError>>, work: F) -> Request
     where
-        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, ()> + Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, Recorded<()>> + Send + 'static,
     {
-        Box::new(Member { work: Some(work), outcome: None, caller })
+        Request::Work(Box::new(Member { work: Some(work), outcome: None, caller }))
     }
 
     const INSERTS: [&str; 4] = [
@@ -328,7 +454,8 @@ mod tests {
         let write = writer.write(|connection| {
             Box::pin(async move {
                 tokio::task::yield_now().await;
-                Ok(execute(connection, INSERTS[0]).await?)
+                execute(connection, INSERTS[0]).await?;
+                Ok(Recorded((), Vec::new()))
             })
         });
         let mut write = Box::pin(write);
@@ -338,5 +465,128 @@ mod tests {
         );
         drop(write);
         assert_eq!(words(&writer).await, ["a"]);
+    }
+
+    fn record(code: &str) -> AuditRecord {
+        let (id, actor) = (RecordId::of(Timestamp::from_millis(1), [0; 10]), Actor::Verifier);
+        AuditRecord::new(id, RecordKind::Start, "start", actor, Outcome::Done, code)
+    }
+
+    /// The codes of the trail, each with its number, and that it is one chain.
+    async fn trail(writer: &Writer) -> Vec<String> {
+        let segments = writer.write(|connection| {
+            Box::pin(async move {
+                let last = audit::head(&mut *connection).await?;
+                let mut segments = Vec::new();
+                let mut next = 1;
+                while next <= last.sequence {
+                    let segment = audit::segment_of(&mut *connection, next).await?.unwrap();
+                    next = segment.head().sequence + 1;
+                    segments.push(segment);
+                }
+                Ok(Recorded(segments, Vec::new()))
+            })
+        });
+        let (mut walk, mut codes) = (Walk::new(&[], None), Vec::new());
+        for segment in segments.await.unwrap() {
+            walk.segment(&segment);
+            codes.extend(segment.records().map(|record| {
+                let record = record.unwrap();
+                format!("{}{}", record.sequence, record.record.code)
+            }));
+        }
+        let verification = walk.end();
+        assert!(verification.is_whole(), "{:?}", verification.damages);
+        codes
+    }
+
+    /// Inserts a word, with a record of it; then fails or does not.
+    async fn insert(writer: &Writer, statement: &'static str, fails: bool) -> Result<(), StoreError> {
+        writer
+            .write(move |connection| {
+                Box::pin(async move {
+                    execute(connection, statement).await?;
+                    let recorded = Recorded((), vec![record("insert")]);
+                    if fails { Err(StoreError::Database("own reason".into())) } else { Ok(recorded) }
+                })
+            })
+            .await
+    }
+
+    #[tokio::test]
+    async fn what_a_member_records_is_in_the_trail_where_the_member_stays() {
+        let (_folder, writer) = writer().await;
+        let (a, b, c, d) = tokio::join!(
+            insert(&writer, INSERTS[0], false),
+            writer.append(vec![record("append").encode()]),
+            insert(&writer, INSERTS[1], true),
+            insert(&writer, INSERTS[2], false),
+        );
+        assert!(a.is_ok() && b.is_ok() && c.is_err() && d.is_ok());
+        assert_eq!(words(&writer).await, ["a", "c"]);
+        assert_eq!(trail(&writer).await.len(), 3);
+    }
+
+    #[tokio::test]
+    async fn after_a_commit_that_failed_the_trail_goes_on_from_the_disk() {
+        let (_folder, writer) = writer().await;
+        writer.append(vec![record("a").encode()]).await.unwrap();
+        // What SQLite does by itself when the disk is full: the records of this group are nowhere.
+        insert(&writer, "ROLLBACK", false).await.unwrap_err();
+        assert!(writer.is_failing());
+        writer.append(vec![record("b").encode()]).await.unwrap();
+        assert!(!writer.is_failing());
+        assert_eq!(trail(&writer).await, ["1a", "2b"]);
+    }
+
+    #[tokio::test]
+    async fn where_the_trail_has_no_room_nothing_is_written_and_it_goes_on_once_there_is() {
+        let (_folder, writer) = writer().await;
+        assert_eq!(in_one_group(&writer, &["PRAGMA max_page_count = 1"], &[]).await, [true]);
+        // SQLite keeps what there is; a segment of its own page does not fit any more.
+        let large: Vec<_> = (0..2000u16)
+            .map(|index| record("large").because(&format!("{:x?}", index.to_be_bytes().repeat(200))).encode())
+            .collect();
+        let (appended, inserted) =
+            tokio::join!(writer.append(large.clone()), insert(&writer, INSERTS[0], false));
+        assert!(appended.is_err() && inserted.is_err(), "one transaction");
+        assert!(words(&writer).await.is_empty());
+        assert_eq!(in_one_group(&writer, &["PRAGMA max_page_count = 20000"], &[]).await, [true]);
+        writer.append(large).await.unwrap();
+        insert(&writer, INSERTS[0], false).await.unwrap();
+        assert_eq!(trail(&writer).await.len(), 2001);
+    }
+
+    #[tokio::test]
+    async fn who_comes_when_too_many_wait_is_told_so() {
+        let (_folder, writer) = writer().await;
+        let (busy, is_busy) = oneshot::channel();
+        let (go, may_go) = oneshot::channel::<()>();
+        let first = writer.write(move |_| {
+            Box::pin(async move {
+                busy.send(()).unwrap();
+                may_go.await.unwrap();
+                Ok(Recorded((), Vec::new()))
+            })
+        });
+        let rest = async {
+            is_busy.await.unwrap();
+            let mut waiting = Vec::new();
+            for _ in 0..QUEUE {
+                let (caller, answer) = oneshot::channel();
+                writer.ask(Request::Append(vec![record("waits").encode()], caller)).unwrap();
+                waiting.push(answer);
+            }
+            let refused = writer.append(vec![record("late").encode()]).await;
+            assert!(matches!(refused, Err(StoreError::Overloaded)), "{refused:?}");
+            let refused = insert(&writer, INSERTS[0], false).await;
+            assert!(matches!(refused, Err(StoreError::Overloaded)), "{refused:?}");
+            go.send(()).unwrap();
+            for answer in waiting {
+                answer.await.unwrap().unwrap();
+            }
+        };
+        tokio::join!(first, rest).0.unwrap();
+        assert_eq!(trail(&writer).await.len(), QUEUE);
     }
 }

@@ -74,8 +74,10 @@ pub(crate) async fn flood_of_refusals_pushes_out_older_refusals_and_nothing_else
         async move { store.record_decision(DecisionRecord { granted, ..decision }).await.unwrap() }
     };
     record(true, "granted").await;
-    let flood: tokio::task::JoinSet<()> = (0..2098).map(|_| record(false, "refused")).collect();
-    flood.join_all().await;
+    for wave in [1000, 1000, 98] {
+        let flood: tokio::task::JoinSet<()> = (0..wave).map(|_| record(false, "refused")).collect();
+        flood.join_all().await;
+    }
     record(false, "refused later").await;
     record(false, "refused last").await;
     record(true, "granted again").await;

@@ -7,7 +7,7 @@ use rootbound_verifier::reference::{DigestSetVersion, ReferenceBook};
 use rootbound_verifier::store::Store;
 
 use super::BackEnd;
-use crate::fixtures::{name, provenance};
+use crate::fixtures::{name, provenance, record};
 
 fn text(byte: u8) -> Vec<u8> {
     format!("sha256:{}  /usr/bin/{byte}\n", format!("{byte:02x}").repeat(32)).into_bytes()
@@ -15,7 +15,7 @@ fn text(byte: u8) -> Vec<u8> {
 
 async fn put(store: &dyn Store, set: &str, byte: u8) -> DigestSetVersion {
     let digests = Arc::new(DigestSet::parse(&text(byte)).unwrap());
-    store.put_digest_set(name(set), digests, text(byte), provenance("a test")).await.unwrap()
+    store.put_digest_set(name(set), digests, text(byte), provenance("a test"), record("test")).await.unwrap()
 }
 
 async fn listed(store: &dyn Store) -> Vec<(String, bool)> {
@@ -60,7 +60,8 @@ pub(crate) async fn withdrawn_digest_set_leaves_the_book_and_stays_listed(back_e
     for (set, byte) in [("base", 1), ("base", 2), ("other", 3)] {
         put(&*store, set, byte).await;
     }
-    let withdraw = async |set| store.withdraw_digest_set(&name(set), provenance("CVE")).await.unwrap();
+    let withdraw =
+        async |set| store.withdraw_digest_set(&name(set), provenance("CVE"), record("test")).await.unwrap();
     assert!(withdraw("base").await && !withdraw("base").await && !withdraw("none").await);
     let book = store.reference_book(&ReferenceBook::default()).await.unwrap();
     assert!(book.digest_set(&name("base")).is_none() && book.digest_set(&name("other")).is_some());

@@ -10,22 +10,28 @@ use super::BackEnd;
 use super::challenges::{open, token};
 use crate::fixtures::{
     Machine, NOW, accepted, assert_same, at_once, decision, enrolled, fresh, inventory_entry, join_token,
-    labels, later, name, posture, provenance,
+    labels, later, name, posture, provenance, record,
 };
 
 pub(crate) async fn what_was_acknowledged_survives_a_kill(back_end: &impl BackEnd) {
     let store = back_end.store();
     let (machine, second) = (Machine::new(1), Machine::new(2));
     let (used, used_digest) = join_token("used");
-    store.create_join_token(&used, used_digest).await.unwrap();
-    store.put_inventory(&inventory_entry(second.id(), labels(&[("env", "prod")]))).await.unwrap();
+    store.create_join_token(&used, used_digest, record("test")).await.unwrap();
+    store
+        .put_inventory(&inventory_entry(second.id(), labels(&[("env", "prod")])), record("test"))
+        .await
+        .unwrap();
     enrolled(machine.enroll(&*store, 101, Some(used_digest)).await);
     machine.attested(&*store, later(600)).await;
     let worse = posture(Verdict::Contraindicated);
     let reappraised = decision(Some(machine.id()), DecisionKind::Reappraise, "reappraised");
-    store.record_reappraisal(machine.id(), 2, &worse, None, reappraised).await.unwrap();
-    store.put_reference_set(name("default"), accepted(1), provenance("captured")).await.unwrap();
-    store.withdraw_reference_set(&name("default"), provenance("wrong")).await.unwrap();
+    store.record_reappraisal(machine.id(), 2, &worse, 1, None, reappraised).await.unwrap();
+    store
+        .put_reference_set(name("default"), accepted(1), provenance("captured"), record("test"))
+        .await
+        .unwrap();
+    store.withdraw_reference_set(&name("default"), provenance("wrong"), record("test")).await.unwrap();
     let (activation, secret) = second.activation(102, later(60));
     let pending = PendingEnrollment { id: fresh(), activation, join_token_digest: None };
     assert!(store.begin_enrollment(&pending, 10, NOW).await.unwrap());

@@ -14,7 +14,7 @@ use super::BackEnd;
 use crate::fixtures::vendor::endorsed_by_a_vendor;
 use crate::fixtures::{
     Machine, NOW, assert_same, at_once, attestation_key, codes, decision, enrolled, fresh, inventory_entry,
-    join_token, labels, later, most_labels, name,
+    join_token, labels, later, most_labels, name, record,
 };
 
 fn pending(machine: &Machine, deadline: Timestamp) -> (PendingEnrollment, [u8; 32]) {
@@ -134,8 +134,11 @@ pub(crate) async fn machine_in_the_inventory_is_admitted_with_its_labels(back_en
     let store = back_end.store();
     let machine = Machine::new(1);
     let (token, digest) = join_token("spare");
-    store.create_join_token(&token, digest).await.unwrap();
-    store.put_inventory(&inventory_entry(machine.id(), labels(&[("env", "prod")]))).await.unwrap();
+    store.create_join_token(&token, digest, record("test")).await.unwrap();
+    store
+        .put_inventory(&inventory_entry(machine.id(), labels(&[("env", "prod")])), record("test"))
+        .await
+        .unwrap();
     let node = enrolled(machine.enroll(&*store, 101, Some(digest)).await);
     assert_eq!(node.standing, Standing::Admitted { by: AdmittedBy::Inventory });
     assert_eq!(node.labels, labels(&[("env", "prod")]));
@@ -148,7 +151,7 @@ pub(crate) async fn join_token_admits_once_with_its_labels(back_end: &impl BackE
     let store = back_end.store();
     let machine = Machine::new(1);
     let (token, digest) = join_token("one");
-    store.create_join_token(&token, digest).await.unwrap();
+    store.create_join_token(&token, digest, record("test")).await.unwrap();
     let node = enrolled(machine.enroll(&*store, 101, Some(digest)).await);
     assert_eq!(node.standing, Standing::Admitted { by: AdmittedBy::JoinToken });
     assert_eq!(node.labels, token.labels);
@@ -163,7 +166,7 @@ pub(crate) async fn join_token_that_is_bound_admits_its_machine(back_end: &impl 
     let machine = Machine::new(1);
     let (token, digest) = join_token("bound");
     let token = JoinTokenRecord { node: Some(machine.id()), ..token };
-    store.create_join_token(&token, digest).await.unwrap();
+    store.create_join_token(&token, digest, record("test")).await.unwrap();
     let other = Machine::new(2).enroll(&*store, 102, Some(digest)).await;
     assert!(matches!(other, EnrollmentOutcome::JoinTokenRefused), "{other:?}");
     let node = enrolled(machine.enroll(&*store, 101, Some(digest)).await);
@@ -175,16 +178,16 @@ pub(crate) async fn refused_join_token_changes_nothing(back_end: &impl BackEnd) 
     let machine = Machine::new(1);
     let (expired, expired_digest) = join_token("expired");
     let expired = JoinTokenRecord { expires_at: NOW, ..expired };
-    store.create_join_token(&expired, expired_digest).await.unwrap();
+    store.create_join_token(&expired, expired_digest, record("test")).await.unwrap();
     let (revoked, revoked_digest) = join_token("revoked");
-    store.create_join_token(&revoked, revoked_digest).await.unwrap();
-    assert!(store.revoke_join_token("revoked").await.unwrap());
+    store.create_join_token(&revoked, revoked_digest, record("test")).await.unwrap();
+    assert!(store.revoke_join_token("revoked", record("test")).await.unwrap());
     let (used, used_digest) = join_token("used");
-    store.create_join_token(&used, used_digest).await.unwrap();
+    store.create_join_token(&used, used_digest, record("test")).await.unwrap();
     enrolled(Machine::new(2).enroll(&*store, 102, Some(used_digest)).await);
     let (bound, bound_digest) = join_token("bound");
     let bound = JoinTokenRecord { node: Some(Machine::new(3).id()), ..bound };
-    store.create_join_token(&bound, bound_digest).await.unwrap();
+    store.create_join_token(&bound, bound_digest, record("test")).await.unwrap();
 
     let before = store.join_tokens().await.unwrap();
     for digest in [[0; 32], expired_digest, revoked_digest, used_digest, bound_digest] {
@@ -204,7 +207,7 @@ pub(crate) async fn refused_join_token_changes_nothing(back_end: &impl BackEnd) 
 
 pub(crate) async fn of_many_who_redeem_one_join_token_at_once_one_is_enrolled(back_end: &impl BackEnd) {
     let (token, digest) = join_token("one");
-    back_end.store().create_join_token(&token, digest).await.unwrap();
+    back_end.store().create_join_token(&token, digest, record("test")).await.unwrap();
     let outcomes = at_once(16, |index| {
         let store = back_end.store();
         let machine = Machine::new(u8::try_from(index).unwrap() + 1);
@@ -236,8 +239,8 @@ pub(crate) async fn attestation_key_of_another_node_is_refused_and_nothing_chang
     let store = back_end.store();
     let (first, second) = (Machine::new(1), Machine::new(2));
     let (token, digest) = join_token("one");
-    store.create_join_token(&token, digest).await.unwrap();
-    store.put_inventory(&inventory_entry(second.id(), labels(&[]))).await.unwrap();
+    store.create_join_token(&token, digest, record("test")).await.unwrap();
+    store.put_inventory(&inventory_entry(second.id(), labels(&[])), record("test")).await.unwrap();
     let refused = |outcome| assert!(matches!(outcome, EnrollmentOutcome::AttestationKeyInUse), "{outcome:?}");
     let node = first.enrolled(&*store, 101).await;
     refused(second.enroll(&*store, 101, None).await);
@@ -284,7 +287,10 @@ pub(crate) async fn labels_of_a_pending_node_are_joined_with_those_of_its_admiss
     let decision = decision(Some(machine.id()), DecisionKind::Operate, "labelled");
     let labelled = store.label_node(machine.id(), own, decision).await.unwrap();
     assert!(matches!(labelled, NodeChange::Changed(_)), "{labelled:?}");
-    store.put_inventory(&inventory_entry(machine.id(), labels(&[("env", "prod")]))).await.unwrap();
+    store
+        .put_inventory(&inventory_entry(machine.id(), labels(&[("env", "prod")])), record("test"))
+        .await
+        .unwrap();
     let node = machine.enrolled(&*store, 101).await;
     assert_eq!(node.labels, labels(&[("rack", "b7"), ("env", "prod")]));
     assert_eq!((node.standing, node.revision), (Standing::Admitted { by: AdmittedBy::Inventory }, 3));
@@ -297,7 +303,7 @@ pub(crate) async fn labels_over_the_limit_leave_the_join_token_unused(back_end: 
     set_labels(&*store, &machine, &most_labels("own")).await;
     let before = machine.node(&*store).await;
     let (token, digest) = join_token("one");
-    store.create_join_token(&token, digest).await.unwrap();
+    store.create_join_token(&token, digest, record("test")).await.unwrap();
     let completed = CompletedEnrollment {
         keys: machine.keys(103),
         join_token_digest: Some(digest),

@@ -8,7 +8,7 @@ use super::BackEnd;
 use crate::fixtures::vendor::endorsed_by_a_vendor;
 use crate::fixtures::{
     Machine, NOW, assert_same, attestation_key, codes, decision, enrolled, inventory_entry, join_token,
-    labels, last_seen, later,
+    labels, last_seen, later, record,
 };
 
 pub(crate) async fn same_key_keeps_everything(back_end: &impl BackEnd) {
@@ -80,8 +80,8 @@ pub(crate) async fn retired_node_is_refused_and_nothing_changes(back_end: &impl 
     let machine = Machine::new(1);
     machine.enrolled(&*store, 101).await;
     let (token, digest) = join_token("one");
-    store.create_join_token(&token, digest).await.unwrap();
-    store.put_inventory(&inventory_entry(machine.id(), labels(&[]))).await.unwrap();
+    store.create_join_token(&token, digest, record("test")).await.unwrap();
+    store.put_inventory(&inventory_entry(machine.id(), labels(&[])), record("test")).await.unwrap();
     let decision = decision(Some(machine.id()), DecisionKind::Operate, "retired");
     let retired = store.retire_node(machine.id(), decision).await.unwrap();
     assert!(matches!(retired, NodeChange::Changed(_)), "{retired:?}");
@@ -100,7 +100,7 @@ pub(crate) async fn admitted_node_stays_admitted_and_needs_no_token(back_end: &i
     let store = back_end.store();
     let machine = Machine::new(1);
     let (token, digest) = join_token("one");
-    store.create_join_token(&token, digest).await.unwrap();
+    store.create_join_token(&token, digest, record("test")).await.unwrap();
     let admitted = Standing::Admitted { by: AdmittedBy::JoinToken };
     let first = enrolled(machine.enroll(&*store, 101, Some(digest)).await);
     assert_eq!(first.standing, admitted);

@@ -6,14 +6,17 @@ use rootbound_verifier::reference::{ProfileBody, ReferenceBook, ReferenceSet, Ve
 use rootbound_verifier::store::Store;
 
 use super::BackEnd;
-use crate::fixtures::{accepted, at_once, labels, name, provenance};
+use crate::fixtures::{accepted, at_once, labels, name, provenance, record};
 
 fn profile(interval: u64) -> ProfileBody {
     ProfileBody { interval: Duration::from_secs(interval), ..ProfileBody::initial(name("default")) }
 }
 
 async fn put(store: &dyn Store, set: &str, seed: u8) -> ReferenceSet {
-    store.put_reference_set(name(set), accepted(seed), provenance("new kernel")).await.unwrap()
+    store
+        .put_reference_set(name(set), accepted(seed), provenance("new kernel"), record("test"))
+        .await
+        .unwrap()
 }
 
 pub(crate) async fn versions_count_up_and_never_change(back_end: &impl BackEnd) {
@@ -30,7 +33,10 @@ pub(crate) async fn versions_count_up_and_never_change(back_end: &impl BackEnd) 
 
     let mut profiles = Vec::new();
     for (title, interval, version) in [("web", 60, 1), ("default", 30, 1), ("web", 90, 2)] {
-        let written = store.put_profile(name(title), profile(interval), provenance("faster")).await.unwrap();
+        let written = store
+            .put_profile(name(title), profile(interval), provenance("faster"), record("test"))
+            .await
+            .unwrap();
         assert_eq!(*written.id(), Versioned { name: name(title), version });
         assert_eq!((written.body(), written.provenance()), (&profile(interval), &provenance("faster")));
         profiles.push(written);
@@ -48,7 +54,7 @@ pub(crate) async fn book_has_the_current_versions(back_end: &impl BackEnd) {
     }
     // Ten, since 10 is after 9 only as a number.
     for interval in 1..=10 {
-        store.put_profile(name("any"), profile(interval), provenance("")).await.unwrap();
+        store.put_profile(name("any"), profile(interval), provenance(""), record("test")).await.unwrap();
     }
     let book = store.reference_book(&ReferenceBook::default()).await.unwrap();
     let any = book.profile(&labels(&[])).unwrap();
@@ -63,7 +69,9 @@ pub(crate) async fn withdrawn_set_leaves_the_book_and_stays_listed(back_end: &im
     for (set, seed) in [("default", 1), ("default", 2), ("lab", 3)] {
         put(&*store, set, seed).await;
     }
-    let withdraw = async |set| store.withdraw_reference_set(&name(set), provenance("CVE")).await.unwrap();
+    let withdraw = async |set| {
+        store.withdraw_reference_set(&name(set), provenance("CVE"), record("test")).await.unwrap()
+    };
     assert!(withdraw("default").await);
     assert!(!withdraw("default").await);
     assert!(!withdraw("none").await);
@@ -108,6 +116,6 @@ pub(crate) async fn of_many_versions_written_at_once_each_has_its_number(back_en
 pub(crate) async fn profile_that_checks_nothing_is_not_written(back_end: &impl BackEnd) {
     let store = back_end.store();
     let nothing = ProfileBody { references: Vec::new(), ..profile(60) };
-    assert!(store.put_profile(name("bad"), nothing, provenance("")).await.is_err());
+    assert!(store.put_profile(name("bad"), nothing, provenance(""), record("test")).await.is_err());
     assert!(store.profiles().await.unwrap().is_empty());
 }

@@ -2,16 +2,19 @@
 
 use std::fmt::Debug;
 
+use rootbound_common::random;
 use rootbound_verifier::appraisal::runtime::DigestSet;
+use rootbound_verifier::audit::verify::{Damage, Walk};
+use rootbound_verifier::audit::{AuditKey, Head};
 use rootbound_verifier::evidence::frame::pack;
 use rootbound_verifier::reference::ReferenceBook;
 use rootbound_verifier::store::logs::{BootLogRecord, FrameChange, LogChange, LogRecord};
-use rootbound_verifier::store::{EvidenceRecord, PendingEnrollment, StoreError};
+use rootbound_verifier::store::{EvidenceRecord, PendingEnrollment, SqliteStore, StoreError, StoreOpenError};
 
-use super::{BackEnd as _, Sqlite};
+use super::{BackEnd as _, Sqlite, file};
 use crate::fixtures::{
     Machine, NOW, accepted, enrolled, evidence, fresh, inventory_entry, join_token, labels, later, name,
-    provenance,
+    provenance, record,
 };
 
 /// One of each row: machine 1 is admitted by a token and has shown evidence, machine 2 is in the inventory.
@@ -20,13 +23,13 @@ async fn populated() -> Sqlite {
     let store = sqlite.store();
     let machine = Machine::new(1);
     let (token, digest) = join_token("one");
-    store.create_join_token(&token, digest).await.unwrap();
+    store.create_join_token(&token, digest, record("test")).await.unwrap();
     enrolled(machine.enroll(&*store, 101, Some(digest)).await);
     machine.attested(&*store, later(600)).await;
-    store.put_inventory(&inventory_entry(Machine::new(2).id(), labels(&[]))).await.unwrap();
-    store.put_reference_set(name("default"), accepted(1), provenance("")).await.unwrap();
+    store.put_inventory(&inventory_entry(Machine::new(2).id(), labels(&[])), record("test")).await.unwrap();
+    store.put_reference_set(name("default"), accepted(1), provenance(""), record("test")).await.unwrap();
     let body = rootbound_verifier::reference::ProfileBody::initial(name("default"));
-    store.put_profile(name("any"), body, provenance("")).await.unwrap();
+    store.put_profile(name("any"), body, provenance(""), record("test")).await.unwrap();
     sqlite
 }
 
@@ -208,7 +211,10 @@ async fn digest_sets_that_accept_something_else_than_they_are_named_by_are_incon
     let sqlite = Sqlite::new().await;
     let store = sqlite.store();
     let digests = std::sync::Arc::new(DigestSet::parse(&text("/a")).unwrap());
-    let set = store.put_digest_set(name("base"), digests, text("/a"), provenance("")).await.unwrap();
+    let set = store
+        .put_digest_set(name("base"), digests, text("/a"), provenance(""), record("test"))
+        .await
+        .unwrap();
     let frame = data_encoding::HEXUPPER.encode(&pack(&text("/b")).unwrap());
     sqlite.corrupt("DROP TRIGGER digest_content_is_immutable").await;
     let sql = format!("UPDATE digest_content SET frame = X'{frame}'");
@@ -280,7 +286,8 @@ async fn version_after_the_last_number_is_refused() {
     sqlite
         .corrupt("DROP TRIGGER reference_set_is_immutable; UPDATE reference_set SET version = 4294967295")
         .await;
-    let next = sqlite.store().put_reference_set(name("default"), accepted(2), provenance("")).await;
+    let next =
+        sqlite.store().put_reference_set(name("default"), accepted(2), provenance(""), record("test")).await;
     assert_inconsistent(next, "reference set", "default", "no version can follow", "version");
 }
 
@@ -338,7 +345,7 @@ async fn decisions_that_no_verb_writes_are_inconsistent() {
         ("UPDATE decision SET node = x'00'", "node"),
     ] {
         let sqlite = populated().await;
-        let id = sqlite.store().decisions(None, 1).await.unwrap()[0].id.clone();
+        let id = sqlite.store().decisions(None, 1).await.unwrap()[0].id.to_string();
         sqlite.corrupt("DROP TRIGGER decision_is_immutable").await;
         sqlite.corrupt(sql).await;
         assert_inconsistent(sqlite.store().decisions(None, 1).await, "decision", &id, reason, sql);
@@ -359,7 +366,7 @@ async fn schema_refuses_to_change_what_never_changes() {
         let refused = sqlx::query(sql).execute(&mut connection).await;
         assert!(refused.unwrap_err().to_string().contains("never"), "{sql}");
     }
-    sqlite.store().withdraw_reference_set(&name("default"), provenance("")).await.unwrap();
+    sqlite.store().withdraw_reference_set(&name("default"), provenance(""), record("test")).await.unwrap();
     let back = "UPDATE reference_set SET withdrawn_by = NULL, withdrawn_reason = NULL, withdrawn_at = NULL";
     let refused = sqlx::query(back).execute(&mut connection).await;
     assert!(refused.unwrap_err().to_string().contains("stays withdrawn"));
@@ -390,4 +397,109 @@ async fn schema_refuses_one_attestation_key_for_two_nodes() {
                 SELECT zeroblob(32), standing, admitted_by, labels, ak_public, revision, enrolled_at FROM node";
     let refused = sqlx::query(copy).execute(&mut connection).await;
     assert!(refused.unwrap_err().to_string().contains("UNIQUE constraint failed: node.ak_public"));
+}
+
+#[tokio::test]
+async fn policy_bundle_with_another_text_than_was_written_is_inconsistent() {
+    let sqlite = Sqlite::new().await;
+    let store = sqlite.store();
+    let record = store
+        .put_policy_bundle(name("prod"), b"permit".to_vec(), provenance(""), record("test"))
+        .await
+        .unwrap();
+    sqlite.corrupt("DROP TRIGGER policy_content_is_immutable").await;
+    sqlite.corrupt("UPDATE policy_content SET text = x'00'").await;
+    let found = store.policy_bundle(&name("prod"), None).await;
+    assert_inconsistent(found, "policy bundle", &record.id.to_string(), "not the one that was written", "");
+}
+
+/// Three segments, of two records each, and a checkpoint of all of them.
+async fn recorded() -> (Sqlite, AuditKey) {
+    let (sqlite, key) = (Sqlite::new().await, AuditKey::generate(&mut random::system()));
+    let store = sqlite.store();
+    for _ in 0..3 {
+        store.append(vec![record("one"), record("two")]).await.unwrap();
+    }
+    let head = store.trail_head().await.unwrap();
+    store.put_checkpoint(key.sign(Head::default(), head, NOW)).await.unwrap();
+    (sqlite, key)
+}
+
+#[tokio::test]
+async fn rows_of_the_trail_stay_as_they_are() {
+    let (sqlite, _) = recorded().await;
+    let mut connection = super::raw(&file(sqlite.folder.path())).await;
+    for (sql, why) in [
+        ("UPDATE audit_segment SET previous = zeroblob(32)", "never changes"),
+        ("DELETE FROM audit_segment WHERE first = 1", "begins before"),
+        ("UPDATE audit_checkpoint SET at = 0", "never changes"),
+        ("DELETE FROM audit_checkpoint", "never deleted"),
+        ("UPDATE audit_key SET since = 0", "never changes"),
+        ("DELETE FROM audit_key", "never deleted"),
+    ] {
+        if sql.contains("audit_key") {
+            sqlx::raw_sql("INSERT INTO audit_key (public, since) VALUES ('x', 1) ON CONFLICT DO NOTHING")
+                .execute(&mut connection)
+                .await
+                .unwrap();
+        }
+        let refused = sqlx::raw_sql(sql).execute(&mut connection).await.unwrap_err().to_string();
+        assert!(refused.contains(why), "{sql}: {refused}");
+    }
+}
+
+const WITHOUT_TRIGGERS: &str = "DROP TRIGGER audit_segment_is_immutable; \
+    DROP TRIGGER audit_segment_stays_until_it_is_signed_off; DROP TRIGGER audit_checkpoint_stays; \
+    DROP TRIGGER audit_checkpoint_is_immutable;";
+
+#[tokio::test]
+async fn trail_that_was_changed_behind_the_store_is_damaged_where_it_was_changed() {
+    for (sql, expected) in [
+        ("DELETE FROM audit_segment WHERE first = 3", "records 3 to 4 are missing"),
+        (
+            "UPDATE audit_segment SET body = (SELECT body FROM audit_segment WHERE first = 1) WHERE first = 3",
+            "record 1 is there twice",
+        ),
+        ("UPDATE audit_segment SET body = x'00' WHERE first = 3", "records 3 to 4 are missing"),
+        ("UPDATE audit_segment SET previous = zeroblob(32) WHERE first = 5", "record 5 does not follow"),
+        ("UPDATE audit_segment SET links = zeroblob(64) WHERE first = 3", "record 3 was changed"),
+        ("DELETE FROM audit_segment WHERE first = 5", "the trail ends with record 4, checkpoint 1 covers 6"),
+        ("DELETE FROM audit_segment WHERE first = 1", "the trail begins with record 3"),
+        ("UPDATE audit_checkpoint SET signature = zeroblob(64)", "its signature is wrong"),
+        ("UPDATE audit_checkpoint SET key = zeroblob(32)", "which is not known"),
+    ] {
+        let (sqlite, key) = recorded().await;
+        sqlite.corrupt(&format!("{WITHOUT_TRIGGERS} {sql}")).await;
+        let (store, keys) = (sqlite.store(), [key.public().clone()]);
+        let mut walk = Walk::new(&keys, None);
+        for checkpoint in store.checkpoints(0, 10).await.unwrap() {
+            walk.checkpoint(&checkpoint);
+        }
+        for segment in store.segments(1, 10).await.unwrap() {
+            walk.segment(&segment);
+        }
+        let damages: Vec<_> = walk.end().damages.iter().map(Damage::to_string).collect();
+        assert!(damages.iter().any(|damage| damage.contains(expected)), "{sql}: {damages:?}");
+    }
+}
+
+#[tokio::test]
+async fn database_whose_trail_has_another_end_is_not_opened() {
+    for (sql, expected) in [
+        (
+            "UPDATE audit_segment SET body = (SELECT body FROM audit_segment WHERE first = 1) WHERE first = 5",
+            "was changed",
+        ),
+        ("UPDATE audit_segment SET previous = zeroblob(32) WHERE first = 5", "was changed"),
+        ("UPDATE audit_segment SET hash = zeroblob(32) WHERE first = 5", "does not come to its hash"),
+        ("DELETE FROM audit_segment WHERE first = 5", "ends before its last checkpoint"),
+        ("DELETE FROM audit_segment", "ends before its last checkpoint"),
+        ("UPDATE audit_checkpoint SET head_hash = zeroblob(32)", "not the one that its checkpoint is of"),
+    ] {
+        let (sqlite, _) = recorded().await;
+        sqlite.corrupt(&format!("{WITHOUT_TRIGGERS} {sql}")).await;
+        let refused = SqliteStore::open(&file(sqlite.folder.path())).await.unwrap_err();
+        assert!(matches!(refused, StoreOpenError::Trail { .. }), "{sql}: {refused}");
+        assert!(refused.to_string().contains(expected), "{sql}: {refused}");
+    }
 }

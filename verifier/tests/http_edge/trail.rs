@@ -1,0 +1,165 @@
+//! The audit trail, from the command line: what an operator does is in it, and what is done to it is found.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::administration::Program;
+use super::stage::node;
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn codes(lines: &[Value]) -> Vec<&str> {
+    lines.iter().filter_map(|line| line["status_code"].as_str()).collect()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn what_operators_do_is_in_a_trail_that_verifies() {
+    let mut program = Program::new();
+    assert_eq!(program.init(&[]).code, 0);
+    assert_eq!(program.call(&["audit", "verify"]).code, 3, "nobody runs");
+    program.run();
+    let id = node(7).to_string();
+    let add = ["inventory", "add", &id, "--waive-endorsement", "--reason", "rack 7 arrived"];
+    program.done(&add);
+    let token = program.done(&["join-token", "create", "--output", "json"]).json();
+    let secret = token["token"].as_str().unwrap();
+    assert_eq!(program.call(&["inventory", "remove", &node(8).to_string()]).code, 4, "changes nothing");
+
+    let exported = program.done(&["audit", "export"]).out;
+    assert!(!exported.contains(secret), "no token is in the trail");
+    let records = lines(&exported);
+    let done = ["put_profile", "started", "in_force", "put_inventory", "create_join_token"];
+    assert_eq!(codes(&records), done);
+    let listed = records.iter().find(|line| line["status_code"] == "put_inventory").unwrap();
+    let own = format!("uid {}", rustix::process::getuid().as_raw());
+    assert_eq!(listed["actor"]["user"]["name"], json!(own));
+    assert_eq!(listed["status_detail"], "rack 7 arrived");
+    assert_eq!(listed["record"]["subject"], json!({ "kind": "node", "name": id }));
+
+    // From a cursor on, only what is new; a cursor of another trail is refused.
+    let cursor = listed["chain"]["cursor"].as_str().unwrap();
+    let rest = program.done(&["audit", "export", "--only-records", "--after", cursor]).out;
+    assert_eq!(codes(&lines(&rest)), ["create_join_token"]);
+    let other = format!("{}-{}", cursor.split_once('-').unwrap().0, "0".repeat(16));
+    assert_eq!(program.call(&["audit", "export", "--after", &other]).code, 4);
+    assert_eq!(program.call(&["audit", "export", "--after", "1"]).code, 2);
+
+    let tail = program.done(&["audit", "tail", "-n", "1", "--node", &id]).out;
+    assert!(
+        tail.contains("operator_action done: put_inventory") && tail.contains("rack 7 arrived"),
+        "{tail}"
+    );
+    let configured = program.done(&["audit", "tail", "--kind", "configuration", "--output", "json"]).json();
+    assert_eq!(configured["record"]["facts"]["allowed_decisions"], "all");
+    assert_eq!(program.call(&["audit", "tail", "--kind", "gossip"]).code, 2);
+
+    let kept = program.done(&["audit", "checkpoint", "--output", "json"]);
+    let (checkpoint, key) = (program.path("kept.json"), program.path("audit.pem"));
+    std::fs::write(&checkpoint, &kept.out).unwrap();
+    std::fs::write(&key, kept.json()["audit_key"].as_str().unwrap()).unwrap();
+    assert!(program.done(&["audit", "checkpoint"]).out.contains("BEGIN PUBLIC KEY"));
+    let verify = ["audit", "verify", "--checkpoint", text(&checkpoint), "--key", text(&key)];
+    let verified = program.done(&[&verify[..], &["--output", "json"]].concat()).json();
+    assert_eq!(
+        (&verified["whole"], &verified["keys"], &verified["records"]),
+        (&json!(true), &json!("given"), &json!(5))
+    );
+    assert!(program.done(&["audit", "verify"]).out.contains("whole in itself"));
+
+    // It goes on over a restart.
+    assert_eq!(program.stop(), Some(0));
+    program.run();
+    let verified = program.done(&[&verify[..], &["--output", "json"]].concat()).json();
+    assert_eq!((&verified["whole"], &verified["records"]), (&json!(true), &json!(8)));
+    let stops = program.done(&["audit", "tail", "--kind", "stop"]).out;
+    assert!(stops.contains("(SIGTERM)"), "{stops}");
+}
+
+#[test]
+fn exported_file_that_was_changed_is_found_where_it_was_changed() {
+    let mut program = Program::new();
+    assert_eq!(program.init(&[]).code, 0);
+    program.run();
+    for rack in 1..4 {
+        program.done(&["inventory", "add", &node(rack).to_string()]);
+    }
+    let kept = program.done(&["audit", "checkpoint", "--output", "json"]).out;
+    std::fs::write(program.path("kept.json"), &kept).unwrap();
+    let exported = program.done(&["audit", "export"]).out;
+    assert_eq!(program.stop(), Some(0));
+    let (kept, file) = (program.path("kept.json"), program.path("trail.jsonl"));
+    let verify = |content: &str| {
+        std::fs::write(&file, content).unwrap();
+        program.call(&["audit", "verify", text(&file), "--checkpoint", text(&kept), "--output", "json"])
+    };
+    let whole = verify(&exported);
+    assert_eq!((whole.code, &whole.json()["whole"]), (0, &json!(true)), "{}", whole.out);
+
+    let all: Vec<_> = exported.lines().collect();
+    let at =
+        |sequence: u64| all.iter().position(|line| line.contains(&format!("\"seq\":{sequence},"))).unwrap();
+    let without: Vec<_> =
+        all.iter().enumerate().filter(|(index, _)| *index != at(5)).map(|(_, line)| *line).collect();
+    let mut swapped = all.clone();
+    swapped.swap(at(4), at(5));
+    let mut cut = all.clone();
+    cut.remove(at(6));
+    for (content, expected) in
+        [(without, "record 5 is missing"), (swapped, "record 4 is out of order"), (cut, "ends with record 5")]
+    {
+        let said = verify(&content.join("\n"));
+        assert_eq!(said.code, 9, "{}", said.out);
+        assert!(said.out.contains(expected), "{}", said.out);
+    }
+    let changed = verify(&exported.replacen(&node(2).to_string(), &node(9).to_string(), 1));
+    assert_eq!(changed.code, 9);
+    assert!(
+        changed.out.contains("record 5 was changed") || changed.out.contains("what stands around"),
+        "{}",
+        changed.out
+    );
+    assert_eq!(verify("not an export").code, 9);
+    assert_eq!(program.call(&["audit", "verify", text(&program.path("none"))]).code, 2);
+}
+
+#[test]
+fn archived_records_are_in_their_file_and_the_rest_verifies() {
+    let mut program = Program::new();
+    assert_eq!(program.init(&[]).code, 0);
+    program.run();
+    program.done(&["inventory", "add", &node(1).to_string()]);
+    let (file, again) = (program.path("old.jsonl"), program.path("older.jsonl"));
+    let nothing = program.done(&["audit", "archive", "--before", "2020-01-31", "--to", text(&again)]);
+    assert!(nothing.out.contains("nothing was archived") && !again.exists());
+    let archive =
+        ["audit", "archive", "--before", "2999-01-31", "--reason", "year over", "--to", text(&file)];
+    assert!(program.done(&archive).out.contains("Archived up to record 4"));
+    assert_eq!(program.call(&archive).code, 1, "a file is never overwritten");
+
+    let verified = program.done(&["audit", "verify", "--output", "json"]).json();
+    assert_eq!((&verified["whole"], &verified["first"]), (&json!(true), &json!(5)));
+    let archived = program.done(&["audit", "verify", text(&file), "--output", "json"]).json();
+    assert_eq!((&archived["whole"], &archived["records"]), (&json!(true), &json!(4)));
+    assert_eq!(archived["after_last_checkpoint"], 0, "its end is signed");
+    let tail = program.done(&["audit", "tail", "--kind", "operator_action"]).out;
+    assert!(tail.contains("archive") && tail.contains("year over"), "{tail}");
+
+    // The archive and what is left of the trail are one.
+    let rest = program.done(&["audit", "export"]).out;
+    std::fs::write(program.path("rest.jsonl"), rest).unwrap();
+    let both = ["audit", "verify", text(&file), text(&program.path("rest.jsonl"))].map(str::to_owned);
+    let both = program.done(&both.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(both.out.contains("The trail is whole"), "{}", both.out);
+    assert_eq!(
+        program.call(&["audit", "export", "--after", "1-0123456789abcdef"]).code,
+        4,
+        "it was archived"
+    );
+}
