@@ -193,7 +193,7 @@ impl Bundle {
     /// Bytes of one policy, comments left out.
     pub const MAX_POLICY: usize = 16 << 10;
     /// Operators inside each other in a condition: evaluating takes stack for each, on whatever thread decides.
-    pub const MAX_DEPTH: usize = 64;
+    pub const MAX_DEPTH: usize = 32;
     /// Bytes of `@doc`.
     pub const MAX_DOC: usize = 1_024;
     /// Seconds that `@fresh` may say: a day.

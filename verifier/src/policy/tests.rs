@@ -233,8 +233,8 @@ fn what_is_too_large_or_too_deep_is_refused() {
 fn what_is_as_deep_as_it_may_be_takes_no_stack() {
     let nested = format!("when {{ {}true{} }}", "(".repeat(22), ")".repeat(22));
     let chains = [
-        format!("when {{ 0{} == 60 }}", " + 1".repeat(60)),
-        format!("when {{ true{} }}", " && true".repeat(60)),
+        format!("when {{ 0{} == 30 }}", " + 1".repeat(30)),
+        format!("when {{ true{} }}", " && true".repeat(31)),
         format!("when {{ {}true{} }}", "if true then ".repeat(20), " else false".repeat(20)),
         nested,
     ];
@@ -822,7 +822,7 @@ fn properties() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
 
     #[test]
     fn adding_a_forbid_never_allows(
