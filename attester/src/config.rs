@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::client::VerifierConfig;
 use crate::collect::CollectConfig;
+use crate::control::ControlConfig;
 use crate::deliver::DeliverConfig;
 use crate::enroll::EnrollmentConfig;
 use crate::keep::StateConfig;
@@ -36,6 +37,9 @@ pub struct Config {
     /// Where the kernel shows its logs.
     #[serde(default)]
     pub collect: CollectConfig,
+    /// How to hear what the verifier wishes.
+    #[serde(default)]
+    pub control: ControlConfig,
     /// What to log.
     #[serde(default)]
     pub log: LogConfig,

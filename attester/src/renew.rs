@@ -13,10 +13,15 @@ use rand_core::Rng;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::alarm::{Alarm, Wanted};
+
 /// One attempt after the other.
 pub trait Rounds {
     /// Attests once, with all that it takes. Says how long to wait until the next time.
     fn round(&mut self) -> impl Future<Output = Result<Duration, Setback>> + Send;
+
+    /// The next attestation is one before the time: it is to answer a new challenge.
+    fn hurry(&mut self, _wanted: Wanted) {}
 }
 
 /// An attempt that did not end in an appraisal. Whoever made it has said why.
@@ -35,30 +40,40 @@ const SHORTEST: Duration = Duration::from_millis(100);
 /// How long an attempt may go on when the process is to end; what it has not written by then it repeats.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Attests until `stop` is cancelled.
-pub async fn run(rounds: &mut impl Rounds, rng: &mut impl Rng, stop: &CancellationToken) {
+/// Attests until `stop` is cancelled; before the time where the alarm rings.
+pub async fn run(rounds: &mut impl Rounds, rng: &mut impl Rng, alarm: &Alarm, stop: &CancellationToken) {
     let mut failures = 0;
     while !stop.is_cancelled() {
+        if let Some(wanted) = alarm.answer() {
+            rounds.hurry(wanted);
+        }
         let round = rounds.round();
         tokio::pin!(round);
         let ended = tokio::select! {
             ended = &mut round => Some(ended),
             () = stop.cancelled() => timeout(GRACE, &mut round).await.ok(),
         };
-        let pause = match ended {
+        // Until `at_least`, whoever rings: a failing TPM or a verifier that asks for a pause is given it.
+        let (pause, at_least) = match ended {
             None => return,
             Some(Ok(wait)) => {
                 failures = 0;
-                shortened(wait, rng).max(SHORTEST)
+                (shortened(wait, rng).max(SHORTEST), SHORTEST)
             }
             Some(Err(setback)) => {
-                let pause = backoff(failures, rng).max(setback.retry_after.unwrap_or_default());
+                let asked = setback.retry_after.unwrap_or_default();
+                let pause = backoff(failures, rng).max(asked);
                 failures = failures.saturating_add(1);
-                pause
+                (pause, asked.max(FIRST).min(pause))
             }
+        };
+        let early = async {
+            sleep(at_least).await;
+            alarm.rung().await;
         };
         tokio::select! {
             () = sleep(pause) => {}
+            () = early => {}
             () = stop.cancelled() => {}
         }
     }
@@ -70,7 +85,7 @@ fn shortened(wait: Duration, rng: &mut impl Rng) -> Duration {
 }
 
 /// Anything up to the bound after so many failures.
-fn backoff(failures: u32, rng: &mut impl Rng) -> Duration {
+pub(crate) fn backoff(failures: u32, rng: &mut impl Rng) -> Duration {
     let bound = FIRST.saturating_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX)).min(LONGEST);
     below(bound, rng).max(SHORTEST)
 }
@@ -139,7 +154,7 @@ mod tests {
             start: Instant::now(),
             stop: stop.clone(),
         };
-        run(&mut rounds, &mut Always(random), &stop).await;
+        run(&mut rounds, &mut Always(random), &Alarm::default(), &stop).await;
         rounds.called
     }
 
@@ -183,6 +198,31 @@ mod tests {
         assert_eq!(pauses(&calls(vec![asked, FAILED], 7).await), [90_000]);
     }
 
+    /// When the attempts of a script begin where the alarm rings `at` these seconds.
+    async fn woken(outcomes: Vec<Result<Duration, Setback>>, at: &[u64]) -> Vec<u64> {
+        let (stop, alarm) = (CancellationToken::new(), Alarm::default());
+        let start = Instant::now();
+        let mut rounds = Scripted { outcomes: outcomes.into(), called: vec![], start, stop: stop.clone() };
+        let mut random = Always(0);
+        let ringing = async {
+            for second in at {
+                tokio::time::sleep_until(start + Duration::from_secs(*second)).await;
+                alarm.ring(crate::alarm::Reason::Asked);
+            }
+        };
+        tokio::join!(run(&mut rounds, &mut random, &alarm, &stop), ringing);
+        rounds.called.iter().map(|at| u64::try_from(at.as_millis()).unwrap()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn alarm_wakes_the_loop_but_not_out_of_a_pause_that_was_asked_for() {
+        let minute = Ok(Duration::from_secs(60));
+        assert_eq!(woken(vec![minute, minute, minute], &[10]).await, [0, 10_000, 70_000]);
+        assert_eq!(woken(vec![minute, minute, minute], &[0, 0]).await, [0, 100, 60_100]);
+        let asked = Err(Setback { retry_after: Some(Duration::from_secs(30)) });
+        assert_eq!(woken(vec![asked, minute], &[10]).await, [0, 30_000]);
+    }
+
     /// Never comes back.
     struct Stuck;
 
@@ -201,7 +241,8 @@ mod tests {
             sleep(Duration::from_secs(10)).await;
             stop.cancel();
         };
-        tokio::join!(run(&mut stuck, &mut random, &stop), stopper);
+        let alarm = Alarm::default();
+        tokio::join!(run(&mut stuck, &mut random, &alarm, &stop), stopper);
         assert_eq!(start.elapsed().as_secs(), 15);
 
         let stop = CancellationToken::new();
@@ -215,7 +256,7 @@ mod tests {
             sleep(Duration::from_secs(10)).await;
             stop.cancel();
         };
-        tokio::join!(run(&mut waiting, &mut random, &stop), stopper);
+        tokio::join!(run(&mut waiting, &mut random, &alarm, &stop), stopper);
         assert_eq!((waiting.called.len(), waiting.start.elapsed().as_secs()), (1, 10));
     }
 }

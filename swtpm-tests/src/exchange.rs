@@ -9,6 +9,7 @@ use rootbound_common::id::NodeId;
 use rootbound_common::nonce::Nonce;
 use rootbound_common::tpm::{HashAlgorithm, Name, PcrIndex, PcrSelection, PcrSet, PcrValues};
 use rootbound_common::wire::v1::CredentialPolicy;
+use rootbound_common::wire::v1::PostureStatus;
 use rootbound_verifier::appraisal::logs::Logs;
 use rootbound_verifier::appraisal::{Appraisal, appraise};
 use rootbound_verifier::credential::request::{BoundKey, Demand, ParsedRequest, RequestError};
@@ -194,7 +195,8 @@ impl Exchange {
     #[must_use]
     pub fn grant(&self, now: Timestamp, lifetime: Duration) -> Grant {
         let appraisal = self.appraisal(&self.book(lifetime), now);
-        decide_issue(&appraisal, Standing::Admitted { by: AdmittedBy::Approval }, 0, self.bound_key(), now)
+        let admitted = Standing::Admitted { by: AdmittedBy::Approval };
+        decide_issue(&appraisal, admitted, PostureStatus::Affirming, 0, self.bound_key(), now)
             .expect("a grant")
     }
 }

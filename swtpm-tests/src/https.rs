@@ -15,10 +15,11 @@ use rustls::{
     ClientConfig, ClientConnection, RootCertStore, SignatureAlgorithm, SignatureScheme, StreamOwned,
 };
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde::Serialize;
 
 use crate::certificate_request::ecdsa_signature;
+use crate::gateway::Gateway;
 use crate::software_tpm::SoftwareKey;
 
 /// A way to a verifier; each request goes over a connection of its own.
@@ -102,6 +103,29 @@ impl Https {
         Self { tls: Arc::new(tls), ..self.clone() }
     }
 
+    /// The same as a relying party.
+    #[must_use]
+    pub fn as_gateway(&self, gateway: &Gateway) -> Self {
+        Self { tls: Arc::new(gateway.tls(Arc::clone(&self.trust_anchors))), ..self.clone() }
+    }
+
+    /// The same with a certificate and its key in PEM.
+    ///
+    /// # Panics
+    /// Where they are none.
+    #[must_use]
+    pub fn as_relying_party(&self, chain: &str, key: &str) -> Self {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a private key in PEM");
+        let tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("TLS 1.3")
+            .with_root_certificates(Arc::clone(&self.trust_anchors))
+            .with_client_auth_cert(chain.expect("PEM"), key)
+            .expect("a certificate and its key");
+        Self { tls: Arc::new(tls), ..self.clone() }
+    }
+
     /// Posts a message as JSON.
     pub async fn post(&self, path: &str, message: &impl Serialize) -> Reply {
         self.post_bytes(path, &serde_json::to_vec(message).expect("JSON")).await
@@ -116,6 +140,26 @@ impl Https {
     /// Gets a path.
     pub async fn get(&self, path: &str) -> Reply {
         self.send("GET", path, &[], &[]).await
+    }
+
+    /// Opens a stream of events and reads its beginning; it lasts until it is dropped. Blocks.
+    pub fn hold(&self, path: &str) -> io::Result<HeldStream> {
+        let tcp = TcpStream::connect(&self.authority)?;
+        tcp.set_nodelay(true)?;
+        tcp.set_read_timeout(Some(Duration::from_secs(30)))?;
+        let tls = ClientConnection::new(Arc::clone(&self.tls), self.name.clone());
+        let mut stream = StreamOwned::new(tls.map_err(io::Error::other)?, tcp);
+        let host = &self.authority;
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\n\r\n");
+        stream.write_all(head.as_bytes())?;
+        let (mut heard, mut piece) = (Vec::new(), [0; 1024]);
+        while !heard.windows(6).any(|window| window == b": held") {
+            match stream.read(&mut piece)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                length => heard.extend_from_slice(&piece[..length]),
+            }
+        }
+        Ok(HeldStream(stream))
     }
 
     /// Sends a request with exactly these fields, and whatever body, which need not be what the fields say.
@@ -174,6 +218,12 @@ fn parse(answer: &[u8]) -> Option<Reply> {
     let body = answer.get(head_end..head_end.checked_add(length)?)?.to_vec();
     Some(Reply { status, head: head.to_owned(), body })
 }
+
+/// A stream of events that is open.
+#[derive(Debug)]
+pub struct HeldStream(
+    #[expect(dead_code, reason = "it is held, not read")] StreamOwned<ClientConnection, TcpStream>,
+);
 
 /// A software key that signs handshakes.
 #[derive(Clone)]

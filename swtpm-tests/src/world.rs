@@ -187,7 +187,7 @@ impl World {
     /// How a node stands now.
     pub fn status(&self, node: NodeId) -> PostureStatus {
         let live = self.verifier.fleet().node(node).expect("an enrolled node");
-        live.posture.as_ref().map_or(PostureStatus::Unknown, |posture| posture.status(self.clock.now()))
+        live.status(self.clock.now())
     }
 
     /// The codes of a node's deviations, in order.
@@ -324,7 +324,12 @@ fn start_attester(world: &World, swtpm: &Swtpm, dir: &Path, token: Option<&JoinT
         delivery: Delivery::open(&DeliverConfig { directory: dir.join("credentials") }).expect("a folder"),
         enrollment: EnrollmentConfig { join_token_file, ..EnrollmentConfig::default() },
         // What stands there is the test's to write; nothing is a kernel that exposes no log.
-        logs: Logs::new(CollectConfig { boot_log: dir.join("boot-log"), ima: dir.join("ima") }),
+        logs: Logs::new(CollectConfig {
+            boot_log: dir.join("boot-log"),
+            ima: dir.join("ima"),
+            ima_count: dir.join("ima-count"),
+            ..CollectConfig::default()
+        }),
     };
     (Attester::new(parts, Arc::clone(&world.clock) as Arc<dyn Clock>), tpm)
 }

@@ -69,6 +69,7 @@ impl Service {
         let verifier = Verifier::start(Parts {
             result_signer: ResultSigner::new(result_key, EatProfile::default(), domain.clone()),
             relying_parties: RelyingParties::none(),
+            public_url: None,
             store: Arc::new(SqliteStore::open(&folder.join(name)).await.unwrap()),
             clock: Arc::new(SystemClock),
             trust_domain: domain,

@@ -7,6 +7,7 @@ use rootbound_common::crypto::sha256;
 use rootbound_common::id::{NodeId, SpiffeId, TrustDomain};
 use rootbound_common::random;
 use rootbound_common::tpm::PcrIndex;
+use rootbound_common::wire::v1::PostureStatus;
 use rootbound_swtpm_tests::exchange::Exchange;
 use rootbound_swtpm_tests::openssl::Openssl;
 use rootbound_verifier::credential::authority::Authority;
@@ -182,9 +183,12 @@ fn a_grant_is_decided_by_standing_posture_and_freshness() {
     let exchange = Exchange::new();
     let book = exchange.book(HOUR);
     let admitted = Standing::Admitted { by: AdmittedBy::Inventory };
-    let decide_holding = |held, book: &ReferenceBook, standing, now| {
+    let decide_as = |status, held, book: &ReferenceBook, standing, now| {
         let appraisal = exchange.appraisal(book, Timestamp::from_millis(1_800_000_000_000));
-        decide_issue(&appraisal, standing, held, exchange.bound_key(), now).map(|_| ())
+        decide_issue(&appraisal, standing, status, held, exchange.bound_key(), now).map(|_| ())
+    };
+    let decide_holding = |held, book: &ReferenceBook, standing, now| {
+        decide_as(PostureStatus::Affirming, held, book, standing, now)
     };
     let decide = |book: &ReferenceBook, standing, now| decide_holding(0, book, standing, now);
     let fresh_for = Duration::from_secs(180);
@@ -196,6 +200,14 @@ fn a_grant_is_decided_by_standing_posture_and_freshness() {
     assert_eq!(decide(&book, Standing::Retired, now), Err(Denial::Retired));
     let empty = decide(&ReferenceBook::default(), admitted, now);
     assert!(matches!(empty, Err(Denial::PostureContraindicated { count: 1, .. })), "{empty:?}");
+    for (status, denial) in [
+        (PostureStatus::Blocked, Denial::Blocked),
+        (PostureStatus::Warning, Denial::PostureWarning),
+        (PostureStatus::Stale, Denial::PostureStale),
+        (PostureStatus::Unknown, Denial::PostureStale),
+    ] {
+        assert_eq!(decide_as(status, 0, &book, admitted, now), Err(denial));
+    }
     assert_eq!(decide_holding(15, &book, admitted, now), Ok(()));
     assert_eq!(decide_holding(16, &book, admitted, now), Err(Denial::TooManyCredentials { held: 16 }));
     let mut other = Exchange::new();

@@ -7,6 +7,7 @@ use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::{DeviationReport, PostureStatus};
 
 use crate::appraisal::trust_vector::{Hardware, InstanceIdentity, Tier, TrustVector};
+use crate::hold::{Hold, HoldKind};
 use crate::node::{EndorsedBy, Standing};
 use crate::posture::{LiveNode, Posture};
 
@@ -33,7 +34,8 @@ impl AttestationResult {
 
     /// What is told of a node now.
     ///
-    /// A node that is not ours is contraindicated by its identity alone, whatever it showed. Of one that is stale, or
+    /// A node that is not ours is contraindicated by its identity alone, and one that is blocked by that alone, whatever
+    /// they showed. Of one that is stale, or
     /// never showed evidence, nothing is claimed: an old appraisal must not look like a fresh one. Otherwise the claims
     /// are those of its last appraisal, and who vouches for its TPM; the status is no better than the worst of them,
     /// and the result ends when the evidence is stale, at the latest.
@@ -49,15 +51,21 @@ impl AttestationResult {
             Standing::Admitted { .. } => {}
         }
         let nothing = Self::brief(id, now, Tier::None, TrustVector::NONE);
-        let Some(posture) = &node.posture else { return nothing };
-        let at_least = match posture.status(now) {
+        let at_least = match node.status(now) {
+            PostureStatus::Blocked => {
+                return Self { status: Tier::Contraindicated, deviations: holds(node, now), ..nothing };
+            }
             PostureStatus::Unknown | PostureStatus::Stale => {
-                return Self { evidence_at: Some(posture.evidence_at), ..nothing };
+                return Self {
+                    evidence_at: node.posture.as_ref().map(|posture| posture.evidence_at),
+                    ..nothing
+                };
             }
             PostureStatus::Affirming => Tier::None,
             PostureStatus::Warning => Tier::Warning,
             PostureStatus::Contraindicated => Tier::Contraindicated,
         };
+        let Some(posture) = &node.posture else { return nothing };
         let claims = posture.claims.worst(identity(node.endorsed_by));
         let status = claims.tier().max(at_least);
         let not_after = match status {
@@ -66,7 +74,8 @@ impl AttestationResult {
             }
             Tier::None | Tier::Contraindicated => now.plus(Self::OTHERWISE),
         };
-        let Posture { evidence_at, profile, references, deviations, .. } = posture.clone();
+        let Posture { evidence_at, profile, references, mut deviations, .. } = posture.clone();
+        deviations.extend(holds(node, now));
         let evidence_at = Some(evidence_at);
         Self {
             node: id,
@@ -151,6 +160,25 @@ impl AttestationResult {
     }
 }
 
+/// Each hold in force, told like what no reference value explains: its code, and nothing of who set it and why.
+fn holds(node: &LiveNode, now: Timestamp) -> Vec<DeviationReport> {
+    let told = |hold: &Hold| {
+        let (code, what) = match hold.kind {
+            HoldKind::Block => ("node_blocked", "blocked"),
+            HoldKind::Lower => ("posture_warning", "lowered in standing"),
+        };
+        DeviationReport {
+            code: code.to_owned(),
+            detail: format!("the node is {what} since {} (hold {})", hold.since, hold.id),
+            bank: None,
+            pcr: None,
+            observed: None,
+            accepted: Vec::new(),
+        }
+    };
+    node.holds_in_force(now).map(told).collect()
+}
+
 /// What is claimed of an admitted node for the sake of its EK: somebody vouches for this very TPM, and its AK was
 /// activated in it. That it is genuine hardware, only its manufacturer can say.
 const fn identity(endorsed_by: EndorsedBy) -> TrustVector {
@@ -167,7 +195,9 @@ pub(crate) mod tests {
     use rootbound_common::tpm::{HashAlgorithm, Name};
 
     use crate::appraisal::Verdict;
+    use crate::appraisal::boot::Booted;
     use crate::appraisal::trust_vector::{Configuration, Executables};
+    use crate::hold::HeldBy;
     use crate::node::{AdmittedBy, Labels};
 
     pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_500);
@@ -186,8 +216,16 @@ pub(crate) mod tests {
 
     /// Of a node that is affirming, but for what `change` changes.
     pub(crate) fn result(change: impl FnOnce(&mut LiveNode)) -> AttestationResult {
-        let mut live = LiveNode {
+        let mut live = live();
+        change(&mut live);
+        AttestationResult::of(NODE, &live, NOW)
+    }
+
+    /// A node that is affirming.
+    pub(crate) fn live() -> LiveNode {
+        LiveNode {
             revision: 1,
+            epoch: 1,
             standing: Standing::Admitted { by: AdmittedBy::Approval },
             labels: Labels::default(),
             attestation_key: Name::of_public_area(HashAlgorithm::Sha256, b"AK"),
@@ -200,11 +238,12 @@ pub(crate) mod tests {
                 references: vec!["a@1".to_owned(), "b@2".to_owned()],
                 deviations: Vec::new(),
                 claims: BOOT,
+                booted: Booted::default(),
             }),
             credentials: Vec::new(),
-        };
-        change(&mut live);
-        AttestationResult::of(NODE, &live, NOW)
+            holds: Vec::new(),
+            attested_after: None,
+        }
     }
 
     pub(crate) fn drift(live: &mut LiveNode) {
@@ -237,6 +276,35 @@ pub(crate) mod tests {
         assert_eq!(affirming.references(), ["a@1", "b@2"]);
         let patient = result(|live| posture(live).fresh_for = 1000 * MINUTE);
         assert_eq!(patient.not_after(), NOW.plus(AttestationResult::LONGEST));
+    }
+
+    pub(crate) fn hold(live: &mut LiveNode, kind: HoldKind) {
+        live.holds.push(Hold {
+            id: "00112233445566778899aabbccddeeff".parse().unwrap(),
+            kind,
+            by: HeldBy::RelyingParty("scanner".parse().unwrap()),
+            reason: "a secret reason".to_owned().try_into().unwrap(),
+            since: NOW,
+            expires_at: None,
+        });
+    }
+
+    #[test]
+    fn nothing_is_claimed_of_a_blocked_node_and_less_of_a_lowered_one() {
+        for evidence in [true, false] {
+            let blocked = result(|live| {
+                hold(live, HoldKind::Block);
+                live.posture = live.posture.take().filter(|_| evidence);
+            });
+            assert_eq!((blocked.status(), *blocked.claims()), (Tier::Contraindicated, TrustVector::NONE));
+            assert_eq!(blocked.deviations()[0].code, "node_blocked");
+            assert_eq!((blocked.evidence_at(), blocked.profile()), (None, None));
+        }
+        let lowered = result(|live| hold(live, HoldKind::Lower));
+        assert_eq!(lowered.status(), Tier::Warning);
+        assert_eq!(lowered.claims().executables, Executables::ApprovedBoot);
+        assert_eq!(lowered.deviations()[0].code, "posture_warning");
+        assert!(!format!("{lowered:?}").contains("secret reason"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use rootbound_common::tpm::ClockState;
 use serde::{Deserialize, Serialize};
 
 use crate::enrollment::{AttestationKey, EndorsedKey};
+use crate::hold::Hold;
 
 /// Why a text is no label or name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +39,12 @@ impl Name {
     #[must_use]
     pub fn default_set() -> Self {
         Self("default".to_owned())
+    }
+
+    /// `builtin`: the policies that are in the program.
+    #[must_use]
+    pub fn builtin() -> Self {
+        Self("builtin".to_owned())
     }
 
     /// The text.
@@ -206,9 +213,15 @@ pub struct NodeRecord {
     pub labels: Labels,
     /// The AK that is enrolled now.
     pub attestation_key: AttestationKey,
-    /// Counts changes of standing, labels and AK, and accepted evidence: a write on top of an older revision fails,
+    /// Counts changes of standing, labels, AK and holds, and accepted evidence: a write on top of an older revision fails,
     /// so that nothing is decided on a node that has changed meanwhile.
     pub revision: u64,
+    /// As [`LiveNode::epoch`](crate::posture::LiveNode::epoch).
+    pub epoch: u64,
+    /// What an operator or a relying party holds against it.
+    pub holds: Vec<Hold>,
+    /// Evidence made then or before counts as stale.
+    pub attested_after: Option<Timestamp>,
     /// The last accepted quote of this TPM; `None` where there never was one.
     pub last_seen: Option<LastSeen>,
     /// When it enrolled first.

@@ -1,20 +1,24 @@
 //! Live posture: how each node stands now, in memory, read by every decision.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::fmt;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use rootbound_common::clock::Timestamp;
 use rootbound_common::id::{NodeId, TrustDomain};
 use rootbound_common::tpm;
-use rootbound_common::wire::v1::{DeviationReport, PostureReport, PostureStatus};
+use rootbound_common::wire::v1::{DeviationReport, HoldReport, PostureReport, PostureStatus};
 use serde::{Deserialize, Serialize};
 
+use crate::appraisal::boot::Booted;
 use crate::appraisal::trust_vector::TrustVector;
 use crate::appraisal::{Appraisal, Verdict};
 use crate::credential::presented::PresentedSvid;
 use crate::credential::serial::SerialNumber;
-use crate::node::{EndorsedBy, Labels, Standing};
+use crate::enrollment::Endorsement;
+use crate::hold::{Hold, HoldKind, attested_after};
+use crate::node::{EndorsedBy, Labels, NodeRecord, Standing};
 
 /// The code where stored evidence does not verify any more.
 pub(crate) const STORED_EVIDENCE_INVALID: &str = "stored_evidence_invalid";
@@ -38,6 +42,9 @@ pub struct Posture {
     /// until the start appraises it again.
     #[serde(default)]
     pub claims: TrustVector,
+    /// What is proved of the boot. A row from before there was such a thing says nothing.
+    #[serde(default)]
+    pub booted: Booted,
 }
 
 impl Posture {
@@ -52,6 +59,7 @@ impl Posture {
             references: appraisal.references().iter().map(ToString::to_string).collect(),
             deviations: appraisal.deviations().iter().map(crate::appraisal::Deviation::report).collect(),
             claims: TrustVector::of(appraisal),
+            booted: appraisal.booted().clone(),
         }
     }
 
@@ -75,6 +83,7 @@ impl Posture {
             references: Vec::new(),
             deviations: vec![deviation],
             claims: TrustVector::UNFOUNDED,
+            booted: Booted::default(),
         }
     }
 
@@ -83,39 +92,99 @@ impl Posture {
     pub fn is_without_foundation(&self) -> bool {
         self.deviations.iter().any(|deviation| deviation.code == STORED_EVIDENCE_INVALID)
     }
+}
 
-    /// How the node stands at a time. A contraindication does not fade: stale is only what would be affirming.
-    #[must_use]
-    pub fn status(&self, now: Timestamp) -> PostureStatus {
-        match self.verdict {
-            Verdict::Contraindicated => PostureStatus::Contraindicated,
-            Verdict::Affirming if now.since(self.evidence_at) > self.fresh_for => PostureStatus::Stale,
-            Verdict::Affirming => PostureStatus::Affirming,
+/// How a node stands at a time: the one place that says so. Each line outdoes those below it.
+///
+/// A contraindication does not fade: stale is only what would be affirming. A node that is ours no longer is blocked, and
+/// of one that nobody has admitted nothing is known, whatever they showed.
+fn status_of(
+    standing: Standing,
+    posture: Option<&Posture>,
+    holds: &[Hold],
+    demanded: Option<Timestamp>,
+    now: Timestamp,
+) -> PostureStatus {
+    let held = |kind| holds.iter().any(|hold| hold.kind == kind && hold.is_in_force(now));
+    let posture = match (standing, posture) {
+        (Standing::Retired, _) => return PostureStatus::Blocked,
+        (Standing::Pending | Standing::Admitted { .. }, _) if held(HoldKind::Block) => {
+            return PostureStatus::Blocked;
         }
-    }
-
-    /// For the wire.
-    #[must_use]
-    pub fn report(&self, now: Timestamp) -> PostureReport {
-        PostureReport {
-            status: self.status(now),
-            evidence_at: Some(self.evidence_at),
-            profile: self.profile.clone(),
-            references: self.references.clone(),
-            deviations: self.deviations.clone(),
+        (Standing::Pending, _) | (Standing::Admitted { .. }, None) => return PostureStatus::Unknown,
+        (Standing::Admitted { .. }, Some(posture)) => posture,
+    };
+    match posture.verdict {
+        Verdict::Contraindicated => PostureStatus::Contraindicated,
+        Verdict::Affirming if now.since(posture.evidence_at) > posture.fresh_for => PostureStatus::Stale,
+        Verdict::Affirming if attested_after(demanded, holds, now) >= Some(posture.evidence_at) => {
+            PostureStatus::Stale
         }
+        Verdict::Affirming if held(HoldKind::Lower) => PostureStatus::Warning,
+        Verdict::Affirming => PostureStatus::Affirming,
     }
 }
 
-/// The report of a node that never showed evidence.
+/// For the wire.
+fn report_of(
+    status: PostureStatus,
+    posture: Option<&Posture>,
+    holds: &[Hold],
+    now: Timestamp,
+) -> PostureReport {
+    let told = |hold: &Hold| HoldReport {
+        id: hold.id.to_string(),
+        kind: hold.kind.as_str().to_owned(),
+        since: hold.since,
+        expires_at: hold.expires_at,
+    };
+    PostureReport {
+        status,
+        evidence_at: posture.map(|posture| posture.evidence_at),
+        profile: posture.and_then(|posture| posture.profile.clone()),
+        references: posture.map(|posture| posture.references.clone()).unwrap_or_default(),
+        deviations: posture.map(|posture| posture.deviations.clone()).unwrap_or_default(),
+        holds: holds.iter().filter(|hold| hold.is_in_force(now)).map(told).collect(),
+    }
+}
+
+/// The report of a node that is not there.
 #[must_use]
 pub fn unknown() -> PostureReport {
-    PostureReport {
-        status: PostureStatus::Unknown,
-        evidence_at: None,
-        profile: None,
-        references: Vec::new(),
-        deviations: Vec::new(),
+    report_of(PostureStatus::Unknown, None, &[], Timestamp::from_millis(0))
+}
+
+impl NodeRecord {
+    /// How the node stands with this posture: one that is about to be recorded.
+    #[must_use]
+    pub fn status_with(&self, posture: &Posture, now: Timestamp) -> PostureStatus {
+        status_of(self.standing, Some(posture), &self.holds, self.attested_after, now)
+    }
+
+    /// As decisions would see it with this posture, one that is about to be recorded, and these credentials.
+    #[must_use]
+    pub fn live_with(&self, posture: Posture, credentials: Vec<LiveCredential>) -> LiveNode {
+        LiveNode {
+            revision: self.revision,
+            epoch: self.epoch,
+            standing: self.standing,
+            labels: self.labels.clone(),
+            attestation_key: self.attestation_key.name(),
+            endorsed_by: match self.endorsed_key.endorsement() {
+                Endorsement::VendorChain { .. } => EndorsedBy::Manufacturer,
+                Endorsement::ListedKey => EndorsedBy::Operator,
+            },
+            posture: Some(posture),
+            credentials,
+            holds: self.holds.clone(),
+            attested_after: self.attested_after,
+        }
+    }
+
+    /// The same, for the wire.
+    #[must_use]
+    pub fn report_with(&self, posture: &Posture, now: Timestamp) -> PostureReport {
+        report_of(self.status_with(posture, now), Some(posture), &self.holds, now)
     }
 }
 
@@ -124,6 +193,8 @@ pub fn unknown() -> PostureReport {
 pub struct LiveCredential {
     /// Its serial number.
     pub serial: SerialNumber,
+    /// From when on it is valid.
+    pub not_before: Timestamp,
     /// From when on it is not valid any more.
     pub not_after: Timestamp,
 }
@@ -133,6 +204,9 @@ pub struct LiveCredential {
 pub struct LiveNode {
     /// The revision in the store that this shows: an older one never replaces a newer.
     pub revision: u64,
+    /// Rises whenever the verdict, the holds, the standing, the AK, the labels or [`Self::attested_after`] change: what
+    /// was handed out at another epoch rests on something that counts no more.
+    pub epoch: u64,
     /// Where it is in its life.
     pub standing: Standing,
     /// What operators say of it.
@@ -145,6 +219,52 @@ pub struct LiveNode {
     pub posture: Option<Posture>,
     /// The credentials issued under this AK that have not expired: any other is not ours, or is superseded.
     pub credentials: Vec<LiveCredential>,
+    /// What an operator or a relying party holds against it; those that have ended by their own time, too.
+    pub holds: Vec<Hold>,
+    /// Evidence made then or before counts as stale.
+    pub attested_after: Option<Timestamp>,
+}
+
+impl LiveNode {
+    /// How the node stands at a time.
+    #[must_use]
+    pub fn status(&self, now: Timestamp) -> PostureStatus {
+        status_of(self.standing, self.posture.as_ref(), &self.holds, self.attested_after, now)
+    }
+
+    /// The same, for the wire.
+    #[must_use]
+    pub fn report(&self, now: Timestamp) -> PostureReport {
+        report_of(self.status(now), self.posture.as_ref(), &self.holds, now)
+    }
+
+    /// The holds that are in force, the eldest first.
+    pub fn holds_in_force(&self, now: Timestamp) -> impl Iterator<Item = &Hold> {
+        self.holds.iter().filter(move |hold| hold.is_in_force(now))
+    }
+
+    /// Evidence made then or before counts as stale at this time; holds that have ended are a reason, too.
+    #[must_use]
+    pub fn attested_after(&self, now: Timestamp) -> Option<Timestamp> {
+        attested_after(self.attested_after, &self.holds, now)
+    }
+
+    /// Whether what was handed out on the one may stand on the other: all that the epoch counts is alike.
+    fn stands_like(&self, other: &Self) -> bool {
+        let verdict = |node: &Self| node.posture.as_ref().map(|posture| posture.verdict);
+        verdict(self) == verdict(other)
+            && self.standing == other.standing
+            && self.attestation_key == other.attestation_key
+            && self.attested_after == other.attested_after
+            && self.labels == other.labels
+            && self.holds == other.holds
+    }
+
+    /// The epoch of this node after it was like `before`: never less than its own, and more where they stand otherwise.
+    fn epoch_after(&self, before: &Self) -> u64 {
+        let next = if self.stands_like(before) { before.epoch } else { before.epoch.saturating_add(1) };
+        self.epoch.max(next)
+    }
 }
 
 /// Why a caller with a certificate of ours is refused.
@@ -180,6 +300,12 @@ pub enum AdmissionError {
     /// It drifted.
     #[error("the node's posture is contraindicated: {0}")]
     PostureContraindicated(String),
+    /// Its standing was lowered.
+    #[error("the node's standing was lowered by an operator or a relying party")]
+    PostureWarning,
+    /// It is held.
+    #[error("the node is blocked by an operator or a relying party")]
+    Blocked,
 }
 
 impl AdmissionError {
@@ -197,6 +323,8 @@ impl AdmissionError {
             Self::PostureUnknown => "posture_unknown",
             Self::PostureStale(_) => "posture_stale",
             Self::PostureContraindicated(_) => "posture_contraindicated",
+            Self::PostureWarning => "posture_warning",
+            Self::Blocked => "node_blocked",
         }
     }
 }
@@ -214,6 +342,12 @@ impl IdentifiedNode {
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.id
+    }
+
+    /// The certificate that it showed.
+    #[must_use]
+    pub fn certificate(&self) -> &PresentedSvid {
+        &self.certificate
     }
 
     /// The node.
@@ -260,6 +394,17 @@ impl AdmittedNode {
 #[derive(Debug, Default)]
 pub struct Fleet {
     nodes: RwLock<HashMap<NodeId, Entry>>,
+    observer: Observer,
+}
+
+/// Who is told that a node is shown otherwise than before.
+#[derive(Default)]
+struct Observer(OnceLock<Box<dyn Fn(NodeId) + Send + Sync>>);
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Observer").field(&self.0.get().is_some()).finish()
+    }
 }
 
 /// What memory has of a node. There are as many as the store has nodes.
@@ -300,8 +445,18 @@ impl Entry {
         if let Some(unrecorded) = &self.unrecorded {
             node.posture = Some(unrecorded.posture.clone());
         }
+        if let Shown::Node(here) = &self.shown {
+            node.epoch = node.epoch_after(here);
+        }
         self.shown = Shown::Node(Arc::new(node));
     }
+}
+
+/// Shows a posture that is not on record.
+fn contradict(shown: &mut Arc<LiveNode>, posture: Posture) {
+    let mut node = LiveNode { posture: Some(posture), ..LiveNode::clone(shown) };
+    node.epoch = node.epoch_after(shown);
+    *shown = Arc::new(node);
 }
 
 impl Fleet {
@@ -310,7 +465,20 @@ impl Fleet {
     pub fn new(nodes: impl IntoIterator<Item = (NodeId, LiveNode)>) -> Self {
         let shown = |node| Entry { shown: Shown::Node(Arc::new(node)), unrecorded: None };
         let nodes = nodes.into_iter().map(|(id, node)| (id, shown(node))).collect();
-        Self { nodes: RwLock::new(nodes) }
+        Self { nodes: RwLock::new(nodes), observer: Observer::default() }
+    }
+
+    /// Calls `observer` after each change of a node that decisions can see; the first that is given stays. It must neither wait
+    /// nor change the fleet.
+    pub fn observe(&self, observer: impl Fn(NodeId) + Send + Sync + 'static) {
+        // One that is given later is not called.
+        drop(self.observer.0.set(Box::new(observer)));
+    }
+
+    fn changed(&self, id: NodeId) {
+        if let Some(observer) = self.observer.0.get() {
+            observer(id);
+        }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<NodeId, Entry>> {
@@ -355,6 +523,8 @@ impl Fleet {
         if newer {
             entry.show(node);
         }
+        drop(nodes);
+        self.changed(id);
     }
 
     /// Shows the outcome of an appraisal of a quote by this AK, recorded as `revision`, with the credential that was recorded
@@ -382,6 +552,8 @@ impl Fleet {
         node.credentials.retain(|credential| credential.not_after >= now);
         node.credentials.extend(credential);
         entry.show(node);
+        drop(nodes);
+        self.changed(id);
         true
     }
 
@@ -393,12 +565,14 @@ impl Fleet {
         let unrecorded = Unrecorded { attestation_key, posture };
         match &mut entry.shown {
             Shown::Node(node) if unrecorded.stands_against(node) => {
-                Arc::make_mut(node).posture = Some(unrecorded.posture.clone());
+                contradict(node, unrecorded.posture.clone());
             }
             Shown::Node(_) => return,
             Shown::NothingBefore(_) => {}
         }
         entry.unrecorded = Some(unrecorded);
+        drop(nodes);
+        self.changed(id);
     }
 
     /// Whether evidence against the node, which could not be recorded, is later than what the store has.
@@ -413,8 +587,9 @@ impl Fleet {
         if let Some(Entry { shown: Shown::Node(node), .. }) = self.write().get_mut(&id)
             && node.revision <= revision
         {
-            Arc::make_mut(node).posture = Some(posture);
+            contradict(node, posture);
         }
+        self.changed(id);
     }
 
     /// Drops a credential that was recorded and never left.
@@ -422,6 +597,7 @@ impl Fleet {
         if let Some(Entry { shown: Shown::Node(node), .. }) = self.write().get_mut(&id) {
             Arc::make_mut(node).credentials.retain(|credential| credential.serial != serial);
         }
+        self.changed(id);
     }
 
     /// Shows nothing of a node that cannot be read, although the store has this revision of it: unless that is here, the node
@@ -435,11 +611,14 @@ impl Fleet {
             shown @ Shown::Node(_) => *shown = Shown::NothingBefore(revision),
             Shown::NothingBefore(before) => *before = revision.max(*before),
         }
+        drop(nodes);
+        self.changed(id);
     }
 
     /// Takes a node away that the store does not have.
     pub fn remove(&self, id: NodeId) {
         self.write().remove(&id);
+        self.changed(id);
     }
 
     /// Says which node a caller is.
@@ -472,8 +651,9 @@ impl Fleet {
 
     /// Judges a caller by how its node stands now.
     ///
-    /// Established when this returns, in this order: all that [`Self::identify`] establishes · the node has shown
-    /// evidence, it is affirming, and it is fresh.
+    /// Established when this returns, in this order: all that [`Self::identify`] establishes · nobody blocks the node · it
+    /// has shown evidence, it is affirming, it is fresh, and made since it was last demanded anew · nobody lowers its
+    /// standing.
     pub fn admit(
         &self,
         certificate: Option<PresentedSvid>,
@@ -481,14 +661,16 @@ impl Fleet {
         now: Timestamp,
     ) -> Result<AdmittedNode, AdmissionError> {
         let identified = self.identify(certificate, domain, now)?;
-        let posture = identified.node.posture.as_ref().ok_or(AdmissionError::PostureUnknown)?;
-        let report = posture.report(now);
+        let (node, report) = (&identified.node, identified.node.report(now));
+        let posture = || node.posture.as_ref().ok_or(AdmissionError::PostureUnknown);
         match report.status {
             PostureStatus::Affirming => Ok(AdmittedNode { identified, report }),
+            PostureStatus::Blocked => Err(AdmissionError::Blocked),
             PostureStatus::Unknown => Err(AdmissionError::PostureUnknown),
-            PostureStatus::Stale => Err(AdmissionError::PostureStale(posture.evidence_at)),
-            PostureStatus::Warning | PostureStatus::Contraindicated => {
-                let first = posture.deviations.first().map(|deviation| deviation.detail.clone());
+            PostureStatus::Stale => Err(AdmissionError::PostureStale(posture()?.evidence_at)),
+            PostureStatus::Warning => Err(AdmissionError::PostureWarning),
+            PostureStatus::Contraindicated => {
+                let first = posture()?.deviations.first().map(|deviation| deviation.detail.clone());
                 Err(AdmissionError::PostureContraindicated(first.unwrap_or_default()))
             }
         }
@@ -498,6 +680,7 @@ impl Fleet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hold::HeldBy;
     use crate::node::AdmittedBy;
     use rootbound_common::tpm::HashAlgorithm;
 
@@ -527,18 +710,26 @@ mod tests {
             references: vec![],
             deviations: vec![],
             claims: TrustVector::NONE,
+            booted: Booted::default(),
         }
     }
 
     fn node() -> LiveNode {
         LiveNode {
             revision: 5,
+            epoch: 3,
             standing: Standing::Admitted { by: AdmittedBy::Approval },
             labels: Labels::default(),
             attestation_key: tpm::Name::of_public_area(HashAlgorithm::Sha256, b"AK"),
             endorsed_by: EndorsedBy::Manufacturer,
             posture: Some(posture(Verdict::Affirming)),
-            credentials: vec![LiveCredential { serial: serial(1), not_after: NOW.plus(10 * MINUTE) }],
+            credentials: vec![LiveCredential {
+                serial: serial(1),
+                not_before: NOW,
+                not_after: NOW.plus(10 * MINUTE),
+            }],
+            holds: Vec::new(),
+            attested_after: None,
         }
     }
 
@@ -603,8 +794,105 @@ mod tests {
     #[test]
     fn a_contraindication_does_not_fade_into_staleness() {
         let later = NOW.plus(100 * MINUTE);
-        assert_eq!(posture(Verdict::Contraindicated).status(later), PostureStatus::Contraindicated);
-        assert_eq!(posture(Verdict::Affirming).status(later), PostureStatus::Stale);
+        let status = |verdict| LiveNode { posture: Some(posture(verdict)), ..node() }.status(later);
+        assert_eq!(status(Verdict::Contraindicated), PostureStatus::Contraindicated);
+        assert_eq!(status(Verdict::Affirming), PostureStatus::Stale);
+    }
+
+    fn hold(kind: HoldKind, expires_at: Option<Timestamp>) -> Hold {
+        Hold {
+            id: "00112233445566778899aabbccddeeff".parse().unwrap(),
+            kind,
+            by: HeldBy::Operator("uid 0".to_owned()),
+            reason: String::new().try_into().unwrap(),
+            since: NOW,
+            expires_at,
+        }
+    }
+
+    #[test]
+    fn a_hold_outdoes_what_the_node_shows() {
+        let status = |change: &dyn Fn(&mut LiveNode)| {
+            let mut node = node();
+            change(&mut node);
+            node.status(NOW)
+        };
+        let block = |node: &mut LiveNode| node.holds.push(hold(HoldKind::Block, None));
+        let lower = |node: &mut LiveNode| node.holds.push(hold(HoldKind::Lower, None));
+        let drift = |node: &mut LiveNode| node.posture = Some(posture(Verdict::Contraindicated));
+        assert_eq!(status(&|_| {}), PostureStatus::Affirming);
+        assert_eq!(status(&|node| lower(node)), PostureStatus::Warning);
+        assert_eq!(status(&|node| block(node)), PostureStatus::Blocked);
+        assert_eq!(status(&|node| (lower(node), block(node)).0), PostureStatus::Blocked);
+        assert_eq!(status(&|node| (drift(node), lower(node)).0), PostureStatus::Contraindicated);
+        assert_eq!(status(&|node| (drift(node), block(node)).0), PostureStatus::Blocked);
+        assert_eq!(status(&|node| (node.posture = None, lower(node)).0), PostureStatus::Unknown);
+        assert_eq!(status(&|node| (node.posture = None, block(node)).0), PostureStatus::Blocked);
+        assert_eq!(status(&|node| node.standing = Standing::Retired), PostureStatus::Blocked);
+        assert_eq!(status(&|node| node.standing = Standing::Pending), PostureStatus::Unknown);
+
+        let held = |kind| LiveNode { holds: vec![hold(kind, None)], ..node() };
+        assert_eq!(admit(held(HoldKind::Block), Some(certificate()), NOW), Err(AdmissionError::Blocked));
+        let lowered = admit(held(HoldKind::Lower), Some(certificate()), NOW);
+        assert_eq!(lowered, Err(AdmissionError::PostureWarning));
+        let told = held(HoldKind::Block).report(NOW).holds;
+        assert_eq!((told.len(), told[0].kind.as_str(), told[0].since), (1, "block", NOW));
+    }
+
+    #[test]
+    fn after_a_hold_or_a_demand_only_younger_evidence_counts() {
+        let later = NOW.plus(Duration::from_millis(1));
+        for kind in [HoldKind::Block, HoldKind::Lower] {
+            let mut node = LiveNode { holds: vec![hold(kind, Some(later))], ..node() };
+            assert_ne!(node.status(NOW), PostureStatus::Affirming);
+            assert_eq!(node.status(later), PostureStatus::Stale, "it has ended by its own time");
+            assert!(node.report(later).holds.is_empty());
+            node.posture = Some(Posture { evidence_at: later, ..posture(Verdict::Affirming) });
+            assert_eq!(node.status(later), PostureStatus::Stale, "the same instant may be before or after");
+            let younger = later.plus(Duration::from_millis(1));
+            node.posture = Some(Posture { evidence_at: younger, ..posture(Verdict::Affirming) });
+            assert_eq!(node.status(younger), PostureStatus::Affirming);
+        }
+        let demanded = LiveNode { attested_after: Some(NOW), ..node() };
+        assert_eq!(demanded.status(NOW), PostureStatus::Stale);
+        assert_eq!(admit(demanded, Some(certificate()), NOW), Err(AdmissionError::PostureStale(NOW)));
+        let before = LiveNode { attested_after: Some(NOW.minus(Duration::from_millis(1))), ..node() };
+        assert_eq!(before.status(NOW), PostureStatus::Affirming);
+    }
+
+    #[test]
+    fn the_epoch_rises_with_each_change_of_what_a_node_may_and_never_falls() {
+        let fleet = Fleet::new([(node_id(), node())]);
+        let epoch = || fleet.node(node_id()).unwrap().epoch;
+        let key = node().attestation_key;
+        let put = |revision, change: &dyn Fn(&mut LiveNode)| {
+            let mut node = LiveNode { revision, ..LiveNode::clone(&fleet.node(node_id()).unwrap()) };
+            change(&mut node);
+            fleet.put(node_id(), node, NOW);
+        };
+        assert_eq!(epoch(), 3);
+        assert!(fleet.appraised(node_id(), key, 6, posture(Verdict::Affirming), None, NOW));
+        assert_eq!(epoch(), 3, "the same verdict once more");
+        assert!(fleet.appraised(node_id(), key, 7, posture(Verdict::Contraindicated), None, NOW));
+        assert_eq!(epoch(), 4);
+        put(8, &|node| node.holds.push(hold(HoldKind::Lower, None)));
+        assert_eq!(epoch(), 5);
+        put(9, &|node| node.attested_after = Some(NOW));
+        assert_eq!(epoch(), 6);
+        put(10, &|node| node.standing = Standing::Retired);
+        assert_eq!(epoch(), 7);
+        put(11, &|node| {
+            node.labels.set("env".parse().unwrap(), Some("prod".parse().unwrap())).unwrap();
+        });
+        assert_eq!(epoch(), 8);
+        put(12, &|node| node.attestation_key = tpm::Name::of_public_area(HashAlgorithm::Sha256, b"other"));
+        assert_eq!(epoch(), 9);
+        put(13, &|node| node.epoch = 1);
+        assert_eq!(epoch(), 9, "it never falls");
+        put(14, &|node| node.epoch = 20);
+        assert_eq!(epoch(), 20);
+        fleet.show_unrecorded(node_id(), 14, posture(Verdict::Affirming));
+        assert_eq!(epoch(), 21);
     }
 
     #[test]
@@ -716,7 +1004,7 @@ mod tests {
     #[test]
     fn expired_credentials_are_dropped_when_a_node_changes() {
         let fleet = Fleet::new([(node_id(), node())]);
-        let new = LiveCredential { serial: serial(2), not_after: NOW.plus(20 * MINUTE) };
+        let new = LiveCredential { serial: serial(2), not_before: NOW, not_after: NOW.plus(20 * MINUTE) };
         let now = NOW.plus(15 * MINUTE);
         let key = node().attestation_key;
         assert!(fleet.appraised(node_id(), key, 6, posture(Verdict::Affirming), Some(new.clone()), now));

@@ -1,14 +1,18 @@
-//! Relying parties (RFC 9334, 7.1): who, besides a node itself, may read attestation results, and of which nodes.
+//! Relying parties (RFC 9334, 7.1): who, besides a node itself, may read attestation results, and of which nodes; and who may
+//! say something against one.
 //!
 //! A relying party is known by a client certificate of a CA that the operator names for it, never by one of our own CA:
 //! what is a node's road and what is a relying party's is told apart by who signed.
 
 mod load;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use der::Decode;
 use rootbound_common::clock::Timestamp;
+use rootbound_common::wire::v1::SignalKind;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use serde::Deserialize;
 use webpki::{EndEntityCert, KeyUsage};
@@ -79,11 +83,30 @@ pub struct RelyingParties(Vec<RelyingParty>);
 
 #[derive(Debug)]
 struct RelyingParty {
-    name: Name,
+    who: Arc<Who>,
     certificates: Vec<CertificateDer<'static>>,
     anchors: Vec<TrustAnchor<'static>>,
     accepted_names: Vec<AcceptedName>,
+}
+
+/// What is known of a relying party once it has shown who it is.
+#[derive(Debug)]
+struct Who {
+    name: Name,
     may_read: Labels,
+    may_signal: BTreeSet<MaySignal>,
+}
+
+/// A kind of signal that has to be allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MaySignal {
+    /// To block a node.
+    Block,
+    /// To make the evidence of a node count no more.
+    Reattest,
+    /// To lower a node's standing.
+    Lower,
 }
 
 /// Why whoever shows a certificate is no relying party. Each has a stable code.
@@ -120,24 +143,34 @@ impl RelyingPartyError {
     }
 }
 
-/// A relying party that showed who it is. Only [`RelyingParties::identify`] makes it; it is used at once, never kept.
-#[derive(Debug)]
-pub struct IdentifiedRelyingParty {
-    name: Name,
-    may_read: Labels,
-}
+/// A relying party that showed who it is. Only [`RelyingParties::identify`] makes it; it is not kept beyond the second of
+/// its making, in which whoever would identify again would find the same.
+#[derive(Debug, Clone)]
+pub struct IdentifiedRelyingParty(Arc<Who>);
 
 impl IdentifiedRelyingParty {
     /// What the operator calls it.
     #[must_use]
     pub fn name(&self) -> &Name {
-        &self.name
+        &self.0.name
     }
 
     /// Whether it may read results of a node with these labels.
     #[must_use]
     pub fn may_read(&self, labels: &Labels) -> bool {
-        self.may_read.all_in(labels)
+        self.0.may_read.all_in(labels)
+    }
+
+    /// Whether it may send signals of a kind. What it set itself it may lift where it may set anything.
+    #[must_use]
+    pub fn may_signal(&self, kind: SignalKind) -> bool {
+        let may = |kind| self.0.may_signal.contains(&kind);
+        match kind {
+            SignalKind::Block => may(MaySignal::Block),
+            SignalKind::Reattest => may(MaySignal::Reattest),
+            SignalKind::Lower => may(MaySignal::Lower),
+            SignalKind::Clear => may(MaySignal::Block) || may(MaySignal::Lower),
+        }
     }
 }
 
@@ -183,8 +216,7 @@ impl RelyingParties {
                 }
                 Err(_) => {}
                 Ok(()) if party.accepts(&names) => {
-                    let (name, may_read) = (party.name.clone(), party.may_read.clone());
-                    return Ok(IdentifiedRelyingParty { name, may_read });
+                    return Ok(IdentifiedRelyingParty(Arc::clone(&party.who)));
                 }
                 Ok(()) => refusal = RelyingPartyError::UnknownName,
             }

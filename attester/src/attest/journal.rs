@@ -108,7 +108,8 @@ fn tell(report: &PostureReport) {
         PostureStatus::Warning
         | PostureStatus::Contraindicated
         | PostureStatus::Stale
-        | PostureStatus::Unknown => {
+        | PostureStatus::Unknown
+        | PostureStatus::Blocked => {
             tracing::warn!(
                 posture = report.status.as_str(),
                 profile,
@@ -143,7 +144,14 @@ mod tests {
     }
 
     fn report(status: PostureStatus) -> PostureReport {
-        PostureReport { status, evidence_at: None, profile: None, references: vec![], deviations: vec![] }
+        PostureReport {
+            status,
+            evidence_at: None,
+            profile: None,
+            references: vec![],
+            deviations: vec![],
+            holds: vec![],
+        }
     }
 
     #[test]

@@ -20,8 +20,10 @@ use rootbound_common::blob::Blob;
 use rootbound_common::clock::{Clock, Timestamp};
 use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::{Challenge, ChallengeRequest, CredentialOutcome, PostureStatus};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::alarm::Wanted;
 use crate::client::{Client, ClientIdentity, RequestError, TlsError};
 use crate::collect::Logs;
 use crate::deliver::Delivery;
@@ -69,6 +71,10 @@ pub struct Attester {
     unwritten: bool,
     told: Told,
     prepared: Option<PreparedKey>,
+    /// Whether a credential is to be asked for although there is one.
+    renew: bool,
+    /// For whoever speaks to the verifier with the credential.
+    identity: watch::Sender<Option<ClientIdentity>>,
     journal: Journal,
 }
 
@@ -108,6 +114,8 @@ impl Attester {
             unwritten: false,
             told: Told::default(),
             prepared: None,
+            renew: false,
+            identity: watch::Sender::new(None),
             journal,
         }
     }
@@ -116,6 +124,20 @@ impl Attester {
     #[must_use]
     pub fn credential(&self) -> Option<&Credential> {
         self.credential.as_ref()
+    }
+
+    /// The credential as TLS takes it, from now on.
+    #[must_use]
+    pub fn identity(&self) -> watch::Receiver<Option<ClientIdentity>> {
+        self.identity.subscribe()
+    }
+
+    fn show_identity(&self) {
+        let shown = self
+            .credential
+            .as_ref()
+            .and_then(|credential| ClientIdentity::new(self.parts.tpm.clone(), credential).ok());
+        self.identity.send_replace(shown);
     }
 
     /// What came of the last attempt.
@@ -167,6 +189,7 @@ impl Attester {
         };
         self.credential = self.remembered_credential(&known).await?;
         self.unwritten = self.credential.is_some();
+        self.show_identity();
         self.known = Some(known.clone());
         Ok(known)
     }
@@ -215,6 +238,7 @@ impl Attester {
         {
             self.parts.keep.set_credential_aside(&reason)?;
             (self.credential, self.prepared, self.unwritten) = (None, None, false);
+            self.show_identity();
         }
         Ok(())
     }
@@ -237,7 +261,7 @@ impl Attester {
             &self.parts.tpm,
             &known.attestation_key,
             challenge,
-            self.credential.as_ref(),
+            self.credential.as_ref().filter(|_| !self.renew),
             &mut self.prepared,
             &mut self.parts.logs,
             self.clock.now(),
@@ -247,6 +271,8 @@ impl Attester {
         self.held = None;
         let response = self.parts.client.evidence(&evidence).await?;
         let now = self.clock.now();
+        // Whether it was issued or refused: it was asked for.
+        self.renew = false;
         let pause = self.hold(response.next);
         self.journal.attested(response.posture, response.credential.as_ref(), now, &self.parts.keep);
         if let Some(CredentialOutcome::Issued { certificate_chain, trust_bundle, not_after, renew_at }) =
@@ -277,6 +303,7 @@ impl Attester {
         self.credential = Some(credential);
         self.unwritten = true;
         self.write_credential();
+        self.identity.send_replace(Some(identity.clone()));
         try_credential(&self.parts.client, identity).await;
         Ok(())
     }
@@ -348,6 +375,11 @@ impl Attester {
 }
 
 impl Rounds for Attester {
+    fn hurry(&mut self, wanted: Wanted) {
+        self.forget_challenge();
+        self.renew |= wanted.renew;
+    }
+
     async fn round(&mut self) -> Result<Duration, Setback> {
         let mut remedies = 0;
         loop {

@@ -10,15 +10,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
+use crate::alarm::{Alarm, Wanted};
 use crate::attest::{Attester, Parts};
 use crate::client::Client;
 use crate::collect::Logs;
 use crate::config::Config;
+use crate::control::Hearing;
 use crate::deliver::Delivery;
 use crate::keep::{Keep, Outcome};
 use crate::renew::{self, Rounds, Setback};
 use crate::telemetry;
 use crate::tpm::Tpm;
+use crate::watch;
 
 pub(super) fn run(config: Config) -> Result<(), Failure> {
     telemetry::start(config.log);
@@ -27,6 +30,8 @@ pub(super) fn run(config: Config) -> Result<(), Failure> {
 
 /// What an operator got wrong ends the process now; what may pass (the TPM, the verifier) never does.
 async fn attest(config: Config) -> Result<(), Failure> {
+    let (control, collect) = (config.control.clone(), config.collect.clone());
+    let client = Client::new(config.verifier.clone())?;
     let parts = Parts {
         client: Client::new(config.verifier)?,
         keep: Keep::open(&config.state)?,
@@ -38,8 +43,23 @@ async fn attest(config: Config) -> Result<(), Failure> {
     let stop = stop_signal()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), verifier = %parts.client.url(), "started");
     notify(&NotifyState::Ready);
+    let file = parts.keep.control_file();
     let mut attester = Announcing(Attester::new(parts, Arc::new(SystemClock)));
-    renew::run(&mut attester, &mut random::system(), &stop).await;
+    let alarm = Alarm::default();
+    let hearing = Hearing {
+        client: &client,
+        identity: attester.0.identity(),
+        alarm: &alarm,
+        config: &control,
+        file: Some(file),
+    };
+    let (mut rng, mut other) = (random::system(), random::system());
+    // In one task: while the TPM signs for the stream, nothing else waits for it.
+    tokio::join!(
+        renew::run(&mut attester, &mut rng, &alarm, &stop),
+        hearing.run(&SystemClock, &mut other, &stop),
+        watch::watch(collect.ima_count, collect.attest_on_ima_growth, alarm.clone(), stop.clone()),
+    );
     tracing::info!("stopped");
     Ok(())
 }
@@ -66,6 +86,10 @@ fn stop_signal() -> Result<CancellationToken, Failure> {
 struct Announcing(Attester);
 
 impl Rounds for Announcing {
+    fn hurry(&mut self, wanted: Wanted) {
+        self.0.hurry(wanted);
+    }
+
     async fn round(&mut self) -> Result<Duration, Setback> {
         let ended = self.0.round().await;
         let status = match self.0.last_outcome() {

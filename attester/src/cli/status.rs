@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{Failure, Output, json, line};
 use crate::client::printable;
 use crate::config::Config;
+use crate::control::Channel;
 use crate::keep::{Outcome, View};
 
 #[derive(Debug, Default, Serialize)]
@@ -21,8 +22,17 @@ struct Answer {
     last_attempt: Option<AttemptAnswer>,
     posture: Option<PostureReport>,
     posture_stated_at: Option<String>,
+    /// Absent before the daemon has run.
+    control: Option<ControlAnswer>,
     /// Absent where the last credential that was asked for was issued.
     credential_refused: Option<RefusalAnswer>,
+}
+
+#[derive(Debug, Serialize)]
+struct ControlAnswer {
+    since: String,
+    channel: Channel,
+    blocked: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,6 +68,11 @@ pub(super) fn status(config: &Config, output: Output) -> Result<String, Failure>
         not_after: credential.not_after.to_string(),
         renew_at: credential.renew_at.to_string(),
         expired: SystemClock.now() >= credential.not_after,
+    });
+    answer.control = view.control()?.map(|control| ControlAnswer {
+        since: control.at.to_string(),
+        channel: control.channel,
+        blocked: control.blocked,
     });
     if let Some(status) = view.status()? {
         answer.last_attempt = Some(AttemptAnswer { at: status.at.to_string(), outcome: status.last });
@@ -101,6 +116,12 @@ fn text(answer: &Answer) -> String {
             Outcome::Failed { reason } => format!("failed: {reason}"),
         };
         line(&mut text, "last attempt", Some(format!("{at} {words}")));
+    }
+    if let Some(ControlAnswer { since, channel, blocked }) = &answer.control {
+        line(&mut text, "control", Some(format!("{} (since {since})", channel.as_str())));
+        for code in blocked {
+            line(&mut text, "blocked", Some(printable(code)));
+        }
     }
     if let (Some(posture), Some(at)) = (&answer.posture, &answer.posture_stated_at) {
         line(&mut text, "posture", Some(format!("{} (stated at {at})", posture.status)));

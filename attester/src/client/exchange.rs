@@ -10,16 +10,17 @@ use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use rootbound_common::wire::v1::Problem;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Refusal, VerifierUrl};
+use super::{ControlStream, Refusal, VerifierUrl};
 use crate::tpm::TpmError;
 
 /// Bytes of an answer. The largest, a credential with its chain and bundle, takes some KB.
@@ -171,18 +172,7 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     A: DeserializeOwned,
 {
-    let stream = timeout_at(deadline, tls.connect(url.server_name(), stream))
-        .await
-        .map_err(|_| RequestError::Timeout { stage: Stage::Handshake })?
-        .map_err(|source| RequestError::Handshake { url: url.to_string(), source })?;
-    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
-        .max_headers(64)
-        .max_buf_size(64 * 1024)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(RequestError::Http)?;
-    // The connection ends with this request, also where this future is dropped.
-    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let (mut sender, _connection) = connect(url, stream, tls, deadline).await?;
     let response = timeout_at(deadline, sender.send_request(request(url, question)))
         .await
         .map_err(|_| RequestError::Timeout { stage: Stage::Answer })?
@@ -192,6 +182,62 @@ where
         .await
         .map_err(|_| RequestError::Timeout { stage: Stage::Body })??;
     judge(status, &headers, &body)
+}
+
+/// TLS and HTTP over a stream. The connection ends where the second of what this returns is dropped.
+async fn connect<S>(
+    url: &VerifierUrl,
+    stream: S,
+    tls: TlsConnector,
+    deadline: Instant,
+) -> Result<(SendRequest<Full<Bytes>>, AbortOnDropHandle<Result<(), hyper::Error>>), RequestError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let stream = timeout_at(deadline, tls.connect(url.server_name(), stream))
+        .await
+        .map_err(|_| RequestError::Timeout { stage: Stage::Handshake })?
+        .map_err(|source| RequestError::Handshake { url: url.to_string(), source })?;
+    let (sender, connection) = hyper::client::conn::http1::Builder::new()
+        .max_headers(64)
+        .max_buf_size(64 * 1024)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(RequestError::Http)?;
+    Ok((sender, AbortOnDropHandle::new(tokio::spawn(connection))))
+}
+
+/// Opens a stream of events; its head is there within `limit`.
+pub(super) async fn stream(
+    url: &VerifierUrl,
+    tls: TlsConnector,
+    path: &'static str,
+    limit: Duration,
+) -> Result<ControlStream, RequestError> {
+    const EVENTS: &str = "text/event-stream";
+    let deadline = Instant::now() + limit;
+    let tcp = timeout_at(deadline, reach(url))
+        .await
+        .map_err(|_| RequestError::Timeout { stage: Stage::Connect })??;
+    tcp.set_nodelay(true).map_err(|source| RequestError::Connect { url: url.to_string(), source })?;
+    let (mut sender, connection) = connect(url, tcp, tls, deadline).await?;
+    let mut request = request(url, Question { method: Method::GET, path, body: None });
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static(EVENTS));
+    let response = timeout_at(deadline, sender.send_request(request))
+        .await
+        .map_err(|_| RequestError::Timeout { stage: Stage::Answer })?
+        .map_err(RequestError::Http)?;
+    let (status, headers) = (response.status(), response.headers().clone());
+    if status.is_success() && is(&headers, EVENTS) {
+        return Ok(ControlStream::new(response.into_body(), connection));
+    }
+    let body = timeout_at(deadline, read(response))
+        .await
+        .map_err(|_| RequestError::Timeout { stage: Stage::Body })??;
+    match judge::<IgnoredAny>(status, &headers, &body) {
+        Err(error) => Err(error),
+        Ok(IgnoredAny) => Err(RequestError::ContentType { status: status.as_u16() }),
+    }
 }
 
 /// Tries the addresses of the host in turn.

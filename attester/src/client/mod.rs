@@ -5,6 +5,7 @@
 
 mod exchange;
 mod refusal;
+mod stream;
 mod tpm_key;
 mod trust;
 mod url;
@@ -15,8 +16,8 @@ use std::time::Duration;
 
 use http::Method;
 use rootbound_common::wire::v1::{
-    ActivateRequest, ActivateResponse, Challenge, ChallengeRequest, EnrollRequest, EnrollResponse,
-    EvidenceRequest, EvidenceResponse, WhoamiResponse,
+    ActivateRequest, ActivateResponse, Challenge, ChallengeRequest, ControlState, EnrollRequest,
+    EnrollResponse, EvidenceRequest, EvidenceResponse, WhoamiResponse,
 };
 use rustls::RootCertStore;
 use serde::de::DeserializeOwned;
@@ -26,6 +27,8 @@ use tokio_rustls::TlsConnector;
 use exchange::Question;
 pub use exchange::{RequestError, Stage};
 pub use refusal::{Code, Refusal, Remedy, printable, word};
+pub(crate) use stream::words;
+pub use stream::{ControlStream, Told};
 pub use tpm_key::{ClientIdentity, TlsError, client_config, client_config_with_tpm_identity};
 pub use trust::{TrustError, read_trust_anchors};
 pub use url::{UrlError, VerifierUrl};
@@ -133,6 +136,23 @@ impl Client {
         self.ask(question, Some(identity)).await
     }
 
+    /// `GET /v1/control`, as a stream, with the credential whose key is in the TPM: what the verifier wishes from now on.
+    ///
+    /// Blocks a worker thread while the TPM signs.
+    pub async fn control_stream(&self, identity: ClientIdentity) -> Result<ControlStream, RequestError> {
+        let connector = self.connector(Some(identity))?;
+        let stream =
+            exchange::stream(&self.config.url, connector, "/v1/control", self.config.request_timeout.get())
+                .await;
+        self.noted(stream)
+    }
+
+    /// `GET /v1/control`, once: what the verifier wishes now.
+    pub async fn control_state(&self, identity: ClientIdentity) -> Result<ControlState, RequestError> {
+        let question = Question { method: Method::GET, path: "/v1/control", body: None };
+        self.ask(question, Some(identity)).await
+    }
+
     async fn post<Q: Serialize, A: DeserializeOwned>(
         &self,
         path: &'static str,
@@ -148,6 +168,14 @@ impl Client {
         question: Question,
         identity: Option<ClientIdentity>,
     ) -> Result<A, RequestError> {
+        let connector = self.connector(identity)?;
+        let answer =
+            exchange::exchange(&self.config.url, connector, question, self.config.request_timeout.get())
+                .await;
+        self.noted(answer)
+    }
+
+    fn connector(&self, identity: Option<ClientIdentity>) -> Result<TlsConnector, RequestError> {
         let trust_anchors = self.trust_anchors();
         let tls = match identity {
             Some(identity) => client_config_with_tpm_identity(trust_anchors, identity),
@@ -157,10 +185,10 @@ impl Client {
             url: self.config.url.to_string(),
             source: std::io::Error::other(error),
         })?;
-        let connector = TlsConnector::from(Arc::new(tls));
-        let answer =
-            exchange::exchange(&self.config.url, connector, question, self.config.request_timeout.get())
-                .await;
+        Ok(TlsConnector::from(Arc::new(tls)))
+    }
+
+    fn noted<A>(&self, answer: Result<A, RequestError>) -> Result<A, RequestError> {
         if matches!(answer, Err(RequestError::Handshake { .. })) {
             self.reread_trust_anchors();
         }

@@ -25,6 +25,10 @@ pub struct CollectConfig {
     pub boot_log: PathBuf,
     /// The IMA list, in binary, with SHA-1 template digests.
     pub ima: PathBuf,
+    /// How many entries the IMA list has.
+    pub ima_count: PathBuf,
+    /// So many new entries are a reason to attest before the time; 0: they are none.
+    pub attest_on_ima_growth: u64,
 }
 
 impl Default for CollectConfig {
@@ -32,6 +36,8 @@ impl Default for CollectConfig {
         Self {
             boot_log: PathBuf::from("/sys/kernel/security/tpm0/binary_bios_measurements"),
             ima: PathBuf::from("/sys/kernel/security/ima/binary_runtime_measurements"),
+            ima_count: PathBuf::from("/sys/kernel/security/ima/runtime_measurements_count"),
+            attest_on_ima_growth: 64,
         }
     }
 }

@@ -92,7 +92,7 @@ pub enum FolderError {
 const UNFINISHED: &str = ".unfinished-";
 
 /// A folder that this process owns and nobody else may open.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Folder {
     path: PathBuf,
 }

@@ -3,6 +3,7 @@
 //! - `identity.json`: the AK, and whether the verifier knows it
 //! - `credential.json`: the credential key, and the certificate for it
 //! - `status.json`: how the last attestation went, for `rootbound-attester status`
+//! - `control.json`: whether a control stream is held, for the same
 //! - `lock`: held by the running daemon
 //!
 //! Private keys are there as the TPM wrapped them, or as seeds that it makes them from again: useless to another TPM. The folder is private all the same, since
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use folder::Folder;
 pub use folder::FolderError;
 
+use crate::control::ControlStatus;
 use crate::tpm::{AkBlob, CredentialKeyBlob, KeyBlob, KeyBlobError};
 
 /// Section `[state]`.
@@ -216,6 +218,24 @@ impl Kept for Status {
     const LIMIT: u64 = 2 * 1024 * 1024;
 }
 
+impl Kept for ControlStatus {
+    const FILE: &'static str = "control.json";
+    const LIMIT: u64 = 64 * 1024;
+}
+
+/// Where it is written down how the verifier is heard.
+#[derive(Debug)]
+pub struct ControlFile {
+    folder: Folder,
+}
+
+impl ControlFile {
+    /// Writes it down.
+    pub fn save(&self, status: &ControlStatus) -> Result<(), KeepError> {
+        save(&self.folder, status)
+    }
+}
+
 /// The envelope of each file.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -277,6 +297,12 @@ impl Keep {
         save(&self.folder, status)
     }
 
+    /// Where to write down how the verifier is heard: nobody else writes that file.
+    #[must_use]
+    pub fn control_file(&self) -> ControlFile {
+        ControlFile { folder: self.folder.clone() }
+    }
+
     /// How it went before this start; what cannot be read is forgotten.
     #[must_use]
     pub fn status(&self) -> Option<Status> {
@@ -329,6 +355,11 @@ impl View {
 
     /// How the last attestation went.
     pub fn status(&self) -> Result<Option<Status>, KeepError> {
+        load(&self.folder)
+    }
+
+    /// How the verifier is heard.
+    pub fn control(&self) -> Result<Option<ControlStatus>, KeepError> {
         load(&self.folder)
     }
 }

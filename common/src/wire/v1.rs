@@ -268,9 +268,15 @@ pub enum PostureStatus {
     Stale,
     /// There never was evidence.
     Unknown,
+    /// An operator or a relying party blocks the node, whatever it shows.
+    Blocked,
 }
 
 impl PostureStatus {
+    /// Every status.
+    pub const ALL: [Self; 6] =
+        [Self::Affirming, Self::Warning, Self::Contraindicated, Self::Stale, Self::Unknown, Self::Blocked];
+
     /// The word on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -280,6 +286,7 @@ impl PostureStatus {
             Self::Contraindicated => "contraindicated",
             Self::Stale => "stale",
             Self::Unknown => "unknown",
+            Self::Blocked => "blocked",
         }
     }
 }
@@ -305,6 +312,23 @@ pub struct PostureReport {
     pub references: Vec<String>,
     /// What no reference value explains.
     pub deviations: Vec<DeviationReport>,
+    /// What an operator or a relying party holds against the node, and is in force.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<HoldReport>,
+}
+
+/// What is told of a hold. Who set it and why is for operators: the node may be in the wrong hands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldReport {
+    /// Names it: an operator can look it up.
+    pub id: String,
+    /// `block` or `lower`.
+    pub kind: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// From when on it counts no more; absent where it has to be lifted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
 }
 
 /// An observed value that no reference value explains.
@@ -367,6 +391,119 @@ pub struct WhoamiResponse {
     pub labels: std::collections::BTreeMap<String, String>,
     /// How the node stands.
     pub posture: PostureReport,
+}
+
+/// `GET /v1/control`, over mTLS: what the verifier wishes of the caller now. As server-sent events it is told bit by bit
+/// ([`ControlEvent`]), as JSON at once.
+///
+/// It is a state, not a queue: what is missed is told again, and what is done is not wished any more.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ControlState {
+    /// To attest now, with a new challenge.
+    pub attest: bool,
+    /// To ask for a new certificate.
+    pub renew: bool,
+    /// Codes of what blocks the node, or lowers its standing; none where nothing does.
+    pub blocked: Vec<String>,
+}
+
+/// The names of the events of `GET /v1/control`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ControlEvent {
+    /// Attest now, with a new challenge.
+    Attest,
+    /// Ask for a new certificate.
+    Renew,
+    /// The node is blocked, or its standing lowered; the data has `codes`.
+    Blocked,
+    /// Nothing blocks the node.
+    Released,
+    /// The stream ends; the data has the `code` that says why.
+    End,
+}
+
+impl ControlEvent {
+    /// Every event.
+    pub const ALL: [Self; 5] = [Self::Attest, Self::Renew, Self::Blocked, Self::Released, Self::End];
+
+    /// The name on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Attest => "attest",
+            Self::Renew => "renew",
+            Self::Blocked => "blocked",
+            Self::Released => "released",
+            Self::End => "end",
+        }
+    }
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignalKind {
+    /// The node is refused everything but to attest.
+    Block,
+    /// Evidence that it has shown so far counts no more.
+    Reattest,
+    /// Its standing is lowered: affirming becomes a warning.
+    Lower,
+    /// What the same source held against it is lifted; only a new quote gives access back.
+    Clear,
+}
+
+impl SignalKind {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Reattest => "reattest",
+            Self::Lower => "lower",
+            Self::Clear => "clear",
+        }
+    }
+}
+
+/// `POST /v1/signals`: a relying party says something against a node, or takes it back. Once per `id`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignalRequest {
+    /// Names the signal among those of its source: 1 to 64 graphic characters of ASCII.
+    pub id: String,
+    /// The node.
+    pub node: NodeId,
+    /// What is asked for.
+    pub kind: SignalKind,
+    /// Why, for operators: at most 512 characters, without controls.
+    pub reason: String,
+    /// With `block` and `lower`: for how long, in seconds; absent: until it is lifted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<u64>,
+    /// With `clear`: which of its holds; absent: all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<String>,
+}
+
+/// Answer to [`SignalRequest`]: the same, however often it is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignalResponse {
+    /// As in the request.
+    pub id: String,
+    /// As in the request.
+    pub node: NodeId,
+    /// As in the request.
+    pub kind: SignalKind,
+    /// When it took effect.
+    pub at: Timestamp,
+    /// The hold that it set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<String>,
+    /// When that hold ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
 }
 
 /// RFC 9457 problem document, `application/problem+json`.

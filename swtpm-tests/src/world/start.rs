@@ -16,7 +16,7 @@ use rootbound_verifier::flows::{Limits, Parts, Verifier};
 use rootbound_verifier::http::{Limits as HttpLimits, Rate, Server, ServingNames, TlsIdentity};
 use rootbound_verifier::node::Name;
 use rootbound_verifier::reference::ProfileBody;
-use rootbound_verifier::relying_party::RelyingParties;
+use rootbound_verifier::relying_party::{RelyingParties, RelyingPartySection};
 use rootbound_verifier::store::SqliteStore;
 use tempfile::TempDir;
 
@@ -30,6 +30,7 @@ pub(super) struct Settings {
     limits: Limits,
     eat_profile: EatProfile,
     http_limits: HttpLimits,
+    relying_parties: Vec<RelyingPartySection>,
 }
 
 /// How a [`World`] is to be made.
@@ -51,7 +52,8 @@ impl Default for WorldBuilder {
         };
         let revocation = RevocationPolicy::IfAvailable;
         let eat_profile = EatProfile::default();
-        let settings = Settings { revocation, limits: Limits::default(), eat_profile, http_limits };
+        let (limits, relying_parties) = (Limits::default(), Vec::new());
+        let settings = Settings { revocation, limits, eat_profile, http_limits, relying_parties };
         Self { roots: Vec::new(), authority: None, settings }
     }
 }
@@ -93,6 +95,20 @@ impl WorldBuilder {
     #[must_use]
     pub fn eat_profile(mut self, profile: EatProfile) -> Self {
         self.settings.eat_profile = profile;
+        self
+    }
+
+    /// Who may ask about nodes, besides each node about itself.
+    #[must_use]
+    pub fn relying_party(mut self, section: RelyingPartySection) -> Self {
+        self.settings.relying_parties.push(section);
+        self
+    }
+
+    /// Who may read attestation results of others, and who may say something against a node; nobody without this.
+    #[must_use]
+    pub fn relying_parties(mut self, sections: Vec<RelyingPartySection>) -> Self {
+        self.settings.relying_parties = sections;
         self
     }
 
@@ -159,7 +175,8 @@ impl Settings {
         let audit_key = files::audit_key(&dir.join("audit.key"), &mut random::system()).expect("a key");
         let parts = Parts {
             result_signer,
-            relying_parties: RelyingParties::none(),
+            relying_parties: RelyingParties::load(&self.relying_parties, None).expect("relying parties"),
+            public_url: None,
             store: Arc::new(store),
             clock: Arc::clone(clock) as Arc<dyn Clock>,
             trust_domain,

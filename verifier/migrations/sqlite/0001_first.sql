@@ -43,6 +43,12 @@ CREATE TABLE node (
     clock_safe INTEGER CHECK (clock_safe IN (0, 1)),
     firmware_version INTEGER,
     made_at INTEGER,
+    -- Rises whenever what was handed out before counts no more.
+    epoch INTEGER NOT NULL DEFAULT 1 CHECK (epoch > 0),
+    -- What stands against the node, whatever it shows; with its history in hold.
+    holds TEXT NOT NULL DEFAULT '[]',
+    -- Evidence made then or before counts as stale.
+    attested_after INTEGER,
     CHECK ((standing = 'admitted') = (admitted_by IS NOT NULL)),
     CHECK ((clock IS NULL) = (reset_count IS NULL)),
     CHECK ((clock IS NULL) = (restart_count IS NULL)),
@@ -223,12 +229,54 @@ CREATE TABLE join_token (
     CHECK (used_by IS NULL OR revoked = 0)
 ) STRICT;
 
+-- Texts of policy bundles, once for each content.
+CREATE TABLE policy_content (
+    hash BLOB PRIMARY KEY CHECK (length(hash) = 32),
+    text BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE policy_bundle (
+    name TEXT NOT NULL,
+    version INTEGER NOT NULL CHECK (version > 0),
+    content BLOB NOT NULL REFERENCES policy_content (hash),
+    author TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (name, version)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER policy_content_is_immutable
+BEFORE UPDATE ON policy_content
+BEGIN SELECT RAISE(ABORT, 'the text of a policy bundle never changes'); END;
+
+CREATE TRIGGER policy_bundle_is_immutable
+BEFORE UPDATE ON policy_bundle
+BEGIN SELECT RAISE(ABORT, 'a version of a policy bundle never changes'); END;
+
+-- The last one is in force. Without a name: the bundle that is part of the program.
+CREATE TABLE policy_activation (
+    number INTEGER PRIMARY KEY CHECK (number > 0),
+    name TEXT,
+    version INTEGER,
+    author TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    FOREIGN KEY (name, version) REFERENCES policy_bundle (name, version),
+    CHECK ((name IS NULL) = (version IS NULL))
+) STRICT;
+
+CREATE TRIGGER policy_activation_is_immutable
+BEFORE UPDATE ON policy_activation
+BEGIN SELECT RAISE(ABORT, 'an activation never changes'); END;
+
 CREATE TABLE decision (
     recorded INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
     at INTEGER NOT NULL,
     node BLOB CHECK (length(node) = 32),
-    kind TEXT NOT NULL CHECK (kind IN ('enroll', 'activate', 'attest', 'reappraise', 'operate')),
+    kind TEXT NOT NULL CHECK (
+        kind IN ('enroll', 'activate', 'attest', 'reappraise', 'operate', 'signal')
+    ),
     granted INTEGER NOT NULL CHECK (granted IN (0, 1)),
     code TEXT NOT NULL,
     detail TEXT NOT NULL
@@ -242,6 +290,48 @@ CREATE INDEX decision_refused ON decision (granted) WHERE granted = 0;
 CREATE TRIGGER decision_is_immutable
 BEFORE UPDATE ON decision
 BEGIN SELECT RAISE(ABORT, 'a decision never changes'); END;
+
+-- Every hold that a node has or had. Those that stand are in node.holds, too, to be read with it.
+CREATE TABLE hold (
+    recorded INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    node BLOB NOT NULL REFERENCES node (id),
+    kind TEXT NOT NULL CHECK (kind IN ('block', 'lower')),
+    source TEXT NOT NULL CHECK (source IN ('operator', 'relying_party')),
+    author TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    expires_at INTEGER,
+    ended TEXT CHECK (ended IN ('expired', 'lifted')),
+    lifted_source TEXT CHECK (lifted_source IN ('operator', 'relying_party')),
+    lifted_author TEXT,
+    lifted_reason TEXT,
+    ended_at INTEGER,
+    CHECK ((ended IS NULL) = (ended_at IS NULL)),
+    CHECK ((ended IS NOT NULL AND ended = 'lifted') = (lifted_source IS NOT NULL)),
+    CHECK ((lifted_source IS NULL) = (lifted_author IS NULL)),
+    CHECK ((lifted_source IS NULL) = (lifted_reason IS NULL))
+) STRICT;
+
+CREATE INDEX hold_by_node ON hold (node, recorded);
+CREATE INDEX hold_by_end ON hold (ended_at);
+
+CREATE TRIGGER hold_ends_once
+BEFORE UPDATE ON hold WHEN OLD.ended_at IS NOT NULL
+BEGIN SELECT RAISE(ABORT, 'a hold that has ended stays so'); END;
+
+-- What relying parties said against nodes, with what was answered: the same again changes nothing.
+CREATE TABLE signal (
+    recorded INTEGER PRIMARY KEY,
+    source TEXT NOT NULL,
+    id TEXT NOT NULL,
+    digest BLOB NOT NULL CHECK (length(digest) = 32),
+    at INTEGER NOT NULL,
+    answer TEXT NOT NULL,
+    UNIQUE (source, id)
+) STRICT;
+
+CREATE INDEX signal_by_time ON signal (at);
 
 -- The audit trail: one segment for each commit that has something to record.
 CREATE TABLE audit_segment (

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use crate::evidence::Observed;
 use crate::node::Labels;
 use crate::reference::{JudgedBy, NoProfile, Profile, ReferenceBook, Versioned, idle_bank};
-use logs::{BootFinding, Logs, RuntimeEvidence, RuntimeFinding};
+use boot::Booted;
+use logs::{BootEvidence, BootFinding, Logs, RuntimeEvidence, RuntimeFinding};
 
 /// What an appraisal came to. Staleness is no verdict: it is read off the clock when somebody asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,6 +134,7 @@ pub struct Appraisal {
     references: Vec<Versioned>,
     deviations: Vec<Deviation>,
     weak: bool,
+    booted: Booted,
 }
 
 impl Appraisal {
@@ -172,6 +174,12 @@ impl Appraisal {
         self.weak
     }
 
+    /// What is proved of the boot, whether or not it is as expected.
+    #[must_use]
+    pub fn booted(&self) -> &Booted {
+        &self.booted
+    }
+
     /// What no reference value explains.
     #[must_use]
     pub fn deviations(&self) -> &[Deviation] {
@@ -194,6 +202,7 @@ pub fn appraise(observed: &Observed, logs: &Logs, labels: &Labels, book: &Refere
         references: Vec::new(),
         deviations: Vec::new(),
         weak: false,
+        booted: Booted::of(observed.clock(), None),
     };
     let profile = match book.profile(labels) {
         Ok(profile) => profile,
@@ -218,6 +227,9 @@ pub fn appraise(observed: &Observed, logs: &Logs, labels: &Labels, book: &Refere
         }
     }
     if let Some(rules) = &profile.body().boot {
+        if let BootEvidence::Authentic(history) = &logs.boot {
+            appraisal.booted = Booted::of(observed.clock(), Some(history));
+        }
         appraisal.deviations.extend(logs::judge_boot(&logs.boot, rules).into_iter().map(Deviation::Boot));
     }
     let mut digest_sets = Vec::new();

@@ -11,6 +11,7 @@ mod audit;
 mod client;
 mod files;
 mod init;
+mod policy;
 mod render;
 mod run;
 mod table;
@@ -38,7 +39,8 @@ Exit codes:
   6  appraise: the evidence violates the profile
   7  appraise: bad evidence: something does not stand, or contradicts the rest
   8  appraise: cannot judge: something that is needed is missing
-  9  audit: the trail was changed, or does not contain the checkpoint that was given";
+  9  policy test: a case fails
+ 10  audit: the trail was changed, or does not contain the checkpoint that was given";
 
 /// Checks what machines prove with their TPMs, and issues credentials that only those TPMs can use.
 #[derive(Debug, Parser)]
@@ -81,6 +83,9 @@ enum Verb {
     /// The audit trail: verify, export, watch and archive it
     #[command(subcommand, after_help = EXIT_CODES)]
     Audit(audit::Audit),
+    /// Policies: who may do what, in bundles whose versions never change
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Policy(policy::PolicyVerb),
     #[command(flatten)]
     Daemon(verbs::Verb),
 }
@@ -106,6 +111,9 @@ enum CliError {
     /// What was to be said.
     #[error(transparent)]
     Verb(#[from] verbs::VerbError),
+    /// Policies.
+    #[error(transparent)]
+    Policy(#[from] policy::PolicyVerbError),
     /// The conversation.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -127,6 +135,7 @@ enum Exit {
     BadEvidence,
     CannotJudge,
     TrailDamaged,
+    CaseFails,
 }
 
 impl From<Exit> for ExitCode {
@@ -147,7 +156,8 @@ impl Exit {
             Self::ViolatesPolicy => 6,
             Self::BadEvidence => 7,
             Self::CannotJudge => 8,
-            Self::TrailDamaged => 9,
+            Self::CaseFails => 9,
+            Self::TrailDamaged => 10,
         }
     }
 }
@@ -155,7 +165,7 @@ impl Exit {
 impl CliError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Config(_) | Self::Verb(_) | Self::Appraise(_) => Exit::Usage,
+            Self::Config(_) | Self::Verb(_) | Self::Appraise(_) | Self::Policy(_) => Exit::Usage,
             Self::Run(error) if error.is_configuration() => Exit::Usage,
             Self::Init(error) if error.is_refusal() => Exit::Refused,
             Self::Run(_) | Self::Init(_) | Self::Output(_) => Exit::Failed,
@@ -206,11 +216,19 @@ fn obey(arguments: Arguments) -> Result<Exit, CliError> {
             Ok(exit)
         }
         Verb::Audit(audit) => {
-            let socket = if audit.needs_daemon() { socket_of(socket, &config)? } else { PathBuf::new() };
+            let socket = if audit.needs_daemon() { admin_socket(socket, &config)? } else { PathBuf::new() };
             Ok(audit.run(&socket, output)?)
         }
+        Verb::Policy(verb) => {
+            let answer = verb.run(|command| {
+                let socket = admin_socket(socket.clone(), &config)?;
+                Ok::<_, CliError>(client::ask_once(&socket, &command)?)
+            })?;
+            show(&answer, output)?;
+            Ok(if answer.has_failed() { Exit::CaseFails } else { Exit::Done })
+        }
         Verb::Daemon(verb) => {
-            let socket = socket_of(socket, &config)?;
+            let socket = admin_socket(socket, &config)?;
             let wants_rules = verb.wants_boot_rules();
             let reply = client::ask_once(&socket, &verb.command()?)?;
             let exit = match &reply {
@@ -226,8 +244,9 @@ fn obey(arguments: Arguments) -> Result<Exit, CliError> {
     }
 }
 
-fn socket_of(socket: Option<PathBuf>, config: &Path) -> Result<PathBuf, ConfigError> {
-    match socket {
+/// The one that is named, or else that of the configuration.
+fn admin_socket(named: Option<PathBuf>, config: &Path) -> Result<PathBuf, ConfigError> {
+    match named {
         Some(socket) => Ok(socket),
         None => Ok(config::admin_socket(&Config::load(config)?.state.directory)),
     }

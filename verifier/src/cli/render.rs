@@ -1,6 +1,8 @@
 //! The daemon's answers as text for people. Whatever a peer could have a hand in is printed without characters that do
 //! more than show.
 
+mod policies;
+
 use rootbound_common::clock::Timestamp;
 use rootbound_common::text::only_shows;
 use rootbound_common::wire::v1::PostureReport;
@@ -13,20 +15,38 @@ use crate::evidence::frame::unpack;
 use crate::flows::operate::Reappraised;
 use crate::http::admin::message::{
     BootDetail, CaDetail, CheckpointDetail, DigestSetDetail, DigestSetSummary, DigestsCaptured,
-    EndorsementDetail, Health, NewJoinToken, NodeDetail, NodePage, NodeSummary, ProfileDetail,
-    ReferenceDetail, ReferenceSummary, Removed, Reply, Written,
+    EndorsementDetail, Health, NewJoinToken, NodeAsked, NodeDetail, NodeHeld, NodePage, NodeSummary,
+    ProfileDetail, ReferenceDetail, ReferenceSummary, Removed, Reply, Written,
 };
 use crate::node::{Labels, Standing};
 use crate::reference::Provenance;
+use crate::store::holds::{HoldEnd, HoldRecord};
 use crate::store::{DecisionRecord, InventoryEntry, JoinTokenRecord};
 
 impl Show for Reply {
     fn text(&self) -> String {
         let text = match self {
+            Self::PolicyWritten(bundle) => {
+                format!(
+                    "{}@{} written; it comes into force with `policy activate`\n",
+                    bundle.name, bundle.version
+                )
+            }
+            Self::Policies(list) => policies::list(list),
+            Self::Policy(bundle) => policies::bundle(bundle),
+            Self::Rehearsal(rehearsal) => policies::rehearsal(rehearsal),
+            Self::PolicyActivated(activation) => {
+                format!("{} is in force (activation {})\n", activation.bundle, activation.number)
+            }
+            Self::Decisions(page) => policies::decisions(page),
+            Self::Decision(record) => policies::decision(record),
+            Self::Explained(explained) => policies::explained(explained),
             Self::Health(health) => health_text(health),
             Self::Nodes(page) => nodes(page),
             Self::Node(node) => node_text(node),
             Self::NodeChanged(node) => node_changed(node),
+            Self::NodeAsked(asked) => asked_text(asked),
+            Self::NodeHeld(held) => held_text(held),
             Self::Inventory(entries) => inventory(entries),
             Self::InventoryAdded(entry) => format!("{} is expected\n", entry.node),
             Self::JoinTokens(tokens) => join_tokens(tokens),
@@ -140,6 +160,45 @@ fn node_changed(node: &NodeSummary) -> String {
     ])
 }
 
+fn asked_text(asked: &NodeAsked) -> String {
+    let how = if asked.listens {
+        "it hears of it over its control stream now"
+    } else {
+        "it holds no control stream: it attests when it asks, or by itself"
+    };
+    format!("{} is asked for evidence; {how}\n", asked.id)
+}
+
+fn held_text(held: &NodeHeld) -> String {
+    node_changed(&held.node)
+        + &fields(&[("Hold", held.hold.id.to_string()), ("Until", until(held.hold.expires_at))])
+}
+
+fn until(end: Option<Timestamp>) -> String {
+    end.map_or_else(|| "released".to_owned(), |end| end.to_string())
+}
+
+fn holds(records: &[HoldRecord]) -> String {
+    let mut table = Table::new(["HOLD", "KIND", "BY", "SINCE", "UNTIL", "STATE", "REASON"]);
+    for HoldRecord { hold, end } in records {
+        let state = match end {
+            None => "in force, or expired".to_owned(),
+            Some(HoldEnd::Expired) => "expired".to_owned(),
+            Some(HoldEnd::Lifted { by, at, .. }) => format!("lifted {at} by {by}"),
+        };
+        table.row([
+            hold.id.to_string(),
+            hold.kind.as_str().to_owned(),
+            hold.by.to_string(),
+            hold.since.to_string(),
+            until(hold.expires_at),
+            state,
+            hold.reason.to_string(),
+        ]);
+    }
+    table.text("no holds")
+}
+
 fn node_text(node: &NodeDetail) -> String {
     let mut text = fields(&[
         ("Node", node.id.to_string()),
@@ -155,6 +214,12 @@ fn node_text(node: &NodeDetail) -> String {
     for deviation in &node.posture.deviations {
         text += &format!("  deviation ({}): {}\n", deviation.code, deviation.detail);
     }
+    text += &fields(&[
+        ("Epoch", node.epoch.to_string()),
+        ("Control stream", if node.listens { "held" } else { "not held" }.to_owned()),
+        ("Evidence since", time(node.attested_after)),
+    ]);
+    text += &holds(&node.holds);
     let mut credentials = Table::new(["CERTIFICATE", "FROM", "UNTIL", "STATE"]);
     for credential in &node.credentials {
         let state = if credential.current { "current" } else { "past" };

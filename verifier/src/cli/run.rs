@@ -208,6 +208,7 @@ async fn verifier(
         clock: Arc::new(clock),
         result_signer: ResultSigner::new(result_key, config.results.eat_profile.clone(), domain.clone()),
         relying_parties,
+        public_url: config.server.public_url.clone(),
         trust_domain: domain,
         roots,
         revocation: config.trust.revocation,

@@ -8,6 +8,8 @@ use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::PostureStatus;
 
 use super::files::{self, FileError};
+use super::policy::DecisionVerb;
+use crate::hold::{HoldId, HoldKind};
 use crate::http::admin::message::{Command, Words};
 use crate::node::{Labels, Name, NameError};
 
@@ -43,6 +45,9 @@ pub(super) enum Verb {
     /// Profiles: what is expected of which nodes
     #[command(subcommand)]
     Profile(ProfileVerb),
+    /// Decisions that services asked for: what was decided, and why
+    #[command(subcommand)]
+    Decision(DecisionVerb),
     /// The issuing CA
     #[command(subcommand)]
     Ca(CaVerb),
@@ -55,14 +60,14 @@ pub(super) enum Verb {
 pub(super) struct Reason {
     /// Why, for the record
     #[arg(long, default_value = "")]
-    reason: Words,
+    pub(super) reason: Words,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum NodeVerb {
     /// List nodes, by rising id
     List {
-        /// Only nodes of this posture: affirming, warning, contraindicated, stale, unknown
+        /// Only nodes of this posture: affirming, warning, contraindicated, stale, unknown, blocked
         #[arg(long, value_parser = posture)]
         posture: Option<PostureStatus>,
         /// Only nodes with this label; may be repeated
@@ -92,6 +97,39 @@ pub(super) enum NodeVerb {
     Approve {
         /// Its id
         node: NodeId,
+        #[command(flatten)]
+        reason: Reason,
+    },
+    /// Ask a node for evidence now, over its control stream
+    AttestNow {
+        /// Its id
+        node: NodeId,
+        /// Have it ask for a new certificate, too
+        #[arg(long)]
+        renew: bool,
+        #[command(flatten)]
+        reason: Reason,
+    },
+    /// Block a node from its next call on, whatever it shows; it may still attest
+    Quarantine {
+        /// Its id
+        node: NodeId,
+        /// Lower its standing to a warning instead
+        #[arg(long)]
+        lower: bool,
+        /// For so long: "2h"; until it is released without this
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        lasts: Option<Duration>,
+        #[command(flatten)]
+        reason: Reason,
+    },
+    /// Lift the holds of a node, whoever set them; access comes back with its next quote
+    Release {
+        /// Its id
+        node: NodeId,
+        /// Only this hold
+        #[arg(long, value_name = "HOLD")]
+        hold: Option<HoldId>,
         #[command(flatten)]
         reason: Reason,
     },
@@ -288,6 +326,7 @@ impl Verb {
             Self::Reference(verb) => Ok(verb.command()?),
             Self::Digests(verb) => Ok(verb.command()?),
             Self::Profile(verb) => Ok(verb.command()?),
+            Self::Decision(verb) => Ok(verb.command()),
             Self::Ca(CaVerb::Show) => Ok(Command::CaShow),
             Self::Healthcheck => Ok(Command::Health),
         }
@@ -303,6 +342,18 @@ impl NodeVerb {
             Self::Show { node } => Command::NodeShow { node },
             Self::Boot { node, rules: _ } => Command::NodeBoot { node },
             Self::Approve { node, reason } => Command::NodeApprove { node, reason: reason.reason },
+            Self::AttestNow { node, renew, reason } => {
+                Command::NodeAttestNow { node, renew, reason: reason.reason }
+            }
+            Self::Quarantine { node, lower, lasts, reason } => Command::NodeQuarantine {
+                node,
+                kind: if lower { HoldKind::Lower } else { HoldKind::Block },
+                lasts: lasts.map(|lasts| lasts.as_secs().max(1)),
+                reason: reason.reason,
+            },
+            Self::Release { node, hold, reason } => {
+                Command::NodeRelease { node, hold, reason: reason.reason }
+            }
             Self::Label { node, set, remove, reason } => {
                 Command::NodeLabel { node, set: labels_of(set)?, remove, reason: reason.reason }
             }
@@ -400,14 +451,13 @@ fn labels_of(pairs: Vec<(Name, Name)>) -> Result<Labels, NameError> {
 }
 
 fn posture(text: &str) -> Result<PostureStatus, String> {
-    use PostureStatus::{Affirming, Contraindicated, Stale, Unknown, Warning};
-    [Affirming, Warning, Contraindicated, Stale, Unknown]
+    PostureStatus::ALL
         .into_iter()
         .find(|posture| posture.as_str() == text)
-        .ok_or_else(|| "one of affirming, warning, contraindicated, stale, unknown".to_owned())
+        .ok_or_else(|| "one of affirming, warning, contraindicated, stale, unknown, blocked".to_owned())
 }
 
-fn versioned(text: &str) -> Result<(Name, Option<u32>), String> {
+pub(super) fn versioned(text: &str) -> Result<(Name, Option<u32>), String> {
     let (name, version) = match text.split_once('@') {
         Some((name, version)) => {
             let version = version.parse().map_err(|_| "a version is a number: NAME@VERSION")?;

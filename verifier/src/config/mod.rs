@@ -19,6 +19,7 @@ use crate::audit::sampling::Sampling;
 use crate::credential::ear::EatProfile;
 use crate::enrollment::RevocationPolicy;
 use crate::http::{ServingNames, TlsIdentity};
+use crate::public_url::PublicUrl;
 use crate::relying_party::RelyingPartySection;
 use crate::telemetry::LogSection;
 use crate::{flows, http};
@@ -72,6 +73,8 @@ pub struct ServerSection {
     pub certificate: Option<PathBuf>,
     /// The private key of `certificate`.
     pub key: Option<PathBuf>,
+    /// The URL under which clients reach the verifier: what its metadata name.
+    pub public_url: Option<PublicUrl>,
 }
 
 impl Default for ServerSection {
@@ -81,6 +84,7 @@ impl Default for ServerSection {
             names: ServingNames::default(),
             certificate: None,
             key: None,
+            public_url: None,
         }
     }
 }

@@ -130,13 +130,15 @@ pub struct Observed {
     node: NodeId,
     pcrs: PcrValues,
     evidence_at: Timestamp,
+    clock: ClockState,
 }
 
 impl Observed {
     /// For the tests of what comes after.
     #[cfg(test)]
     pub(crate) fn fabricated(node: NodeId, pcrs: PcrValues, evidence_at: Timestamp) -> Self {
-        Self { node, pcrs, evidence_at }
+        let clock = ClockState { clock: 0, reset_count: 4, restart_count: 1, safe: true };
+        Self { node, pcrs, evidence_at, clock }
     }
 
     /// Whose.
@@ -155,6 +157,12 @@ impl Observed {
     #[must_use]
     pub fn evidence_at(&self) -> Timestamp {
         self.evidence_at
+    }
+
+    /// The TPM's clock and counters in the quote.
+    #[must_use]
+    pub fn clock(&self) -> &ClockState {
+        &self.clock
     }
 }
 
@@ -274,7 +282,7 @@ pub fn authenticate(
         evidence_at,
     };
     Ok(Authenticated {
-        observed: Observed { node, pcrs: evidence.pcrs, evidence_at },
+        observed: Observed { node, pcrs: evidence.pcrs, evidence_at, clock: signed.clock },
         last_seen,
         qualified_signer: signed.qualified_signer,
         stored,
@@ -286,8 +294,10 @@ pub fn authenticate(
 /// Checks a stored quote again, so that a changed row is noticed: signature, magic, type and PCR digest. Its freshness
 /// was established when it was accepted, and shows in `evidence_at`.
 pub fn restore(stored: StoredQuote, node: NodeId, key: &AttestationKey) -> Result<Observed, EvidenceError> {
-    signed_quote(&stored.quote, &stored.signature, key.verifying_key())?.covers(&stored.pcrs)?;
-    Ok(Observed { node, pcrs: stored.pcrs, evidence_at: stored.evidence_at })
+    let signed = signed_quote(&stored.quote, &stored.signature, key.verifying_key())?;
+    signed.covers(&stored.pcrs)?;
+    let clock = signed.clock;
+    Ok(Observed { node, pcrs: stored.pcrs, evidence_at: stored.evidence_at, clock })
 }
 
 /// A quote under a signature of a key.

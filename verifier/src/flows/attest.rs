@@ -21,9 +21,10 @@ use crate::credential::issue::{IssueError, PreparedCertificate};
 use crate::credential::request::{Demand, ParsedRequest, RequestError};
 use crate::credential::serial::SerialNumber;
 use crate::evidence::{Authenticated, EvidenceError, Unproven, authenticate};
+use crate::hold::attested_after;
 use crate::node::{Name, NodeRecord, Standing};
-use crate::policy::{Denial, Grant, decide_issue};
-use crate::posture::{LiveCredential, Posture};
+use crate::policy::{Attested, CredentialKind, Denial, Grant, Question, SubjectFacts, decide_issue};
+use crate::posture::{LiveCredential, LiveNode, Posture};
 use crate::reference::{ProfileBody, ReferenceBook};
 use crate::store::{
     CertificateRecord, DecisionKind, DecisionRecord, DecisionTrail, EvidenceRecord, ISSUED, Recorded,
@@ -190,9 +191,13 @@ impl Verifier {
             return Err(AttestRefusal::NodeChanged.into());
         }
         Ok(EvidenceResponse {
-            posture: posture.report(now),
+            posture: node.report_with(&posture, now),
             credential: self.hand_out(node.id, answer).await?,
-            next: self.mint(&node, self.next_interval(&evidence, &appraisal, &read), read.asked(&rules)),
+            next: self.mint(
+                &node,
+                self.next_interval(&node, &evidence, &appraisal, &read),
+                read.asked(&rules),
+            ),
         })
     }
 
@@ -247,9 +252,16 @@ impl Verifier {
             Ok(key) => key,
             Err(error) => return Answer::BadRequest(error),
         };
-        let live = self.fleet.node(node.id);
-        let held = live.map_or(0, |live| live.credentials.iter().filter(|one| one.not_after >= now).count());
-        match decide_issue(appraisal, node.standing, held, key, now) {
+        let credentials = self.fleet.node(node.id).map(|live| live.credentials.clone()).unwrap_or_default();
+        let held = credentials.iter().filter(|one| one.not_after >= now).count();
+        let posture = Posture::of(appraisal);
+        let status = node.status_with(&posture, now);
+        let with =
+            LiveNode { epoch: self.epoch_with(node, &posture), ..node.live_with(posture, credentials) };
+        let facts = SubjectFacts::Node(Attested::of(node.id, &with, now));
+        let question = Question::issue_credential(node.id, CredentialKind::X509Svid);
+        let permit = self.bundle.load().decide(&question, &facts).into_permit();
+        match decide_issue(appraisal, node.standing, status, held, key, permit, now) {
             Ok(grant) => self.prepare(grant, now).unwrap_or_else(Answer::Impossible),
             Err(denial) => Answer::Denied(denial),
         }
@@ -312,6 +324,7 @@ impl Verifier {
             quote: evidence.stored().clone(),
             logs: read.change.clone(),
             posture: posture.clone(),
+            epoch: self.epoch_with(node, posture),
             certificate,
             decision: DecisionRecord { trail, ..decision },
             also: self.turned(node, posture).into_iter().collect(),
@@ -319,6 +332,18 @@ impl Verifier {
         match self.store.record_evidence(record).await? {
             Recorded::Yes { revision } => Ok(revision),
             Recorded::NodeChanged => Err(AttestRefusal::NodeChanged.into()),
+        }
+    }
+
+    /// The epoch of a node with this posture: that which decisions see may be ahead of the store, and is not to fall.
+    pub(super) fn epoch_with(&self, node: &NodeRecord, posture: &Posture) -> u64 {
+        let live = self.fleet.node(node.id);
+        let epoch = live.as_ref().map_or(0, |live| live.epoch).max(node.epoch);
+        let before = live.as_ref().and_then(|live| live.posture.as_ref());
+        if before.is_some_and(|before| before.verdict == posture.verdict) {
+            epoch
+        } else {
+            epoch.saturating_add(1)
         }
     }
 
@@ -351,9 +376,11 @@ impl Verifier {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let credential = match answer {
-            Answer::Prepared(_, record) => {
-                Some(LiveCredential { serial: record.serial, not_after: record.not_after })
-            }
+            Answer::Prepared(_, record) => Some(LiveCredential {
+                serial: record.serial,
+                not_before: record.not_before,
+                not_after: record.not_after,
+            }),
             Answer::NotAsked | Answer::BadRequest(_) | Answer::Denied(_) | Answer::Impossible(_) => None,
         };
         let before = self.fleet.node(node.id).and_then(|node| node.posture.clone());
@@ -408,13 +435,19 @@ impl Verifier {
 
     /// After which time the node shows evidence again. At once, where the profile has come to ask for other PCRs than this
     /// challenge did: what that costs the node is the verifier's doing, and the next quote ends it.
-    /// So too, where more of its logs is needed.
+    /// So too, where more of its logs is needed, and where the challenge is older than the last demand for evidence, or
+    /// than what an operator asked for.
     fn next_interval(
         &self,
+        node: &NodeRecord,
         evidence: &Authenticated,
         appraisal: &Appraisal,
         read: &Read,
     ) -> Option<Duration> {
+        let demanded = attested_after(node.attested_after, &node.holds, self.now());
+        if demanded.max(self.control.asked_at(node.id)) >= Some(appraisal.evidence_at()) {
+            return None;
+        }
         let Some(profile) = appraisal.profile() else { return Some(WITHOUT_PROFILE) };
         let asks_for_more = |deviation: &Deviation| matches!(deviation, Deviation::NotQuoted { .. });
         let other_policy = evidence.credential_policy() != profile.body().credential_policy;

@@ -1,22 +1,35 @@
 //! The stories, each readable top to bottom. They alone hold a store *and* the road.
 //!
 //! - [`audit`]: start, stop and checkpoints of the audit trail
+//! - [`control`]: what is wished of a node now, and who listens
 //! - [`enroll`]: a machine shows its TPM, proves that it holds it, and becomes a node
+//! - [`caller`]: who asks about others, or about itself
 //! - [`attest`]: a node shows evidence, is appraised, and gets a credential, or does not
+//! - `holds`: an operator holds a node, or lets it go
 //! - `logs`: what is kept of the logs that come with evidence, and what they come to
 //! - [`observe`]: what a node's logs say, to read and to make rules of
 //! - `offline`: evidence in files, appraised without a service: no node, no store, no challenge
 //! - [`operate`]: what an operator changes, and what follows from it
+//! - [`decide`]: whether something may be done, by how things stand at that moment; [`search`]: what would be allowed
+//! - [`policies`]: bundles of policies are written, rehearsed, put in force; decisions are explained
 //! - [`results`]: how a node stands, for whoever may know it
+//! - [`signals`]: a relying party says something against a node
 
 pub mod attest;
 pub mod audit;
+pub mod caller;
+pub mod control;
+pub mod decide;
 pub mod enroll;
+mod holds;
 mod logs;
 pub mod observe;
 pub(crate) mod offline;
 pub mod operate;
+pub mod policies;
 pub mod results;
+pub mod search;
+pub mod signals;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,16 +40,20 @@ use rootbound_common::clock::{Clock, Timestamp};
 use rootbound_common::id::{NodeId, TrustDomain};
 use rootbound_common::random;
 use rootbound_common::secret::Secret;
+use search::PageKey;
 use tokio::sync::Mutex;
 
 use self::audit::{AuditParts, Trail};
+use self::control::Control;
 use crate::appraisal::runtime::SignatureCache;
 use crate::audit::RecordId;
 use crate::challenge::ChallengeKey;
 use crate::credential::authority::Authority;
 use crate::credential::ear::ResultSigner;
 use crate::enrollment::{EndorsementRoots, RevocationPolicy};
+use crate::policy::Bundle;
 use crate::posture::{Fleet, Posture};
+use crate::public_url::PublicUrl;
 use crate::reference::ReferenceBook;
 use crate::relying_party::RelyingParties;
 use crate::store::{DecisionKind, DecisionRecord, DecisionTrail, Store, StoreError};
@@ -76,11 +93,17 @@ pub struct Verifier {
     /// Held while reference values change.
     changes: Mutex<()>,
     limits: Limits,
+    public_url: Option<PublicUrl>,
     fleet: Fleet,
     book: ArcSwap<ReferenceBook>,
+    /// The policies that are in force.
+    bundle: ArcSwap<Bundle>,
+    pages: PageKey,
     /// Signatures of files that were verified, for all nodes.
     signatures: SignatureCache,
     trail: Trail,
+    /// What is wished of nodes, and who listens.
+    control: Arc<Control>,
 }
 
 /// Signatures that are remembered: those of a distribution's packages, some 12 MB.
@@ -114,6 +137,8 @@ pub struct Parts {
     pub limits: Limits,
     /// By what the audit trail is kept.
     pub audit: AuditParts,
+    /// Under which URL clients reach the service, if the operator said so.
+    pub public_url: Option<PublicUrl>,
 }
 
 impl std::fmt::Debug for Parts {
@@ -128,6 +153,12 @@ impl Verifier {
     pub async fn start(parts: Parts) -> Result<Self, StoreError> {
         let book = parts.store.reference_book(&ReferenceBook::default()).await?;
         let fleet = Fleet::new(parts.store.live_nodes(parts.clock.now()).await?);
+        let bundle = Self::policy_in_force(&*parts.store).await?;
+        let control = Arc::new(Control::default());
+        fleet.observe({
+            let control = Arc::clone(&control);
+            move |node| control.wake(node)
+        });
         let verifier = Self {
             store: parts.store,
             clock: parts.clock,
@@ -140,10 +171,14 @@ impl Verifier {
             challenge_key: ChallengeKey::new(Secret::generate(&mut random::system())),
             changes: Mutex::new(()),
             limits: parts.limits,
+            public_url: parts.public_url,
             fleet,
             book: ArcSwap::from_pointee(book),
+            bundle: ArcSwap::from_pointee(bundle),
+            pages: PageKey::generate(),
             signatures: SignatureCache::with_capacity(SIGNATURES),
             trail: Trail::new(parts.audit),
+            control,
         };
         verifier.record_start().await?;
         let done = verifier.reappraise_all().await?;
@@ -166,6 +201,12 @@ impl Verifier {
     /// Replaces the trusted TPM manufacturers and their CRLs. Nodes that are enrolled stay so.
     pub fn trust(&self, roots: EndorsementRoots) {
         self.roots.store(Arc::new(roots));
+    }
+
+    /// Under which URL clients reach the service, if the operator said so.
+    #[must_use]
+    pub fn public_url(&self) -> Option<&PublicUrl> {
+        self.public_url.as_ref()
     }
 
     /// The CA.

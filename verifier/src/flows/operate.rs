@@ -11,12 +11,14 @@ use tokio::sync::MutexGuard;
 
 use super::enroll::digest_of_token;
 use super::logs::{OfQuote, Sent};
+use super::policies::PolicyError;
 use super::{Verifier, decision, rng, versions_of};
 use crate::appraisal::runtime::{DigestSet, DigestSetError};
 use crate::appraisal::{Verdict, appraise};
 use crate::audit::{Actor, AuditRecord, Entity, Facts, Outcome, RecordKind};
 use crate::evidence::frame::{FrameError, unpack};
 use crate::evidence::{Observed, restore};
+use crate::hold::NotAReason;
 use crate::node::{Labels, Name, NodeRecord};
 use crate::posture::{Posture, STORED_EVIDENCE_INVALID};
 use crate::reference::{
@@ -108,6 +110,18 @@ pub enum OperateError {
     /// The token's life is out of bounds.
     #[error("a join token lives between 1 minute and 30 days")]
     JoinTokenLifetime,
+    /// The node may not attest.
+    #[error("node {0} is not admitted: it may not attest")]
+    NotAdmitted(NodeId),
+    /// Operators have too many holds on the node.
+    #[error("operators have as many holds on node {0} as they may: release some")]
+    TooManyHolds(NodeId),
+    /// The reason cannot be kept with a hold.
+    #[error(transparent)]
+    HoldReason(#[from] NotAReason),
+    /// It was about policies or decisions.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -130,6 +144,10 @@ impl OperateError {
             Self::Digests(_) | Self::Frame(_) => "digest_set_refused",
             Self::NoSuch { .. } => "not_found",
             Self::JoinTokenLifetime => "join_token_lifetime",
+            Self::NotAdmitted(_) => "not_admitted",
+            Self::TooManyHolds(_) => "too_many_holds",
+            Self::HoldReason(_) => "reason_refused",
+            Self::Policy(error) => error.code(),
             Self::Store(_) => "store_failed",
         }
     }
@@ -172,7 +190,7 @@ impl Verifier {
         Ok(node)
     }
 
-    fn operated(&self, id: NodeId, operator: &Operator, code: &str) -> DecisionRecord {
+    pub(super) fn operated(&self, id: NodeId, operator: &Operator, code: &str) -> DecisionRecord {
         let detail = format!("{}: {}", operator.author, operator.reason);
         let record = decision(self.now(), Some(id), DecisionKind::Operate, true, code, detail);
         let trail = DecisionTrail { actor: Some(operator.actor()), ..DecisionTrail::default() };
@@ -309,7 +327,7 @@ impl Verifier {
         Ok((profile, self.references_changed(change).await?))
     }
 
-    fn provenance(&self, operator: &Operator) -> Provenance {
+    pub(super) fn provenance(&self, operator: &Operator) -> Provenance {
         Provenance {
             author: operator.author.clone(),
             reason: operator.reason.clone(),
@@ -418,7 +436,8 @@ impl Verifier {
             trail: DecisionTrail { versions: versions_of(&posture), ..DecisionTrail::default() },
             ..decision(now, Some(id), DecisionKind::Reappraise, granted, code, detail)
         };
-        match self.store.record_reappraisal(id, node.revision, &posture, logs, record).await {
+        let epoch = self.epoch_with(node, &posture);
+        match self.store.record_reappraisal(id, node.revision, &posture, epoch, logs, record).await {
             Ok(Recorded::NodeChanged) => Ok(false),
             Ok(Recorded::Yes { revision }) => {
                 let key = node.attestation_key.name();
@@ -536,6 +555,9 @@ impl Verifier {
         forgotten += self.store.forget_enrollments(now).await?;
         forgotten += self.store.forget_certificates(before).await?;
         forgotten += self.store.forget_decisions(before, most_refusals).await?;
+        forgotten += self.store.forget_holds(before).await?;
+        forgotten += self.store.forget_signals(before).await?;
+        self.forget_wishes();
         Ok(forgotten)
     }
 }

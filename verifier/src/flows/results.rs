@@ -3,20 +3,10 @@
 use rootbound_common::id::NodeId;
 
 use super::Verifier;
+use super::caller::Caller;
 use crate::attestation_result::AttestationResult;
 use crate::credential::ear::{Ear, EatNonce};
 use crate::credential::result_key::JwkSet;
-use crate::posture::IdentifiedNode;
-use crate::relying_party::IdentifiedRelyingParty;
-
-/// Who asks.
-#[derive(Debug)]
-pub enum ResultReader {
-    /// A node, which may read its own result, however bad.
-    Node(IdentifiedNode),
-    /// A relying party, which may read those of the nodes that it was given.
-    RelyingParty(IdentifiedRelyingParty),
-}
 
 /// Why there is no answer. Each has a stable code.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,17 +40,17 @@ impl Verifier {
     /// Nothing is read from the store, and nothing is recorded: a result grants nothing.
     pub fn attestation_result(
         &self,
-        reader: &ResultReader,
+        reader: &Caller,
         id: Option<NodeId>,
         nonce: Option<&EatNonce>,
     ) -> Result<Ear, ResultRefusal> {
         let now = self.now();
         let result = match reader {
-            ResultReader::Node(caller) if id == Some(caller.id()) => {
+            Caller::Node(caller) if id == Some(caller.id()) => {
                 AttestationResult::of(caller.id(), caller.node(), now)
             }
-            ResultReader::Node(_) => return Err(ResultRefusal::OtherNode),
-            ResultReader::RelyingParty(party) => {
+            Caller::Node(_) => return Err(ResultRefusal::OtherNode),
+            Caller::RelyingParty(party) => {
                 let id = id.ok_or(ResultRefusal::UnknownNode)?;
                 let node = self.fleet.node(id).filter(|node| party.may_read(&node.labels));
                 let node = node.ok_or(ResultRefusal::UnknownNode)?;

@@ -63,6 +63,13 @@ pub(super) async fn receive(State(receiving): State<Receiving>, request: Request
 impl Receiving {
     async fn receive(&self, request: Request) -> Result<Request, EdgeRefusal> {
         let (mut parts, body) = request.into_parts();
+        let bytes = self.bytes(&parts, body).await?;
+        parts.extensions.insert(Received(bytes));
+        Ok(Request::from_parts(parts, Body::empty()))
+    }
+
+    /// What [`receive`] establishes of a body, and the body.
+    pub(super) async fn bytes(&self, parts: &Parts, body: Body) -> Result<Bytes, EdgeRefusal> {
         check_head(&parts.headers, self.limit)?;
         let ClientAddress(address) = parts.extensions.get().copied().ok_or(EdgeRefusal::Internal)?;
         let long = declared_length(&parts.headers).is_some_and(|length| length > SHORT);
@@ -71,8 +78,7 @@ impl Receiving {
         let slot = room.slots.take(address).ok_or(EdgeRefusal::TooManyBodies)?;
         let bytes = collect(body, limit, room.within).await?;
         drop(slot);
-        parts.extensions.insert(Received(bytes));
-        Ok(Request::from_parts(parts, Body::empty()))
+        Ok(bytes)
     }
 }
 
@@ -144,7 +150,7 @@ fn declared_length(headers: &HeaderMap) -> Option<usize> {
 }
 
 /// What serde says may repeat a field name of the caller's: shortened, and without characters that do more than show.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     /// The longest message about a document of ours.
     const LONGEST: usize = 200;
     text.chars().take(LONGEST).map(|character| if only_shows(character) { character } else { '?' }).collect()

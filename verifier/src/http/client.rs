@@ -1,7 +1,7 @@
 //! Who is at the other end of a connection: an address, and perhaps a certificate.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
@@ -14,9 +14,10 @@ use super::Edge;
 use super::connection::ClientAddress;
 use super::problem::{EdgeRefusal, Refusal};
 use crate::credential::presented::{PresentedError, PresentedSvid};
-use crate::flows::results::ResultReader;
-use crate::posture::{AdmissionError, AdmittedNode};
-use crate::relying_party::leads_to;
+use crate::flows::signals::SignalRefusal;
+use crate::flows::{self, Verifier};
+use crate::posture::{AdmissionError, AdmittedNode, IdentifiedNode};
+use crate::relying_party::{IdentifiedRelyingParty, RelyingPartyError, leads_to};
 
 /// What counts as one client for limits: an IPv4 address, or the /64 of an IPv6 address, since whoever has one address
 /// of a /64 has all of them.
@@ -88,8 +89,39 @@ pub(super) enum Peer {
     Svid(PresentedSvid),
     /// A certificate of our CA that is no X.509-SVID.
     Unfit(PresentedError),
-    /// A certificate that our CA did not sign, leaf first. It is judged at each request that it may count for.
-    Foreign(Arc<[CertificateDer<'static>]>),
+    /// A certificate that our CA did not sign. It is judged at each request that it may count for.
+    Foreign(Arc<Foreign>),
+}
+
+/// A chain that our CA did not sign, leaf first, and whose it was found to be.
+#[derive(Debug)]
+pub(super) struct Foreign {
+    chain: Vec<CertificateDer<'static>>,
+    /// The second of the last finding: a path is valid in whole seconds (RFC 5280, 4.1.2.5), and what it leads to does not
+    /// change while the verifier runs, so that a second look within one finds the same, for a signature or two less.
+    found: Mutex<Option<(i64, Result<IdentifiedRelyingParty, RelyingPartyError>)>>,
+}
+
+impl Foreign {
+    fn new(chain: &[CertificateDer<'static>]) -> Self {
+        Self { chain: chain.to_vec(), found: Mutex::default() }
+    }
+
+    fn identify(
+        &self,
+        verifier: &Verifier,
+        now: Timestamp,
+    ) -> Result<IdentifiedRelyingParty, RelyingPartyError> {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*found {
+            Some((second, finding)) if *second == now.as_seconds() => finding.clone(),
+            Some(_) | None => {
+                let finding = verifier.relying_parties().identify(&self.chain, now);
+                *found = Some((now.as_seconds(), finding.clone()));
+                finding
+            }
+        }
+    }
 }
 
 impl Peer {
@@ -106,7 +138,7 @@ impl Peer {
                 Ok(svid) => Self::Svid(svid),
                 Err(error) => Self::Unfit(error),
             },
-            Some(_) => Self::Foreign(chain.into()),
+            Some(_) => Self::Foreign(Arc::new(Foreign::new(chain))),
         }
     }
 
@@ -120,8 +152,16 @@ impl Peer {
     }
 
     /// Set by the listener on each request; a request without it did not come through the listener.
-    fn of_request(parts: &Parts) -> Result<Self, Refusal> {
+    pub(super) fn of_request(parts: &Parts) -> Result<Self, Refusal> {
         parts.extensions.get::<Self>().cloned().ok_or(EdgeRefusal::Internal.into())
+    }
+
+    /// Whether it showed a certificate that may be that of somebody whom we know.
+    pub(super) const fn may_be_known(&self) -> bool {
+        match self {
+            Self::Svid(_) | Self::Foreign(_) => true,
+            Self::Anonymous | Self::Unfit(_) => false,
+        }
     }
 }
 
@@ -152,14 +192,54 @@ impl FromRequestParts<Edge> for Admitted {
         let verifier = &edge.verifier;
         match verifier.fleet().admit(svid, verifier.trust_domain(), verifier.now()) {
             Ok(node) => Ok(Self(node)),
-            Err(error) => Err(refused(parts, error.code(), error)),
+            Err(error) => Err(refused(edge, parts, error.code(), error).await),
         }
     }
 }
 
-/// A caller that may read attestation results: a node, however it stands, or a relying party.
+/// A caller that is a node, however it stands.
 #[derive(Debug)]
-pub(super) struct Reader(pub(super) ResultReader);
+pub(super) struct Identified(pub(super) IdentifiedNode);
+
+impl FromRequestParts<Edge> for Identified {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Refusal> {
+        let svid = Peer::of_request(parts)?.svid()?;
+        let verifier = &edge.verifier;
+        match verifier.fleet().identify(svid, verifier.trust_domain(), verifier.now()) {
+            Ok(node) => Ok(Self(node)),
+            Err(error) => Err(refused(edge, parts, error.code(), error).await),
+        }
+    }
+}
+
+/// A caller that is a relying party, to say something against a node.
+#[derive(Debug)]
+pub(super) struct SignalSource(pub(super) IdentifiedRelyingParty);
+
+impl FromRequestParts<Edge> for SignalSource {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Refusal> {
+        let verifier = &edge.verifier;
+        match Peer::of_request(parts)? {
+            Peer::Anonymous => Err(AdmissionError::NoCertificate.into()),
+            Peer::Foreign(foreign) => match foreign.identify(verifier, verifier.now()) {
+                Ok(party) => Ok(Self(party)),
+                Err(error) => Err(refused(edge, parts, error.code(), error).await),
+            },
+            Peer::Svid(_) | Peer::Unfit(_) => {
+                let error = SignalRefusal::NotARelyingParty;
+                Err(refused(edge, parts, error.code(), error).await)
+            }
+        }
+    }
+}
+
+/// A caller that may ask about nodes: a node, however it stands, or a relying party.
+#[derive(Debug)]
+pub(super) struct Reader(pub(super) flows::caller::Caller);
 
 impl FromRequestParts<Edge> for Reader {
     type Rejection = Refusal;
@@ -168,25 +248,35 @@ impl FromRequestParts<Edge> for Reader {
         let verifier = &edge.verifier;
         let now = verifier.now();
         match Peer::of_request(parts)? {
-            Peer::Foreign(chain) => match verifier.relying_parties().identify(&chain, now) {
-                Ok(party) => Ok(Self(ResultReader::RelyingParty(party))),
-                Err(error) => Err(refused(parts, error.code(), error)),
+            Peer::Foreign(foreign) => match foreign.identify(verifier, now) {
+                Ok(party) => Ok(Self(flows::caller::Caller::RelyingParty(party))),
+                Err(error) => Err(refused(edge, parts, error.code(), error).await),
             },
             peer @ (Peer::Anonymous | Peer::Svid(_) | Peer::Unfit(_)) => {
                 match verifier.fleet().identify(peer.svid()?, verifier.trust_domain(), now) {
-                    Ok(node) => Ok(Self(ResultReader::Node(node))),
-                    Err(error) => Err(refused(parts, error.code(), error)),
+                    Ok(node) => Ok(Self(flows::caller::Caller::Node(node))),
+                    Err(error) => Err(refused(edge, parts, error.code(), error).await),
                 }
             }
         }
     }
 }
 
-/// Says in the log who was refused, and why.
-fn refused(parts: &Parts, code: &'static str, error: impl Into<Refusal>) -> Refusal {
+/// Says in the log who was refused, and why; and in the audit trail, where a certificate was shown that our CA or a relying
+/// party's has signed: anybody can show none.
+async fn refused<E>(edge: &Edge, parts: &Parts, code: &'static str, error: E) -> Refusal
+where
+    E: Into<Refusal> + std::fmt::Display,
+{
     let client = parts.extensions.get().map(|ClientAddress(address)| *address);
     tracing::info!(?client, code, "caller refused");
-    error.into()
+    let shown = match Peer::of_request(parts) {
+        Ok(Peer::Svid(svid)) => Some(svid.spiffe_id.to_string()),
+        Ok(peer) if peer.may_be_known() => None,
+        Ok(_) | Err(_) => return error.into(),
+    };
+    let recorded = edge.verifier.record_caller_refused(shown.as_deref(), code, &error.to_string()).await;
+    recorded.map_or_else(Into::into, |()| error.into())
 }
 
 #[cfg(test)]

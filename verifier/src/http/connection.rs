@@ -25,6 +25,7 @@ use tower::ServiceExt;
 
 use super::client::{Peer, Vouchers};
 use super::limits::Limits;
+use super::slots::Slot;
 use super::tls::ALPN_HTTP_2;
 use crate::flows::Verifier;
 
@@ -39,6 +40,31 @@ pub(super) struct Shared {
     pub(super) limits: Arc<Limits>,
     pub(super) verifier: Arc<Verifier>,
     pub(super) vouchers: Vouchers,
+}
+
+/// What an answer that lasts needs of its connection; set on each request by [`serve`].
+#[derive(Debug, Clone)]
+pub(super) struct OfConnection {
+    activity: Arc<Activity>,
+    slot: Arc<Mutex<Option<Slot>>>,
+    ending: CancellationToken,
+}
+
+impl OfConnection {
+    /// Counts as a request under way until what this returns is dropped.
+    pub(super) fn begin(&self) -> UnderWay {
+        self.activity.begin()
+    }
+
+    /// Lets another connection take the slot of this one: it has another bound from now on.
+    pub(super) fn give_slot_back(&self) {
+        drop(self.slot.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Returns when the connection is to end.
+    pub(super) async fn ending(&self) {
+        self.ending.cancelled().await;
+    }
 }
 
 /// Head of a request: our longest is under 1 KB.
@@ -60,6 +86,7 @@ pub(super) async fn serve(
     shared: Arc<Shared>,
     stream: TcpStream,
     address: SocketAddr,
+    slot: Slot,
     stop: CancellationToken,
 ) {
     // Without it each handshake waits for a delayed acknowledgement, since there are no tickets to fill the segment.
@@ -82,10 +109,16 @@ pub(super) async fn serve(
     let builder = builder(&shared.limits, session.alpn_protocol() == Some(ALPN_HTTP_2));
 
     let activity = Arc::new(Activity::new());
+    let of_connection = OfConnection {
+        activity: Arc::clone(&activity),
+        slot: Arc::new(Mutex::new(Some(slot))),
+        ending: CancellationToken::new(),
+    };
     let service = service_fn(|mut request: Request<Incoming>| {
         let under_way = activity.begin();
         request.extensions_mut().insert(ClientAddress(address.ip()));
         request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(of_connection.clone());
         let response = shared.router.clone().oneshot(request.map(Body::new));
         async move {
             let response = response.await;
@@ -100,6 +133,7 @@ pub(super) async fn serve(
         () = sleep_until(Instant::now() + jittered(shared.limits.connection_age)) => {}
         () = activity.idle_for(shared.limits.idle_timeout) => {}
     }
+    of_connection.ending.cancel();
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         outcome = connection => ended(address, outcome),
@@ -135,7 +169,7 @@ fn builder(limits: &Limits, http_2: bool) -> auto::Builder<TokioExecutor> {
 }
 
 /// Up to a tenth less, so that a fleet that connected together does not come back together.
-fn jittered(age: Duration) -> Duration {
+pub(super) fn jittered(age: Duration) -> Duration {
     let part = f64::from(random::system().next_u32()) / f64::from(u32::MAX);
     age.mul_f64(1.0 - part / 10.0)
 }
@@ -177,7 +211,7 @@ impl Activity {
 
 /// A request under way.
 #[derive(Debug)]
-struct UnderWay(Arc<Activity>);
+pub(super) struct UnderWay(Arc<Activity>);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {

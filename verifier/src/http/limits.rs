@@ -29,6 +29,9 @@ pub struct Limits {
     /// so that these carry thousands of nodes behind one NAT, while a stranger who sends only heads does not lock
     /// everybody else out.
     pub max_bodies_per_address: NonZeroU32,
+    /// Control streams at once, one for each node at most. Each takes about 15 KB, so that these take at most 150 MB; they do
+    /// not count as connections.
+    pub max_control_streams: NonZeroU32,
     /// How long a TLS handshake may take. A discrete TPM takes under two seconds for its signature.
     #[serde(with = "humantime_serde")]
     pub handshake_timeout: Duration,
@@ -66,6 +69,14 @@ pub struct Limits {
     pub attestations: Rate,
     /// Everything else per client address.
     pub queries: Rate,
+    /// Decisions (`/access/v1`) per client address, for callers that show a certificate: a service asks before each
+    /// action, and a gateway for all that is behind it, so that the default is more than two cores decide.
+    pub evaluations: Rate,
+    /// Requests for decisions under way at once; above it, the answer is 503 at once. They have places of their own, so
+    /// that neither decisions nor attestation starve the other; most of them wait together for one write to the disk.
+    pub max_evaluations: NonZeroU32,
+    /// Batches of more than 64 KB on their way at once, 512 KB at most each, so that these take at most 32 MB.
+    pub max_long_evaluations: NonZeroU32,
 }
 
 /// A rate per client address (one /64 for IPv6).
@@ -98,6 +109,7 @@ impl Default for Limits {
             max_long_bodies_per_address: count(4),
             max_bodies: count(4096),
             max_bodies_per_address: count(128),
+            max_control_streams: count(10_000),
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
@@ -110,6 +122,9 @@ impl Default for Limits {
             enrollments: Rate::new(10, 20),
             attestations: Rate::new(300, 50),
             queries: Rate::new(600, 100),
+            evaluations: Rate::new(3_000_000, 50_000),
+            max_evaluations: count(1024),
+            max_long_evaluations: count(64),
         }
     }
 }

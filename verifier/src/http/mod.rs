@@ -2,9 +2,10 @@
 //! documents; it decides nothing itself.
 //!
 //! - [`Server`]: listens, and stops gracefully. One connection: `connection`, over TLS 1.3 as `tls` sets it up
-//! - one file per endpoint: `enrollments`, `activations`, `challenges`, `evidence`, `whoami`, `ear`, `jwks`, `healthz`,
-//!   `readyz`, `openapi`
+//! - one file per endpoint: `enrollments`, `activations`, `challenges`, `evidence`, `control`, `whoami`, `ear`,
+//!   `signals`, `jwks`, `healthz`, `readyz`, `openapi`
 //! - `client`: who calls; `body`: what they send; [`problem`]: the one place where refusals get a status and a code
+//! - [`access`]: decisions, by the Authorization API of AuthZEN
 //! - [`limits`], `slots`, `throttle`, `story`: what a stranger may cost
 //! - [`admin`]: the administrative socket, for the owner alone
 //!
@@ -12,12 +13,14 @@
 //! · a slot for its body · the body, in time · a place among the requests under way · the caller's certificate, where the
 //! endpoint asks for one · the message in the body.
 
+pub mod access;
 mod activations;
 pub mod admin;
 mod body;
 mod challenges;
 mod client;
 mod connection;
+mod control;
 mod ear;
 mod enrollments;
 mod evidence;
@@ -29,6 +32,7 @@ pub mod problem;
 mod readyz;
 mod schema;
 mod server;
+mod signals;
 mod slots;
 mod story;
 mod throttle;
@@ -52,6 +56,7 @@ use problem::{EdgeRefusal, Refusal};
 use slots::Slots;
 use story::Stories;
 use throttle::{RateClass, Throttle};
+use tokio::sync::Semaphore;
 
 /// What handlers need.
 #[derive(Debug, Clone)]
@@ -63,6 +68,9 @@ struct Edge {
     bodies: Arc<Slots>,
     long_bodies: Arc<Slots>,
     stories: Stories,
+    /// For requests for decisions, under way.
+    evaluations: Arc<Semaphore>,
+    long_evaluations: Arc<Slots>,
 }
 
 /// A method of a path. There is one constant of this type per endpoint, all of them in [`ENDPOINTS`].
@@ -76,17 +84,25 @@ struct Endpoint {
 }
 
 /// Every endpoint.
-const ENDPOINTS: [Endpoint; 10] = [
+const ENDPOINTS: [Endpoint; 18] = [
     enrollments::ENDPOINT,
     activations::ENDPOINT,
     challenges::ENDPOINT,
     evidence::ENDPOINT,
+    control::ENDPOINT,
+    signals::ENDPOINT,
     whoami::ENDPOINT,
     ear::ENDPOINT,
     jwks::ENDPOINT,
     healthz::ENDPOINT,
     readyz::ENDPOINT,
     openapi::ENDPOINT,
+    access::configuration::ENDPOINT,
+    access::evaluation::ENDPOINT,
+    access::evaluations::ENDPOINT,
+    access::search::SUBJECT,
+    access::search::RESOURCE,
+    access::search::ACTION,
 ];
 
 impl Edge {
@@ -97,6 +113,11 @@ impl Edge {
             bodies: Slots::new(limits.max_bodies, limits.max_bodies_per_address),
             stories: Stories::new(limits.max_requests, limits.request_timeout),
             long_bodies: Slots::new(limits.max_long_bodies, limits.max_long_bodies_per_address),
+            evaluations: Arc::new(Semaphore::new(
+                usize::try_from(limits.max_evaluations.get()).unwrap_or(Semaphore::MAX_PERMITS),
+            )),
+            // Whoever sends them is known: one gateway may have them all.
+            long_evaluations: Slots::new(limits.max_long_evaluations, limits.max_long_evaluations),
             limits: Arc::new(limits),
         }
     }
@@ -115,7 +136,10 @@ impl Edge {
             let bounded = from_fn_with_state(self.stories.clone(), story::carry_through);
             let counted = from_fn_with_state((self.clone(), rate), story::throttle);
             let handler = match rate {
-                RateClass::Free => handler(),
+                // They bound what they cost themselves.
+                RateClass::Free | RateClass::Evaluation => handler(),
+                // It has a bound of its own, and reads memory only.
+                RateClass::Stream => handler().layer(counted),
                 RateClass::Connection | RateClass::Enrollment | RateClass::Attestation | RateClass::Query => {
                     let handler = handler().layer(bounded);
                     let handler = match longest {

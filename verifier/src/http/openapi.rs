@@ -10,7 +10,10 @@ use utoipa::openapi::security::SecurityScheme;
 use utoipa::{Modify, OpenApi};
 
 use super::throttle::RateClass;
-use super::{Endpoint, activations, challenges, ear, enrollments, evidence, healthz, jwks, readyz, whoami};
+use super::{
+    Endpoint, access, activations, challenges, control, ear, enrollments, evidence, healthz, jwks, readyz,
+    signals, whoami,
+};
 
 pub(super) const ENDPOINT: Endpoint = Endpoint {
     method: Method::GET,
@@ -32,6 +35,7 @@ pub(super) const ENDPOINT: Endpoint = Endpoint {
     tags(
         (name = "enrollment", description = "A machine becomes a node"),
         (name = "attestation", description = "A node shows evidence and gets a credential"),
+        (name = "access", description = "Whether something may be done now: Authorization API 1.0 of AuthZEN"),
         (name = "identity", description = "What a credential is worth now"),
         (name = "operation", description = "For those who run the verifier")
     ),
@@ -41,12 +45,20 @@ pub(super) const ENDPOINT: Endpoint = Endpoint {
         activations::activate,
         challenges::challenge,
         evidence::attest,
+        control::control,
+        signals::signal,
         whoami::whoami,
         ear::ear,
         jwks::jwks,
         healthz::healthz,
         readyz::readyz,
-        openapi
+        openapi,
+        access::configuration::configuration,
+        access::evaluation::evaluation,
+        access::evaluations::evaluations,
+        access::search::search_subject,
+        access::search::search_resource,
+        access::search::search_action
     )
 )]
 struct Document;

@@ -15,9 +15,14 @@ use rootbound_common::wire::v1::Problem;
 
 use crate::credential::presented::PresentedError;
 use crate::flows::attest::{AttestError, AttestRefusal};
+use crate::flows::control::StreamEnd;
+use crate::flows::decide::DecideError;
 use crate::flows::enroll::{EnrollError, EnrollRefusal};
 use crate::flows::operate::OperateError;
+use crate::flows::policies::PolicyError;
 use crate::flows::results::ResultRefusal;
+use crate::flows::signals::{SignalError, SignalRefusal};
+use crate::policy::QuestionError;
 use crate::posture::AdmissionError;
 use crate::relying_party::RelyingPartyError;
 use crate::store::StoreError;
@@ -61,6 +66,9 @@ pub enum EdgeRefusal {
     /// A query that the endpoint does not have.
     #[error("the query must be nonce=, with 8 to 88 characters of base64url, or none")]
     Query,
+    /// Another query that the endpoint does not have.
+    #[error("the query must be wait=, with 0 to 25 seconds, or none")]
+    Wait,
     /// Too many requests from one client address.
     #[error("too many requests from this address; try again later")]
     RateLimited {
@@ -82,6 +90,9 @@ pub enum EdgeRefusal {
         /// In words that a stranger may read.
         why: String,
     },
+    /// The operator has not said under which URL clients reach the verifier.
+    #[error("the verifier was not told its public URL ([server] public_url)")]
+    NoPublicUrl,
     /// Over the administrative socket: not the owner.
     #[error("the administrative socket is for the user that runs the verifier, and for root")]
     NotTheOwner,
@@ -104,11 +115,13 @@ impl EdgeRefusal {
             Self::BodyIncomplete => "body_incomplete",
             Self::MalformedBody { .. } => "body_malformed",
             Self::Query => "query_malformed",
+            Self::Wait => "wait_malformed",
             Self::RateLimited { .. } => "rate_limited",
             Self::TooManyBodies => "too_many_bodies",
             Self::Overloaded => "overloaded",
             Self::TimedOut => "timed_out",
             Self::NotReady { .. } => "not_ready",
+            Self::NoPublicUrl => "no_public_url",
             Self::NotTheOwner => "not_the_owner",
             Self::Internal => "internal",
         }
@@ -116,12 +129,14 @@ impl EdgeRefusal {
 
     const fn status(&self) -> StatusCode {
         match self {
-            Self::UnknownRoute => StatusCode::NOT_FOUND,
+            Self::UnknownRoute | Self::NoPublicUrl => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::ContentType | Self::ContentEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyIncomplete | Self::MalformedBody { .. } | Self::Query => StatusCode::BAD_REQUEST,
+            Self::BodyIncomplete | Self::MalformedBody { .. } | Self::Query | Self::Wait => {
+                StatusCode::BAD_REQUEST
+            }
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::TooManyBodies | Self::Overloaded | Self::TimedOut | Self::NotReady { .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -145,6 +160,8 @@ impl EdgeRefusal {
             | Self::BodyIncomplete
             | Self::MalformedBody { .. }
             | Self::Query
+            | Self::NoPublicUrl
+            | Self::Wait
             | Self::NotTheOwner
             | Self::Internal => None,
         }
@@ -180,15 +197,25 @@ impl Refusal {
             code: self.code.clone().into_owned(),
         }
     }
-}
 
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let body = serde_json::to_vec(&self.problem()).unwrap_or_default();
+    /// As AuthZEN has it (Authorization API 1.0, "Error Responses"): a JSON string, the code and then the words. Whatever is
+    /// wrong with the shape of a request is 400, its content type, too.
+    #[must_use]
+    pub fn into_message(self) -> Response {
+        let message = format!("{}: {}", self.code, self.detail);
+        let status = match self.status {
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => StatusCode::BAD_REQUEST,
+            status => status,
+        };
+        let body = serde_json::to_vec(&message).unwrap_or_default();
+        Self { status, ..self }.into_response_with(body, "application/json")
+    }
+
+    fn into_response_with(self, body: Vec<u8>, content_type: &'static str) -> Response {
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(wait) = self.retry_after {
             // Rounded up: whoever comes back on the second must find room.
@@ -200,6 +227,18 @@ impl IntoResponse for Refusal {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("TLS-Client-Certificate"));
         }
         response
+    }
+
+    /// Status, code and words.
+    pub(super) fn in_parts(&self) -> (StatusCode, &str, &str) {
+        (self.status, &self.code, &self.detail)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let body = serde_json::to_vec(&self.problem()).unwrap_or_default();
+        self.into_response_with(body, PROBLEM_JSON)
     }
 }
 
@@ -286,9 +325,47 @@ impl From<AdmissionError> for Refusal {
             | AdmissionError::Superseded
             | AdmissionError::PostureUnknown
             | AdmissionError::PostureStale(_)
-            | AdmissionError::PostureContraindicated(_) => StatusCode::FORBIDDEN,
+            | AdmissionError::PostureContraindicated(_)
+            | AdmissionError::PostureWarning
+            | AdmissionError::Blocked => StatusCode::FORBIDDEN,
         };
         Self::new(status, error.code(), error.to_string())
+    }
+}
+
+impl From<StreamEnd> for Refusal {
+    fn from(end: StreamEnd) -> Self {
+        let of = |status| Self::new(status, end.code(), end.to_string());
+        match end {
+            StreamEnd::Refused(error) => error.into(),
+            StreamEnd::Replaced => of(StatusCode::CONFLICT),
+            StreamEnd::Reconnect => of(StatusCode::SERVICE_UNAVAILABLE).later(Duration::from_secs(1)),
+            StreamEnd::TooMany => of(StatusCode::SERVICE_UNAVAILABLE).later(Duration::from_secs(60)),
+        }
+    }
+}
+
+impl From<SignalError> for Refusal {
+    fn from(error: SignalError) -> Self {
+        match error {
+            SignalError::Store(error) => error.into(),
+            SignalError::Refused(refusal) => refusal.into(),
+        }
+    }
+}
+
+impl From<SignalRefusal> for Refusal {
+    fn from(refusal: SignalRefusal) -> Self {
+        let status = match refusal {
+            SignalRefusal::Id
+            | SignalRefusal::Reason(_)
+            | SignalRefusal::Hold(_)
+            | SignalRefusal::Members => StatusCode::BAD_REQUEST,
+            SignalRefusal::NotARelyingParty | SignalRefusal::NotAllowed => StatusCode::FORBIDDEN,
+            SignalRefusal::UnknownNode | SignalRefusal::NoSuchHold => StatusCode::NOT_FOUND,
+            SignalRefusal::OtherContent | SignalRefusal::TooManyHolds => StatusCode::CONFLICT,
+        };
+        Self::new(status, refusal.code(), refusal.to_string())
     }
 }
 
@@ -304,6 +381,23 @@ impl From<RelyingPartyError> for Refusal {
     }
 }
 
+impl From<QuestionError> for Refusal {
+    fn from(error: QuestionError) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error.code(), error.to_string())
+    }
+}
+
+impl From<DecideError> for Refusal {
+    fn from(error: DecideError) -> Self {
+        match error {
+            DecideError::Store(error) => error.into(),
+            DecideError::PageToken => {
+                Self::new(StatusCode::BAD_REQUEST, "page_token_invalid", error.to_string())
+            }
+        }
+    }
+}
+
 impl From<ResultRefusal> for Refusal {
     fn from(refusal: ResultRefusal) -> Self {
         let of = |status| Self::new(status, refusal.code(), refusal.to_string());
@@ -316,6 +410,24 @@ impl From<ResultRefusal> for Refusal {
 }
 
 /// Over the administrative socket, where nothing has to be kept from the reader.
+impl From<PolicyError> for Refusal {
+    fn from(error: PolicyError) -> Self {
+        let (code, detail) = (error.code(), error.to_string());
+        match error {
+            PolicyError::NoSuchBundle(_) | PolicyError::NoSuchDecision(_) => {
+                Self::new(StatusCode::NOT_FOUND, code, detail)
+            }
+            PolicyError::Overtaken { .. } | PolicyError::Already(_) | PolicyError::WithoutInputs(_) => {
+                Self::new(StatusCode::CONFLICT, code, detail)
+            }
+            PolicyError::Bundle(_) | PolicyError::CasesFail { .. } | PolicyError::NameTaken => {
+                Self::new(StatusCode::FORBIDDEN, code, detail)
+            }
+            PolicyError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<OperateError> for Refusal {
     fn from(error: OperateError) -> Self {
         let (code, detail) = (error.code(), error.to_string());
@@ -323,10 +435,12 @@ impl From<OperateError> for Refusal {
             OperateError::UnknownNode(_) | OperateError::NoSuch { .. } => {
                 Self::new(StatusCode::NOT_FOUND, code, detail)
             }
-            OperateError::Already(_) | OperateError::NoEvidence(_) => {
-                Self::new(StatusCode::CONFLICT, code, detail)
-            }
+            OperateError::Already(_)
+            | OperateError::NoEvidence(_)
+            | OperateError::NotAdmitted(_)
+            | OperateError::TooManyHolds(_) => Self::new(StatusCode::CONFLICT, code, detail),
             OperateError::TooManyLabels
+            | OperateError::HoldReason(_)
             | OperateError::StoredEvidence { .. }
             | OperateError::Reference(_)
             | OperateError::Profile(_)
@@ -335,6 +449,7 @@ impl From<OperateError> for Refusal {
             | OperateError::NoLog { .. }
             | OperateError::BootLog { .. }
             | OperateError::JoinTokenLifetime => Self::new(StatusCode::FORBIDDEN, code, detail),
+            OperateError::Policy(error) => error.into(),
             OperateError::Store(error) => error.into(),
         }
     }
@@ -380,6 +495,7 @@ mod tests {
         expect(E::Overloaded, 503, "overloaded", Some(1));
         expect(E::TimedOut, 503, "timed_out", Some(5));
         expect(E::NotReady { why: "x".to_owned() }, 503, "not_ready", Some(5));
+        expect(E::NoPublicUrl, 404, "no_public_url", None);
         expect(E::NotTheOwner, 403, "not_the_owner", None);
         expect(E::Internal, 500, "internal", None);
     }
@@ -410,6 +526,8 @@ mod tests {
         expect(ResultRefusal::OtherNode, 403, "result_of_other_node", None);
         expect(ResultRefusal::UnknownNode, 404, "unknown_node", None);
         expect(ResultRefusal::Encoding, 500, "internal", None);
+        expect(DecideError::PageToken, 400, "page_token_invalid", None);
+        expect(DecideError::Store(StoreError::Database("x".into())), 503, "store_unavailable", Some(5));
 
         let node = NodeId::from_bytes([0; 32]);
         expect(OperateError::UnknownNode(node), 404, "unknown_node", None);

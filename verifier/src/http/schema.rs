@@ -230,6 +230,8 @@ pub(super) enum PostureStatus {
     Stale,
     /// There never was evidence.
     Unknown,
+    /// An operator or a relying party blocks the node, whatever it shows.
+    Blocked,
 }
 
 /// A node's posture, with the versions that it was judged by.
@@ -247,6 +249,89 @@ pub(super) struct PostureReport {
     references: Vec<String>,
     /// What no reference value explains.
     deviations: Vec<DeviationReport>,
+    /// What an operator or a relying party holds against the node, and is in force.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    holds: Vec<HoldReport>,
+}
+
+/// What is wished of a node.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct ControlState {
+    /// To attest now, with a new challenge.
+    attest: bool,
+    /// To ask for a new certificate.
+    renew: bool,
+    /// Codes of what blocks the node, or lowers its standing.
+    blocked: Vec<String>,
+}
+
+/// What a signal asks for.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SignalKind {
+    /// The node is refused everything but to attest.
+    Block,
+    /// Evidence that it has shown so far counts no more.
+    Reattest,
+    /// Its standing is lowered.
+    Lower,
+    /// What the same source held against it is lifted.
+    Clear,
+}
+
+/// Something said against a node, or taken back.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SignalRequest {
+    /// Names the signal among those of its source.
+    #[schema(min_length = 1, max_length = 64)]
+    id: String,
+    /// The node.
+    node: String,
+    /// What is asked for.
+    kind: SignalKind,
+    /// Why, for operators.
+    #[schema(max_length = 512)]
+    reason: String,
+    /// With `block` and `lower`: for how long, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in: Option<u64>,
+    /// With `clear`: which of its holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hold: Option<String>,
+}
+
+/// What became of a signal.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct SignalResponse {
+    /// As in the request.
+    id: String,
+    /// As in the request.
+    node: String,
+    /// As in the request.
+    kind: SignalKind,
+    /// When it took effect; milliseconds since 1970.
+    at: i64,
+    /// The hold that it set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hold: Option<String>,
+    /// When that hold ends by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<i64>,
+}
+
+/// What is told of a hold.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct HoldReport {
+    /// Names it: an operator can look it up.
+    id: String,
+    /// `block` or `lower`.
+    kind: String,
+    /// Since when; milliseconds since 1970.
+    since: i64,
+    /// From when on it counts no more; absent where it has to be lifted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<i64>,
 }
 
 /// An observed value that no reference value explains.
@@ -459,7 +544,8 @@ mod tests {
             "status": "contraindicated", "evidence_at": 1, "profile": "p@1", "references": ["r@1"],
             "deviations": [{
                 "code": "pcr_mismatch", "detail": "d", "bank": "sha384", "pcr": 7, "observed": hex, "accepted": [hex]
-            }]
+            }],
+            "holds": [{ "id": "aa", "kind": "block", "since": 1, "expires_at": 2 }]
         })
     }
 
@@ -485,6 +571,23 @@ mod tests {
             }),
             &json!({ "challenge": "", "quote": "", "signature": "", "pcrs": {} }),
         );
+    }
+
+    #[test]
+    fn signals_and_wishes_are_as_serde_has_them() {
+        let node = "ab".repeat(32);
+        described::<wire::SignalRequest>(
+            "SignalRequest",
+            &json!({ "id": "1", "node": node, "kind": "clear", "reason": "r", "expires_in": 1, "hold": "h" }),
+            &json!({ "id": "1", "node": node, "kind": "block", "reason": "" }),
+        );
+        described::<wire::SignalResponse>(
+            "SignalResponse",
+            &json!({ "id": "1", "node": node, "kind": "lower", "at": 1, "hold": "h", "expires_at": 2 }),
+            &json!({ "id": "1", "node": node, "kind": "reattest", "at": 1 }),
+        );
+        let state = json!({ "attest": true, "renew": false, "blocked": ["node_blocked"] });
+        described::<wire::ControlState>("ControlState", &state, &state);
     }
 
     #[test]
@@ -536,9 +639,7 @@ mod tests {
         let schemas = &document()["components"]["schemas"];
         let words = |name: &str| schemas[name]["enum"].as_array().unwrap().clone();
         let written = |value: Value| value.as_array().unwrap().clone();
-        use wire::PostureStatus::{Affirming, Contraindicated, Stale, Unknown, Warning};
-        let postures = json!([Affirming, Warning, Contraindicated, Stale, Unknown]);
-        assert_eq!(words("PostureStatus"), written(postures));
+        assert_eq!(words("PostureStatus"), written(json!(wire::PostureStatus::ALL)));
         assert_eq!(words("Admission"), written(json!([wire::Admission::Admitted, wire::Admission::Pending])));
         assert_eq!(words("HashAlgorithm"), written(json!(rootbound_common::tpm::HashAlgorithm::ALL)));
     }

@@ -156,8 +156,7 @@ async fn accept(
         full.store(false, Ordering::Relaxed);
         let (shared, stop) = (Arc::clone(&shared), stop.child_token());
         connections.spawn(async move {
-            connection::serve(shared, stream, address, stop).await;
-            drop(slot);
+            connection::serve(shared, stream, address, slot, stop).await;
         });
     }
 }

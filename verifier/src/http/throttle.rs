@@ -24,6 +24,10 @@ pub(super) enum RateClass {
     Attestation,
     /// Everything else.
     Query,
+    /// Decisions, for callers that show a certificate; others count as [`Self::Query`].
+    Evaluation,
+    /// As [`Self::Query`], without a place among the requests under way: it may last.
+    Stream,
 }
 
 /// Counts requests.
@@ -33,6 +37,7 @@ pub(super) struct Throttle {
     enrollments: Counters,
     attestations: Counters,
     queries: Counters,
+    evaluations: Counters,
 }
 
 /// One rate, of each client or, where there are too many, of each network.
@@ -58,6 +63,7 @@ impl Throttle {
             enrollments: Counters::new(limits.enrollments),
             attestations: Counters::new(limits.attestations),
             queries: Counters::new(limits.queries),
+            evaluations: Counters::new(limits.evaluations),
         }
     }
 
@@ -68,7 +74,8 @@ impl Throttle {
             RateClass::Connection => &self.connections,
             RateClass::Enrollment => &self.enrollments,
             RateClass::Attestation => &self.attestations,
-            RateClass::Query => &self.queries,
+            RateClass::Query | RateClass::Stream => &self.queries,
+            RateClass::Evaluation => &self.evaluations,
         };
         counters.count(address).map_err(|refused| {
             let retry_after = refused.wait_time_from(self.clock.now());
@@ -79,7 +86,7 @@ impl Throttle {
     /// Forgets clients that have not been here for as long as it takes to be as good as new.
     pub(super) fn forget(&self) {
         for Counters { clients, networks } in
-            [&self.connections, &self.enrollments, &self.attestations, &self.queries]
+            [&self.connections, &self.enrollments, &self.attestations, &self.queries, &self.evaluations]
         {
             for limiter in [clients, networks] {
                 limiter.retain_recent();

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use der::Decode;
 use rustls_pki_types::CertificateDer;
@@ -13,7 +14,7 @@ use webpki::anchor_from_trusted_cert;
 use x509_cert::Certificate;
 use x509_cert::ext::pkix::BasicConstraints;
 
-use super::{AcceptedName, RelyingParties, RelyingParty};
+use super::{AcceptedName, MaySignal, RelyingParties, RelyingParty, Who};
 use crate::node::{Labels, Name};
 
 /// Five RSA-4096 certificates with remarks stay below.
@@ -31,6 +32,9 @@ pub struct RelyingPartySection {
     pub accepted_names: Vec<AcceptedName>,
     /// The labels that a node has whose results it may read; an empty table is every node, and has to be written.
     pub match_labels: Labels,
+    /// What it may say against such a node by `POST /v1/signals`: nothing without this. What it said it may take back.
+    #[serde(default)]
+    pub may_signal: Vec<MaySignal>,
 }
 
 impl RelyingPartySection {
@@ -127,11 +131,14 @@ fn load(section: &RelyingPartySection, own: Option<&CertificateDer<'_>>) -> Resu
         .collect::<Result<_, _>>()
         .map_err(|_| malformed())?;
     Ok(RelyingParty {
-        name: section.name.clone(),
+        who: Arc::new(Who {
+            name: section.name.clone(),
+            may_read: section.match_labels.clone(),
+            may_signal: section.may_signal.iter().copied().collect(),
+        }),
         certificates,
         anchors,
         accepted_names: section.accepted_names.clone(),
-        may_read: section.match_labels.clone(),
     })
 }
 

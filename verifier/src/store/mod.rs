@@ -5,7 +5,10 @@
 //! like packets: a combination of columns that no verb writes is [`StoreError::Inconsistent`], not a guess.
 
 pub mod audit;
+pub mod holds;
 pub mod logs;
+mod policy;
+pub mod signals;
 mod sqlite;
 mod words;
 
@@ -30,7 +33,10 @@ use crate::reference::{
 };
 
 pub use audit::{AuditStore, RecordFilter, RecordPage};
+pub use holds::HoldStore;
 pub use logs::LogStore;
+pub use policy::{Activated, Activation, PolicyBundleRecord, PolicyStore};
+pub use signals::SignalStore;
 pub use sqlite::{SqliteStore, StoreOpenError};
 
 /// What the store could not do.
@@ -63,9 +69,12 @@ pub trait Store:
     + EvidenceStore
     + LogStore
     + ReferenceStore
+    + PolicyStore
     + InventoryStore
     + JoinTokenStore
     + DecisionStore
+    + HoldStore
+    + SignalStore
     + AuditStore
 {
     /// Whether it can be written. Where the last write failed this tries one that changes nothing, so that whoever asks
@@ -232,6 +241,8 @@ pub struct EvidenceRecord {
     pub logs: Option<LogChange>,
     /// What it means.
     pub posture: Posture,
+    /// The node's epoch with it; the store keeps its own where that is higher.
+    pub epoch: u64,
     /// The certificate that is about to be issued, if one is.
     pub certificate: Option<CertificateRecord>,
     /// The record of the decision.
@@ -269,6 +280,7 @@ pub trait EvidenceStore: Send + Sync {
         node: NodeId,
         revision: u64,
         posture: &Posture,
+        epoch: u64,
         logs: Option<LogChange>,
         decision: DecisionRecord,
     ) -> Result<Recorded, StoreError>;
@@ -451,6 +463,8 @@ pub enum DecisionKind {
     Reappraise,
     /// An operator changed it.
     Operate,
+    /// A relying party said something against it.
+    Signal,
 }
 
 /// A decision, as it is kept: append-only. The audit trail has a record with the same id.
@@ -505,6 +519,8 @@ impl DecisionRecord {
             DecisionKind::Reappraise => {
                 (RecordKind::PostureChange, "reappraise", Actor::Verifier, Outcome::Done)
             }
+            // Who said it is always stated beside it.
+            DecisionKind::Signal => (RecordKind::Signal, "signal", Actor::Stranger, asked),
             DecisionKind::Operate => {
                 (RecordKind::OperatorAction, code.as_str(), Actor::Operator("".into()), Outcome::Done)
             }

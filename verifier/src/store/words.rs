@@ -2,6 +2,7 @@
 
 use super::DecisionKind;
 use crate::enrollment::StoredEndorsement;
+use crate::hold::HeldBy;
 use crate::node::{AdmittedBy, EndorsedBy, Standing};
 
 const VENDOR_CHAIN: &str = "vendor_chain";
@@ -76,6 +77,7 @@ pub(super) const fn of_kind(kind: DecisionKind) -> &'static str {
         DecisionKind::Attest => "attest",
         DecisionKind::Reappraise => "reappraise",
         DecisionKind::Operate => "operate",
+        DecisionKind::Signal => "signal",
     }
 }
 
@@ -87,8 +89,28 @@ pub(super) fn to_kind(word: &str) -> Result<DecisionKind, String> {
         DecisionKind::Attest,
         DecisionKind::Reappraise,
         DecisionKind::Operate,
+        DecisionKind::Signal,
     ]
     .into_iter()
     .find(|kind| of_kind(*kind) == word)
     .ok_or_else(|| format!("kind is `{word}`"))
+}
+
+/// `source` and `author` of a hold.
+pub(super) fn of_held_by(by: &HeldBy) -> (&'static str, &str) {
+    match by {
+        HeldBy::Operator(author) => ("operator", author),
+        HeldBy::RelyingParty(name) => ("relying_party", name.as_str()),
+    }
+}
+
+/// Who set or lifted a hold, by two columns.
+pub(super) fn to_held_by(source: &str, author: &str) -> Result<HeldBy, String> {
+    match source {
+        "operator" => Ok(HeldBy::Operator(author.to_owned())),
+        "relying_party" => {
+            author.parse().map(HeldBy::RelyingParty).map_err(|_| "its author is no name".to_owned())
+        }
+        other => Err(format!("source is `{other}`")),
+    }
 }

@@ -9,6 +9,7 @@ use rootbound_common::clock::{Clock as _, Timestamp};
 use rootbound_common::tpm::{HashAlgorithm, Name};
 use rootbound_common::wire::v1::DeviationReport;
 use rootbound_verifier::appraisal::Verdict;
+use rootbound_verifier::appraisal::boot::Booted;
 use rootbound_verifier::appraisal::trust_vector::{Configuration, Executables, TrustVector};
 use rootbound_verifier::credential::serial::SerialNumber;
 use rootbound_verifier::node::{AdmittedBy, EndorsedBy, Labels, Standing};
@@ -29,7 +30,11 @@ fn every_route(document: &Value) -> Vec<(Request<Full<Bytes>>, bool)> {
             routes.push((request, operation.get("security").is_some()));
         }
     }
-    assert_eq!(routes.iter().filter(|(_, guarded)| *guarded).count(), 2, "whoami and ear");
+    assert_eq!(
+        routes.iter().filter(|(_, guarded)| *guarded).count(),
+        9,
+        "whoami, ear, control, signals and /access"
+    );
     routes
 }
 
@@ -46,7 +51,12 @@ async fn without_a_certificate_guarded_routes_say_so() {
         let answer = ask(&stage, request).await;
         assert_eq!(answer.status == StatusCode::UNAUTHORIZED, guarded, "{route}");
         if guarded {
-            assert_eq!(answer.code(), "certificate_required");
+            if route.contains(" /access/") {
+                let message = answer.body.as_str().unwrap();
+                assert!(message.starts_with("certificate_required: "), "{message}");
+            } else {
+                assert_eq!(answer.code(), "certificate_required");
+            }
             assert!(answer.headers.contains_key("www-authenticate"));
         }
     }
@@ -84,9 +94,13 @@ pub(super) fn live(stage: &Stage, leaf: &Leaf, change: impl FnOnce(&mut LiveNode
         references: vec!["default@1".to_owned()],
         deviations: Vec::new(),
         claims: TrustVector { executables: Executables::ApprovedBoot, ..TrustVector::NONE },
+        booted: Booted::default(),
     };
     let mut live = LiveNode {
         revision: stage.verifier.fleet().node(node(1)).map_or(1, |live| live.revision + 1),
+        epoch: 1,
+        holds: Vec::new(),
+        attested_after: None,
         standing: Standing::Admitted { by: AdmittedBy::Inventory },
         labels,
         attestation_key: Name::of_public_area(HashAlgorithm::Sha256, b"key"),
@@ -94,6 +108,7 @@ pub(super) fn live(stage: &Stage, leaf: &Leaf, change: impl FnOnce(&mut LiveNode
         posture: Some(posture),
         credentials: vec![LiveCredential {
             serial: leaf.serial,
+            not_before: now,
             not_after: now.plus(Duration::from_secs(600)),
         }],
     };

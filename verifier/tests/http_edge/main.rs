@@ -5,6 +5,7 @@
 //! - [`connections`]: TLS versions, resumption, client certificates, slow and silent clients, limits
 //! - [`admission`]: who may call which route, judged live
 //! - [`results`]: who may read attestation results, and what they say
+//! - [`authzen`]: the Authorization API, by its certification scenario and beyond
 //! - [`administration`]: the Unix socket and the command line
 #![expect(
     clippy::unwrap_used,
@@ -15,8 +16,10 @@
 
 mod administration;
 mod admission;
+mod authzen;
 mod client;
 mod connections;
+mod control;
 mod pki;
 mod requests;
 mod results;

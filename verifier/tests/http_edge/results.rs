@@ -9,6 +9,7 @@ use http::StatusCode;
 use rootbound_common::clock::{Clock as _, Timestamp};
 use rootbound_common::random;
 use rootbound_verifier::credential::serial::SerialNumber;
+use rootbound_verifier::http::Limits;
 use rootbound_verifier::node::{Labels, Standing};
 use rootbound_verifier::posture::LiveNode;
 use rootbound_verifier::relying_party::{LoadError, RelyingParties, RelyingPartyError, RelyingPartySection};
@@ -17,9 +18,9 @@ use serde_json::{Value, json};
 use super::admission::{drift, live, posture};
 use super::client::{Answer, Http, ask, get, post, request};
 use super::pki::{Ca, Leaf, block};
-use super::stage::{Stage, begin_of_time, domain, node};
+use super::stage::{Stage, begin_of_time, domain, limits, node};
 
-const GATEWAY: &str = "spiffe://partner.example/gateway";
+pub(super) const GATEWAY: &str = "spiffe://partner.example/gateway";
 
 type Change = Box<dyn Fn(&mut LiveNode)>;
 
@@ -28,13 +29,13 @@ fn path_of(number: u8) -> String {
 }
 
 /// A CA of relying parties in a folder, where sections find it.
-struct Parties {
-    ca: Ca,
+pub(super) struct Parties {
+    pub(super) ca: Ca,
     folder: tempfile::TempDir,
 }
 
 impl Parties {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (ca, folder) = (Ca::other(begin_of_time()), tempfile::tempdir().unwrap());
         ca.write_certificate(&folder.path().join("ca.pem"));
         Self { ca, folder }
@@ -54,13 +55,19 @@ impl Parties {
             ca: self.file(),
             accepted_names: vec![accepted.to_owned().try_into().unwrap()],
             match_labels,
+            may_signal: Vec::new(),
         }
     }
 
     /// A verifier whose nodes with `env=test` the gateway may read, and all nodes the auditor.
-    async fn stage(&self) -> Stage {
+    pub(super) async fn stage(&self) -> Stage {
+        self.stage_with(limits()).await
+    }
+
+    pub(super) async fn stage_with(&self, limits: Limits) -> Stage {
         let gateway = self.section("gateway", GATEWAY, &[("env", "test")]);
-        Stage::read_by(&[gateway, self.section("auditor", "Audit.partner.example", &[])]).await
+        let auditor = self.section("auditor", "Audit.partner.example", &[]);
+        Stage::read_by_within(&[gateway, auditor], limits).await
     }
 
     fn gateway(&self, stage: &Stage) -> Leaf {
@@ -354,7 +361,8 @@ async fn exactly_the_key_that_verifies_is_published() {
     assert_eq!(published.headers["content-type"], "application/jwk-set+json");
     let keys = published.body["keys"].as_array().unwrap();
     assert_eq!(keys.len(), 1);
-    let members: Vec<_> = keys[0].as_object().unwrap().keys().map(String::as_str).collect();
+    let mut members: Vec<_> = keys[0].as_object().unwrap().keys().map(String::as_str).collect();
+    members.sort_unstable();
     assert_eq!(members, ["alg", "crv", "kid", "kty", "use", "x", "y"], "nothing private");
     let answer = request(&stage, Some(&leaf), get(&path_of(1))).await.unwrap();
     assert!(verified(&published.body, &answer.bytes).is_some());

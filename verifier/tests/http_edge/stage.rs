@@ -70,6 +70,7 @@ pub(crate) fn limits() -> Limits {
         enrollments: unlimited,
         attestations: unlimited,
         queries: unlimited,
+        evaluations: unlimited,
         ..Limits::default()
     }
 }
@@ -85,8 +86,13 @@ impl Stage {
 
     /// With relying parties.
     pub(crate) async fn read_by(relying_parties: &[RelyingPartySection]) -> Self {
+        Self::read_by_within(relying_parties, limits()).await
+    }
+
+    /// With relying parties, and limits.
+    pub(crate) async fn read_by_within(relying_parties: &[RelyingPartySection], limits: Limits) -> Self {
         let relying_parties = RelyingParties::load(relying_parties, None).unwrap();
-        Self::start(limits(), relying_parties, |_, _| minted()).await
+        Self::start(limits, relying_parties, |_, _| minted()).await
     }
 
     /// With an identity that is made of our CA, and perhaps of files in the stage's folder.
@@ -99,6 +105,8 @@ impl Stage {
         relying_parties: RelyingParties,
         identity: impl FnOnce(&Ca, &Path) -> TlsIdentity,
     ) -> Self {
+        // Whoever has relying parties has told them where it is.
+        let strangers_only = relying_parties.is_empty();
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(TestClock(AtomicI64::new(BEGIN)));
         let store = Arc::new(SqliteStore::open(&folder.path().join("verifier.db")).await.unwrap());
@@ -119,6 +127,8 @@ impl Stage {
                 domain(),
             ),
             relying_parties,
+            public_url: (!strangers_only)
+                .then(|| "https://pdp.example.org:8443".to_owned().try_into().unwrap()),
             limits: flows::Limits::default(),
             audit: AuditParts::generate(),
         });

@@ -1,5 +1,6 @@
 //! What is fuzzed, and what must hold for each input beside that nothing panics.
 
+mod access;
 mod attest;
 mod boot_log;
 mod evidence;
@@ -54,11 +55,20 @@ pub(crate) enum TargetName {
     SignatureList,
     /// IMA's list, its readable form, and digest sets.
     Ima,
+    /// The body of a request to the Authorization API.
+    Access,
 }
 
 impl TargetName {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Attest, Self::Public, Self::Evidence, Self::BootLog, Self::SignatureList, Self::Ima];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Attest,
+        Self::Public,
+        Self::Evidence,
+        Self::BootLog,
+        Self::SignatureList,
+        Self::Ima,
+        Self::Access,
+    ];
 
     pub(crate) fn build(self) -> Box<dyn Target> {
         match self {
@@ -68,6 +78,7 @@ impl TargetName {
             Self::BootLog => Box::new(boot_log::BootLogTarget::new()),
             Self::SignatureList => Box::new(signature_list::SignatureListTarget),
             Self::Ima => Box::new(ima::ImaTarget::new()),
+            Self::Access => Box::new(access::AccessTarget),
         }
     }
 }
@@ -81,6 +92,7 @@ impl fmt::Display for TargetName {
             Self::BootLog => "boot_log",
             Self::SignatureList => "signature_list",
             Self::Ima => "ima",
+            Self::Access => "access",
         })
     }
 }

@@ -73,7 +73,11 @@ impl Load {
         for task in tasks {
             waited.extend(task.await.expect("a node that is accepted"));
         }
-        let lasted = start.elapsed();
+        Self::new(waited, start.elapsed())
+    }
+
+    /// What was waited for within this time.
+    pub(crate) fn new(mut waited: Vec<Duration>, lasted: Duration) -> Self {
         waited.sort_unstable();
         Self { waited, lasted }
     }

@@ -1,10 +1,14 @@
 //! Load on the real daemons, as programs of their own over loopback TLS and SQLite: round trips and memory.
 //!
+//! `--mode evaluate` asks for decisions instead.
+//!
 //! Nodes are simulated: their EKs and AKs are software keys, which sign a thousand times faster than a TPM, so that the
 //! verifier is what is measured. The generator runs on the same machine and takes its share of it.
 #![forbid(unsafe_code)]
 
+mod control;
 mod drive;
+mod evaluate;
 
 use std::fs::File;
 use std::io::Write;
@@ -12,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use rootbound_common::id::NodeId;
 use rootbound_common::tpm::HashAlgorithm;
 use rootbound_swtpm_tests::daemon::{AttesterSite, Daemon, VerifierSite};
@@ -28,12 +32,35 @@ use crate::drive::{Connections, Load};
 /// Measures round trips and memory of the daemons.
 #[derive(Parser)]
 struct Arguments {
+    /// What is asked of the verifier.
+    #[arg(long, value_enum, default_value_t = Mode::Attest)]
+    mode: Mode,
     /// The folder with rootbound-verifier and rootbound-attester.
-    #[arg(long)]
-    programs: PathBuf,
+    #[arg(long, required_if_eq("mode", "attest"))]
+    programs: Option<PathBuf>,
+    /// Connections that are kept, for decisions.
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+    /// Questions of a batch.
+    #[arg(long, default_value_t = 100)]
+    batch: usize,
+    /// Nodes in the fleet, for decisions.
+    #[arg(long, default_value_t = 10_000)]
+    nodes: usize,
     /// How long each load lasts.
     #[arg(long, default_value_t = 8)]
     seconds: u64,
+    /// Measures control streams instead: so many of them.
+    #[arg(long)]
+    control: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// Nodes attest, and the daemons are looked at.
+    Attest,
+    /// A service asks for decisions.
+    Evaluate,
 }
 
 /// A rack of machines that attest at the same moment.
@@ -42,18 +69,33 @@ const NODES: usize = 16;
 #[tokio::main]
 async fn main() {
     let arguments = Arguments::parse();
-    let program = |name: &str| arguments.programs.join(name).display().to_string();
+    let lasts = Duration::from_secs(arguments.seconds);
+    match (arguments.mode, arguments.programs) {
+        (Mode::Evaluate, _) => {
+            let Arguments { connections, batch, nodes, .. } = arguments;
+            evaluate::run(evaluate::Settings { connections, batch, nodes, lasts }).await;
+        }
+        (Mode::Attest, Some(programs)) => attest(&programs, lasts).await,
+        (Mode::Attest, None) => unreachable!("clap asks for --programs"),
+    }
+}
+
+async fn attest(programs: &Path, lasts: Duration) {
+    let program = |name: &str| programs.join(name).display().to_string();
     let manufacturer = Manufacturer::new();
     let swtpm = Swtpm::manufacture_by(&manufacturer);
     let site = VerifierSite::init(&program("rootbound-verifier"), &[&manufacturer]);
     let verifier = site.run().await;
 
+    if let Some(streams) = arguments.control {
+        control::attest_now(&site, &program("rootbound-attester"), &swtpm).await;
+        return control::idle_streams(&site, &verifier, streams).await;
+    }
     idle(&site, &verifier, &program("rootbound-attester"), &swtpm).await;
 
     let nodes = enrolled(&site).await;
     for connections in [Connections::PerRequest, Connections::Kept] {
         for count in [1, NODES] {
-            let lasts = Duration::from_secs(arguments.seconds);
             let load = Load::of(&nodes[..count], connections, &site, lasts).await;
             let nodes = if count == 1 { "node" } else { "nodes" };
             let name = format!("evidence, {count} simulated {nodes}, {}", connections.in_words());

@@ -3,8 +3,10 @@
 //! - `rules`, `command_line`: what an operator expects
 //! - `deviation`: what was otherwise, naming the event
 //! - `judge`, `secure_boot`: [`judge`]
+//! - `booted`: what policies may know of it
 //! - `capture`: rules out of a boot that is known to be good
 
+mod booted;
 mod capture;
 mod command_line;
 mod deviation;
@@ -14,6 +16,7 @@ mod secure_boot;
 #[cfg(test)]
 mod tests;
 
+pub use booted::Booted;
 pub use capture::{LeftOut, capture};
 pub use command_line::{CommandLineFault, CommandLineRules, TokenRules, Unreadable};
 pub use deviation::{BootDeviation, NamedEvent};

@@ -35,8 +35,9 @@ impl<'a> OfflineQuote<'a> {
     /// What this returns has no node and no time.
     pub fn observed(&self, values: PcrValues) -> Result<Observed, EvidenceError> {
         self.0.covers(&values)?;
-        let (node, evidence_at) = (NodeId::from_bytes([0; 32]), Timestamp::from_millis(0));
-        Ok(Observed { node, pcrs: values, evidence_at })
+        let (node, evidence_at, clock) =
+            (NodeId::from_bytes([0; 32]), Timestamp::from_millis(0), self.0.clock);
+        Ok(Observed { node, pcrs: values, evidence_at, clock })
     }
 
     /// What the caller of TPM2_Quote passed in.

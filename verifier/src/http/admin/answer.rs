@@ -10,9 +10,11 @@ use rootbound_common::wire::v1::{PostureReport, PostureStatus};
 
 use super::message::{
     BootDetail, CaDetail, CheckpointDetail, CheckpointPage, Command, CredentialDetail, DigestSetDetail,
-    DigestSetSummary, DigestsCaptured, EndorsementDetail, Health, NewJoinToken, NodeDetail, NodePage,
-    NodeSummary, ProfileDetail, ReferenceDetail, ReferenceSummary, Removed, Reply, Words, Written,
+    DigestSetSummary, DigestsCaptured, EndorsementDetail, Health, NewJoinToken, NodeAsked, NodeDetail,
+    NodeHeld, NodePage, NodeSummary, ProfileDetail, ReferenceDetail, ReferenceSummary, Removed, Reply, Words,
+    Written,
 };
+use super::policies;
 use crate::enrollment::Endorsement;
 use crate::evidence::frame::pack;
 use crate::flows::Verifier;
@@ -37,6 +39,8 @@ pub(super) struct Session<'a> {
 pub(super) async fn answer(session: &Session<'_>, command: Command) -> Result<Reply, OperateError> {
     let verifier = session.verifier;
     match command {
+        Command::Policy(command) => Ok(policies::answer(session, command).await?),
+        Command::Decision(command) => Ok(policies::answer_decision(session, command).await?),
         Command::Health => Ok(Reply::Health(session.health().await)),
         Command::NodeList { posture, labels, after, limit } => {
             session.nodes(posture, &labels, after, limit).await
@@ -47,6 +51,20 @@ pub(super) async fn answer(session: &Session<'_>, command: Command) -> Result<Re
         }
         Command::NodeRetire { node, reason } => {
             session.changed(verifier.retire(node, &session.operator(&reason)).await)
+        }
+        Command::NodeAttestNow { node, renew, reason } => {
+            let operator = session.operator(&reason);
+            let listens = verifier.attest_now(node, renew, &operator).await?;
+            tracing::info!(%node, listens, author = %operator.author, "node asked for evidence");
+            Ok(Reply::NodeAsked(NodeAsked { id: node, listens }))
+        }
+        Command::NodeQuarantine { node, kind, lasts, reason } => {
+            let (operator, lasts) = (session.operator(&reason), lasts.map(Duration::from_secs));
+            let (record, hold) = verifier.quarantine(node, kind, lasts, &operator).await?;
+            Ok(Reply::NodeHeld(NodeHeld { node: session.summary(&record), hold }))
+        }
+        Command::NodeRelease { node, hold, reason } => {
+            session.changed(verifier.release(node, hold, &session.operator(&reason)).await)
         }
         Command::NodeLabel { node, set, remove, reason } => {
             let set = set.iter().map(|(key, value)| (key.clone(), Some(value.clone())));
@@ -181,7 +199,7 @@ fn written_set(
 }
 
 impl Session<'_> {
-    fn operator(&self, reason: &Words) -> Operator {
+    pub(super) fn operator(&self, reason: &Words) -> Operator {
         Operator { author: self.author.clone(), reason: reason.as_str().to_owned() }
     }
 
@@ -229,8 +247,7 @@ impl Session<'_> {
 
     fn report(&self, id: NodeId) -> PostureReport {
         let live = self.verifier.fleet().node(id);
-        let posture = live.as_ref().and_then(|live| live.posture.as_ref());
-        posture.map_or_else(posture::unknown, |posture| posture.report(self.verifier.now()))
+        live.map_or_else(posture::unknown, |live| live.report(self.verifier.now()))
     }
 
     fn summary(&self, node: &NodeRecord) -> NodeSummary {
@@ -276,6 +293,10 @@ impl Session<'_> {
             labels: node.labels,
             enrolled_at: node.enrolled_at,
             posture: self.report(id),
+            epoch: live.as_ref().map_or(node.epoch, |live| live.epoch),
+            attested_after: node.attested_after,
+            listens: self.verifier.listens(id),
+            holds: self.verifier.holds_of(id, LATEST).await?,
             made_at: node.last_seen.map(|seen| seen.made_at),
             credentials: credentials.into_iter().map(credential).collect(),
             decisions: store.decisions(Some(id), LATEST).await?,

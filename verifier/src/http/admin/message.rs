@@ -11,11 +11,17 @@ use rootbound_common::text::only_shows;
 use rootbound_common::wire::v1::{JoinToken, PostureReport, PostureStatus};
 use serde::{Deserialize, Serialize};
 
+use super::policies::{
+    ActivationDetail, DecisionCommand, PolicyCommand, PolicyDetail, PolicyList, PolicySummary,
+};
 use crate::appraisal::boot::BootRules;
-use crate::audit::{Checkpoint, Hash, Head, PublicKey, Segment};
+use crate::audit::{Checkpoint, Hash, Head, PublicKey, Segment, SequencedRecord};
 use crate::flows::operate::Reappraised;
+use crate::flows::policies::{Explained, Rehearsal};
+use crate::hold::{Hold, HoldId, HoldKind};
 use crate::node::{Labels, Name, Standing};
 use crate::reference::{AcceptedPcrs, Profile, ProfileBody, Provenance, ReferenceSet};
+use crate::store::holds::HoldRecord;
 use crate::store::{DecisionRecord, InventoryEntry, JoinTokenRecord, RecordFilter, RecordPage};
 
 /// Why an operator does something, in their words: at most 500 characters, each of which only shows, since they end up
@@ -74,6 +80,10 @@ pub type DigestFrame = Blob<{ 90 * 1024 * 1024 }>;
 pub enum Command {
     /// How is the daemon?
     Health,
+    /// Something about policies.
+    Policy(PolicyCommand),
+    /// Something about decisions.
+    Decision(DecisionCommand),
     /// Which nodes are there?
     NodeList {
         /// Only nodes that stand so.
@@ -101,6 +111,35 @@ pub enum Command {
     NodeRetire {
         /// Which.
         node: NodeId,
+        /// Why.
+        reason: Words,
+    },
+    /// Ask a node for evidence now.
+    NodeAttestNow {
+        /// Which.
+        node: NodeId,
+        /// Whether it is to ask for a new certificate, too.
+        renew: bool,
+        /// Why.
+        reason: Words,
+    },
+    /// Hold a node.
+    NodeQuarantine {
+        /// Which.
+        node: NodeId,
+        /// How.
+        kind: HoldKind,
+        /// For how long, in seconds; until it is released without this.
+        lasts: Option<u64>,
+        /// Why.
+        reason: Words,
+    },
+    /// Lift holds.
+    NodeRelease {
+        /// Of which node.
+        node: NodeId,
+        /// Which; all of them without this.
+        hold: Option<HoldId>,
         /// Why.
         reason: Words,
     },
@@ -346,6 +385,22 @@ pub struct CheckpointDetail {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
+    /// A policy bundle was written.
+    PolicyWritten(PolicySummary),
+    /// Policy bundles.
+    Policies(PolicyList),
+    /// One of them.
+    Policy(Box<PolicyDetail>),
+    /// What a bundle would have made of recorded decisions.
+    Rehearsal(Rehearsal),
+    /// A bundle came into force.
+    PolicyActivated(ActivationDetail),
+    /// Decisions.
+    Decisions(RecordPage),
+    /// One of them.
+    Decision(SequencedRecord),
+    /// One of them, explained.
+    Explained(Box<Explained>),
     /// To [`Command::Health`].
     Health(Health),
     /// To [`Command::NodeList`].
@@ -354,6 +409,10 @@ pub enum Reply {
     Node(Box<NodeDetail>),
     /// To the commands that change a node.
     NodeChanged(NodeSummary),
+    /// To [`Command::NodeAttestNow`].
+    NodeAsked(NodeAsked),
+    /// To [`Command::NodeQuarantine`].
+    NodeHeld(NodeHeld),
     /// To [`Command::InventoryList`].
     Inventory(Vec<InventoryEntry>),
     /// To [`Command::InventoryAdd`].
@@ -424,6 +483,24 @@ pub struct NodePage {
     pub next: Option<NodeId>,
 }
 
+/// A node that was asked for evidence.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeAsked {
+    /// Which.
+    pub id: NodeId,
+    /// Whether it holds a control stream: it hears of it now.
+    pub listens: bool,
+}
+
+/// A node that is held.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeHeld {
+    /// The node.
+    pub node: NodeSummary,
+    /// The hold.
+    pub hold: Hold,
+}
+
 /// A node in one line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NodeSummary {
@@ -458,6 +535,14 @@ pub struct NodeDetail {
     pub attestation_key: String,
     /// How it stands, and why.
     pub posture: PostureReport,
+    /// Counts what made things that were handed out before count no more.
+    pub epoch: u64,
+    /// Evidence made then or before counts as stale.
+    pub attested_after: Option<Timestamp>,
+    /// Whether it holds a control stream.
+    pub listens: bool,
+    /// The holds that it has and had, the latest first.
+    pub holds: Vec<HoldRecord>,
     /// When its last evidence was accepted.
     pub made_at: Option<Timestamp>,
     /// Its certificates, the latest first.

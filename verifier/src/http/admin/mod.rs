@@ -5,6 +5,7 @@
 
 mod answer;
 pub mod message;
+pub mod policies;
 
 use std::io;
 use std::net::SocketAddr;

@@ -99,6 +99,9 @@ async fn complete(
         labels: known.as_ref().map_or_else(Labels::default, |known| known.labels.clone()),
         attestation_key: keys.ak().clone(),
         revision: known.as_ref().map_or(0, |known| known.revision).saturating_add(1),
+        epoch: known.as_ref().map_or(1, |known| known.epoch),
+        holds: known.as_ref().map_or_else(Vec::new, |known| known.holds.clone()),
+        attested_after: known.as_ref().and_then(|known| known.attested_after),
         last_seen: known.as_ref().and_then(|known| known.last_seen),
         enrolled_at: known.as_ref().map_or(now, |known| known.enrolled_at),
     };
@@ -120,6 +123,10 @@ async fn complete(
     }
     if superseded {
         supersede(connection, id).await?;
+    }
+    let same = |known: &NodeRecord| known.standing == record.standing && known.labels == record.labels;
+    if superseded || known.as_ref().is_some_and(|known| !same(known)) {
+        record.epoch = record.epoch.saturating_add(1);
     }
     node::save(connection, &record).await?;
     save_endorsed_key(connection, &record.endorsed_key).await?;

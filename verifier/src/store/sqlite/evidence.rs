@@ -6,7 +6,7 @@ use rootbound_common::id::NodeId;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
-use super::columns::{Columns, to_json};
+use super::columns::{Columns, to_integer, to_json};
 use super::writer::Recorded as Trailed;
 use super::{SqliteStore, decision, logs};
 use crate::credential::serial::SerialNumber;
@@ -54,6 +54,7 @@ impl EvidenceStore for SqliteStore {
         node: NodeId,
         revision: u64,
         posture: &Posture,
+        epoch: u64,
         logs: Option<LogChange>,
         decision: DecisionRecord,
     ) -> Result<Recorded, StoreError> {
@@ -63,6 +64,7 @@ impl EvidenceStore for SqliteStore {
         let (Ok(at), Ok(to)) = (i64::try_from(revision), i64::try_from(next)) else {
             return Ok(Recorded::NodeChanged);
         };
+        let epoch = to_integer(epoch)?;
         self.write_recorded(move |connection| {
             Box::pin(async move {
                 let update = sqlx::query(
@@ -77,9 +79,10 @@ impl EvidenceStore for SqliteStore {
                 if update.rows_affected() == 0 {
                     return Ok(Trailed(Recorded::NodeChanged, Vec::new()));
                 }
-                sqlx::query("UPDATE node SET revision = ?2 WHERE id = ?1")
+                sqlx::query("UPDATE node SET revision = ?2, epoch = max(epoch, ?3) WHERE id = ?1")
                     .bind(node.as_bytes().as_slice())
                     .bind(to)
+                    .bind(epoch)
                     .execute(&mut *connection)
                     .await?;
                 if let Some(change) = &logs {
@@ -135,7 +138,7 @@ async fn count_up(
     let seen = &record.last_seen;
     let update = sqlx::query(
         "UPDATE node SET revision = ?3, clock = ?4, reset_count = ?5, restart_count = ?6, clock_safe = ?7, \
-         firmware_version = ?8, made_at = ?9 WHERE id = ?1 AND revision = ?2",
+         firmware_version = ?8, made_at = ?9, epoch = max(epoch, ?10) WHERE id = ?1 AND revision = ?2",
     )
     .bind(record.node.as_bytes().as_slice())
     .bind(at)
@@ -146,6 +149,7 @@ async fn count_up(
     .bind(seen.clock.safe)
     .bind(seen.firmware_version.cast_signed())
     .bind(seen.made_at.as_millis())
+    .bind(to_integer(record.epoch)?)
     .execute(connection)
     .await?;
     Ok((update.rows_affected() == 1).then_some(next))

@@ -10,12 +10,15 @@ mod decision;
 mod digest_set;
 mod enrollment;
 mod evidence;
+mod holds;
 mod inventory;
 mod join_token;
 mod logs;
 mod node;
 mod open;
+mod policy;
 mod reference;
+mod signals;
 mod writer;
 
 use std::fmt;

@@ -23,6 +23,7 @@ macro_rules! node_columns {
         concat!(
             "SELECT n.id, n.standing, n.admitted_by, n.labels, n.ak_public, n.revision, n.enrolled_at, n.clock, \
              n.reset_count, n.restart_count, n.clock_safe, n.firmware_version, n.made_at, \
+             n.epoch, n.holds, n.attested_after, \
              k.ek_public, k.endorsement, k.ek_certificate, k.trust_anchor \
              FROM node AS n LEFT JOIN endorsed_key AS k ON k.node = n.id ",
             $rest
@@ -33,7 +34,8 @@ macro_rules! node_columns {
 macro_rules! live_columns {
     ($rest:literal) => {
         concat!(
-            "SELECT n.id, n.standing, n.admitted_by, n.labels, n.ak_public, n.revision, k.endorsement, e.posture \
+            "SELECT n.id, n.standing, n.admitted_by, n.labels, n.ak_public, n.revision, k.endorsement, e.posture, \
+             n.epoch, n.holds, n.attested_after \
              FROM node AS n LEFT JOIN endorsed_key AS k ON k.node = n.id \
              LEFT JOIN evidence AS e ON e.node = n.id ",
             $rest
@@ -64,7 +66,7 @@ impl NodeStore for SqliteStore {
         let mut snapshot = self.snapshot().await?;
         // The plus keeps SQLite from reading all of the history in the order that is asked for.
         let rows = sqlx::query(
-            "SELECT serial, node, not_after FROM certificate WHERE not_after > ?1 AND superseded = 0 \
+            "SELECT serial, node, not_before, not_after FROM certificate WHERE not_after > ?1 AND superseded = 0 \
              ORDER BY +recorded",
         )
         .bind(now.as_millis())
@@ -87,7 +89,7 @@ impl NodeStore for SqliteStore {
             .await?;
         let Some(row) = row else { return Ok(None) };
         let rows = sqlx::query(
-            "SELECT serial, node, not_after FROM certificate WHERE node = ?1 AND not_after > ?2 \
+            "SELECT serial, node, not_before, not_after FROM certificate WHERE node = ?1 AND not_after > ?2 \
              AND superseded = 0 ORDER BY recorded",
         )
         .bind(id.as_bytes().as_slice())
@@ -180,6 +182,7 @@ impl SqliteStore {
                     Ok(Change::Some) => {}
                 }
                 node.revision = node.revision.saturating_add(1);
+                node.epoch = node.epoch.saturating_add(1);
                 save(connection, &node).await?;
                 if before == Standing::Retired {
                     // What it showed before it was retired says nothing about the time since.
@@ -227,13 +230,14 @@ pub(super) async fn save(connection: &mut SqliteConnection, node: &NodeRecord) -
     let seen = node.last_seen.as_ref();
     sqlx::query(
         "INSERT INTO node (id, standing, admitted_by, labels, ak_public, revision, enrolled_at, clock, \
-         reset_count, restart_count, clock_safe, firmware_version, made_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) \
+         reset_count, restart_count, clock_safe, firmware_version, made_at, epoch, holds, attested_after) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) \
          ON CONFLICT (id) DO UPDATE SET standing = excluded.standing, admitted_by = excluded.admitted_by, \
          labels = excluded.labels, ak_public = excluded.ak_public, revision = excluded.revision, \
          clock = excluded.clock, reset_count = excluded.reset_count, \
          restart_count = excluded.restart_count, clock_safe = excluded.clock_safe, \
-         firmware_version = excluded.firmware_version, made_at = excluded.made_at",
+         firmware_version = excluded.firmware_version, made_at = excluded.made_at, epoch = excluded.epoch, \
+         holds = excluded.holds, attested_after = excluded.attested_after",
     )
     .bind(node.id.as_bytes().as_slice())
     .bind(standing)
@@ -248,6 +252,9 @@ pub(super) async fn save(connection: &mut SqliteConnection, node: &NodeRecord) -
     .bind(seen.map(|seen| seen.clock.safe))
     .bind(seen.map(|seen| seen.firmware_version.cast_signed()))
     .bind(seen.map(|seen| seen.made_at.as_millis()))
+    .bind(to_integer(node.epoch)?)
+    .bind(to_json(&node.holds)?)
+    .bind(node.attested_after.map(Timestamp::as_millis))
     .execute(connection)
     .await?;
     Ok(())
@@ -274,6 +281,9 @@ fn parse(row: &SqliteRow) -> Result<NodeRecord, StoreError> {
         labels: columns.json("labels")?,
         attestation_key: attestation_key(&columns)?,
         revision: columns.number("revision")?,
+        epoch: columns.number("epoch")?,
+        holds: columns.json("holds")?,
+        attested_after: attested_after(&columns)?,
         last_seen: last_seen(&columns)?,
         enrolled_at: columns.time("enrolled_at")?,
     })
@@ -294,6 +304,9 @@ fn parse_live(
             .map_err(|why| columns.inconsistent(why))?,
         posture: columns.optional_json("posture")?,
         credentials: credentials(id),
+        epoch: columns.number("epoch")?,
+        holds: columns.json("holds")?,
+        attested_after: attested_after(&columns)?,
     };
     Ok((id, node))
 }
@@ -302,7 +315,8 @@ fn parse_credential(row: &SqliteRow) -> Result<(NodeId, LiveCredential), StoreEr
     let columns = Columns::named_by_bytes(row, "certificate", "serial");
     let serial =
         SerialNumber::from_slice(columns.plain("serial")?).map_err(|error| columns.inconsistent(error))?;
-    Ok((columns.node("node")?, LiveCredential { serial, not_after: columns.time("not_after")? }))
+    let (not_before, not_after) = (columns.time("not_before")?, columns.time("not_after")?);
+    Ok((columns.node("node")?, LiveCredential { serial, not_before, not_after }))
 }
 
 fn standing(columns: &Columns<'_>) -> Result<Standing, StoreError> {
@@ -312,6 +326,10 @@ fn standing(columns: &Columns<'_>) -> Result<Standing, StoreError> {
 
 fn attestation_key(columns: &Columns<'_>) -> Result<AttestationKey, StoreError> {
     AttestationKey::parse(columns.plain("ak_public")?).map_err(|error| columns.inconsistent(error))
+}
+
+fn attested_after(columns: &Columns<'_>) -> Result<Option<Timestamp>, StoreError> {
+    Ok(columns.plain::<Option<i64>>("attested_after")?.map(Timestamp::from_millis))
 }
 
 /// All of the clock, or nothing of it.

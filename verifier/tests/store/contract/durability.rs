@@ -26,7 +26,7 @@ pub(crate) async fn what_was_acknowledged_survives_a_kill(back_end: &impl BackEn
     machine.attested(&*store, later(600)).await;
     let worse = posture(Verdict::Contraindicated);
     let reappraised = decision(Some(machine.id()), DecisionKind::Reappraise, "reappraised");
-    store.record_reappraisal(machine.id(), 2, &worse, None, reappraised).await.unwrap();
+    store.record_reappraisal(machine.id(), 2, &worse, 1, None, reappraised).await.unwrap();
     store
         .put_reference_set(name("default"), accepted(1), provenance("captured"), record("test"))
         .await

@@ -129,7 +129,7 @@ pub(crate) async fn reappraisal_changes_the_posture_and_the_revision(back_end: &
     let (node, quote) = (machine.node(&*store).await, store.last_quote(machine.id()).await.unwrap());
     let worse = posture(Verdict::Contraindicated);
     let decided = decision(Some(machine.id()), DecisionKind::Reappraise, "reappraised");
-    let recorded = store.record_reappraisal(machine.id(), 2, &worse, None, decided).await.unwrap();
+    let recorded = store.record_reappraisal(machine.id(), 2, &worse, 1, None, decided).await.unwrap();
     assert_eq!(recorded, Recorded::Yes { revision: 3 });
     let expected = NodeRecord { revision: 3, ..node };
     assert_same(&machine.node(&*store).await, &expected);
@@ -139,7 +139,7 @@ pub(crate) async fn reappraisal_changes_the_posture_and_the_revision(back_end: &
     assert_eq!(codes(&*store, None).await, ["reappraised", "attested", "enrolled"]);
     // Whatever was judged on the revision before has to look again.
     let decided = decision(Some(machine.id()), DecisionKind::Reappraise, "reappraised");
-    let late = store.record_reappraisal(machine.id(), 2, &worse, None, decided).await.unwrap();
+    let late = store.record_reappraisal(machine.id(), 2, &worse, 1, None, decided).await.unwrap();
     assert_eq!(late, Recorded::NodeChanged);
 }
 
@@ -157,7 +157,7 @@ pub(crate) async fn reappraisal_on_a_stale_revision_or_without_evidence_writes_n
     {
         let decided = decision(Some(id), DecisionKind::Reappraise, "reappraised");
         let worse = posture(Verdict::Contraindicated);
-        let recorded = store.record_reappraisal(id, revision, &worse, None, decided).await.unwrap();
+        let recorded = store.record_reappraisal(id, revision, &worse, 1, None, decided).await.unwrap();
         assert_eq!(recorded, Recorded::NodeChanged, "{revision}");
     }
     assert_same(&store.live_nodes(NOW).await.unwrap(), &before);

@@ -126,11 +126,11 @@ pub(crate) async fn evidence_on_a_stale_revision_leaves_the_logs(back_end: &impl
     assert_eq!(store.record_evidence(late).await.unwrap(), Recorded::NodeChanged);
     let decided = || decision(Some(machine.id()), DecisionKind::Reappraise, "affirming");
     let verdict = posture(rootbound_verifier::appraisal::Verdict::Affirming);
-    let late = store.record_reappraisal(machine.id(), 1, &verdict, logs.clone(), decided()).await;
+    let late = store.record_reappraisal(machine.id(), 1, &verdict, 1, logs.clone(), decided()).await;
     assert_eq!(late.unwrap(), Recorded::NodeChanged);
     assert_eq!(store.logs(machine.id()).await.unwrap(), Some(first));
     let revision = machine.node(&*store).await.revision;
-    let done = store.record_reappraisal(machine.id(), revision, &verdict, logs.clone(), decided()).await;
+    let done = store.record_reappraisal(machine.id(), revision, &verdict, 1, logs.clone(), decided()).await;
     assert_eq!(done.unwrap(), Recorded::Yes { revision: revision + 1 });
     assert_eq!(store.logs(machine.id()).await.unwrap(), logs.map(|change| change.record));
     assert_eq!(frames(&*store, &machine, true).await, [vec![2]]);

@@ -9,10 +9,12 @@ pub(crate) mod digest_sets;
 pub(crate) mod durability;
 pub(crate) mod enrollments;
 pub(crate) mod evidence;
+pub(crate) mod holds;
 pub(crate) mod inventory;
 pub(crate) mod join_tokens;
 pub(crate) mod logs;
 pub(crate) mod nodes;
+pub(crate) mod policies;
 pub(crate) mod reenrollments;
 pub(crate) mod references;
 
@@ -109,6 +111,12 @@ macro_rules! suite {
                 of_many_versions_written_at_once_each_has_its_number,
                 profile_that_checks_nothing_is_not_written,
             }
+            policies {
+                bundles_come_back_as_they_were_in_versions_that_count_up,
+                bundle_is_in_force_until_another_is,
+                activation_over_another_than_the_last_changes_nothing,
+                of_many_activations_at_once_one_wins_and_the_others_are_told,
+            }
             inventory {
                 entries_are_put_replaced_listed_and_removed,
                 node_stays_enrolled_when_its_entry_is_removed,
@@ -138,6 +146,15 @@ macro_rules! suite {
                 checkpoints_are_of_the_trail_and_come_in_order,
                 archived_segments_go_and_the_rest_verifies,
                 trail_survives_a_kill_under_load,
+            }
+            holds {
+                hold_stands_until_it_is_lifted_and_its_history_stays,
+                source_lifts_its_own_holds_and_an_operator_any,
+                holds_of_one_source_are_bounded,
+                hold_that_has_expired_ends_as_a_demand_for_evidence,
+                hold_outlives_evidence_enrolment_and_a_kill,
+                signal_takes_effect_once,
+                of_many_equal_signals_at_once_one_takes_effect,
             }
             durability {
                 what_was_acknowledged_survives_a_kill,

@@ -399,6 +399,20 @@ async fn schema_refuses_one_attestation_key_for_two_nodes() {
     assert!(refused.unwrap_err().to_string().contains("UNIQUE constraint failed: node.ak_public"));
 }
 
+#[tokio::test]
+async fn policy_bundle_with_another_text_than_was_written_is_inconsistent() {
+    let sqlite = Sqlite::new().await;
+    let store = sqlite.store();
+    let record = store
+        .put_policy_bundle(name("prod"), b"permit".to_vec(), provenance(""), record("test"))
+        .await
+        .unwrap();
+    sqlite.corrupt("DROP TRIGGER policy_content_is_immutable").await;
+    sqlite.corrupt("UPDATE policy_content SET text = x'00'").await;
+    let found = store.policy_bundle(&name("prod"), None).await;
+    assert_inconsistent(found, "policy bundle", &record.id.to_string(), "not the one that was written", "");
+}
+
 /// Three segments, of two records each, and a checkpoint of all of them.
 async fn recorded() -> (Sqlite, AuditKey) {
     let (sqlite, key) = (Sqlite::new().await, AuditKey::generate(&mut random::system()));

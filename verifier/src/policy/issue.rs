@@ -5,7 +5,10 @@ use std::time::Duration;
 use rootbound_common::clock::Timestamp;
 use rootbound_common::crypto::sha256;
 use rootbound_common::id::NodeId;
+use rootbound_common::wire::v1::PostureStatus;
 
+use super::decide::{Denied, Permit};
+use super::question::CredentialKind;
 use crate::appraisal::{Appraisal, Verdict};
 use crate::credential::request::BoundKey;
 use crate::node::Standing;
@@ -36,6 +39,9 @@ impl Grant {
 /// that it passes through; each takes memory in the verifier for its life.
 const MAX_HELD: usize = 16;
 
+/// A permit for something else does not do.
+const OTHER_PERMIT: &str = "no_policy_permits";
+
 /// Why a node gets no credential. Each has a stable code and words for an operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
@@ -64,9 +70,21 @@ pub enum Denial {
         /// How many.
         held: usize,
     },
-    /// The evidence was too old by the time of the decision.
+    /// The evidence was too old by the time of the decision, or made before it was demanded anew.
     #[error("the node's posture is stale")]
     PostureStale,
+    /// The policies in force say no.
+    #[error("the policies in force do not permit it: {code}")]
+    Policy {
+        /// What they say.
+        code: &'static str,
+    },
+    /// Its standing was lowered.
+    #[error("the node's standing was lowered by an operator or a relying party")]
+    PostureWarning,
+    /// It is held.
+    #[error("the node is blocked by an operator or a relying party")]
+    Blocked,
 }
 
 impl Denial {
@@ -79,27 +97,41 @@ impl Denial {
             Self::PostureContraindicated { .. } => "posture_contraindicated",
             Self::CredentialPolicyChanged => "credential_policy_changed",
             Self::TooManyCredentials { .. } => "too_many_credentials",
+            Self::Policy { .. } => "denied_by_policy",
             Self::PostureStale => "posture_stale",
+            Self::PostureWarning => "posture_warning",
+            Self::Blocked => "node_blocked",
         }
     }
 }
 
 /// Decides whether the node of an appraisal gets an X.509-SVID for a key.
 ///
-/// Established when a grant returns: the node is admitted · its appraisal is affirming, by a profile · the evidence is
-/// fresh by that profile · the key is tied to the PCRs that this profile names · the node holds few others. That the key
+/// Established when a grant returns: the node is admitted · nobody blocks it or lowers its standing, and its evidence was
+/// made since it was last demanded anew (`status`, of the node with this appraisal) · its appraisal is affirming, by a
+/// profile · the evidence is fresh by that profile · the key is tied to the PCRs that this profile names · the node holds few others · the policies permit
+/// `IssueCredential` to this node. That the key
 /// is bound to the node's TPM and boot state, its type says.
 pub fn decide_issue(
     appraisal: &Appraisal,
     standing: Standing,
+    status: PostureStatus,
     held: usize,
     key: BoundKey,
+    permit: Result<Permit, Denied>,
     now: Timestamp,
 ) -> Result<Grant, Denial> {
     match standing {
         Standing::Pending => return Err(Denial::Pending),
         Standing::Retired => return Err(Denial::Retired),
         Standing::Admitted { .. } => {}
+    }
+    match status {
+        PostureStatus::Blocked => return Err(Denial::Blocked),
+        PostureStatus::Warning => return Err(Denial::PostureWarning),
+        PostureStatus::Stale | PostureStatus::Unknown => return Err(Denial::PostureStale),
+        // What it deviates in, the appraisal says.
+        PostureStatus::Affirming | PostureStatus::Contraindicated => {}
     }
     let profile = affirming(appraisal)?;
     if now.since(appraisal.evidence_at()) > profile.body().freshness() {
@@ -110,6 +142,11 @@ pub fn decide_issue(
     }
     if held >= MAX_HELD {
         return Err(Denial::TooManyCredentials { held });
+    }
+    // Last, so that whoever lacks something hears what it is, whatever the policies say.
+    let permit = permit.map_err(|denied| Denial::Policy { code: denied.judgement().code() })?;
+    if !permit.is_to_issue(appraisal.node(), CredentialKind::X509Svid) {
+        return Err(Denial::Policy { code: OTHER_PERMIT });
     }
     Ok(Grant { node: appraisal.node(), key, lifetime: profile.body().credential_lifetime })
 }

@@ -1,0 +1,192 @@
+//! A service that asks for decisions as fast as it is answered, while nodes change.
+//!
+//! The verifier runs in this process, over TLS on loopback, on a SQLite file; the generator shares its threads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use http::header::{CONTENT_TYPE, HOST};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use rootbound_attester::client::read_trust_anchors;
+use rootbound_common::id::NodeId;
+use rootbound_common::tpm::HashAlgorithm;
+use rootbound_swtpm_tests::gateway::Gateway;
+use rootbound_swtpm_tests::measured::Row;
+use rootbound_swtpm_tests::policies;
+use rootbound_swtpm_tests::software_tpm::SoftwareTpm;
+use rootbound_swtpm_tests::world::World;
+use rootbound_verifier::appraisal::Verdict;
+use rootbound_verifier::posture::LiveNode;
+use rustls_pki_types::ServerName;
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::drive::Load;
+
+/// How the load is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    /// Connections that are kept, with one request under way on each.
+    pub(crate) connections: usize,
+    /// Questions of a batch.
+    pub(crate) batch: usize,
+    /// Nodes in the fleet.
+    pub(crate) nodes: usize,
+    /// How long each load lasts.
+    pub(crate) lasts: Duration,
+}
+
+/// Nodes whose posture changes each second.
+const CHANGES: u64 = 100;
+
+/// Measures single questions, then batches.
+pub(crate) async fn run(settings: Settings) {
+    let gateway = Gateway::new();
+    let world = World::builder().relying_party(gateway.section("gateway", &[])).start().await;
+    world.verifier.activate_policies(policies::databases());
+    let ids = fleet(&world, settings.nodes).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let changes = tokio::spawn(change(Arc::clone(&world.verifier), ids.clone(), Arc::clone(&over)));
+    let single: Vec<_> = ids.iter().map(|id| ("/access/v1/evaluation", question(*id))).collect();
+    let batch: Vec<_> = ids
+        .chunks(settings.batch)
+        .map(|ids| {
+            let items: Vec<_> = ids.iter().map(|id| json!({ "subject": node(*id) })).collect();
+            let body =
+                json!({ "action": { "name": "db:write" }, "resource": orders(), "evaluations": items });
+            ("/access/v1/evaluations", Bytes::from(body.to_string()))
+        })
+        .collect();
+    for (bodies, items) in [(single, 1), (batch, settings.batch)] {
+        let load = ask(&world, &gateway, Arc::new(bodies), settings).await;
+        let name = format!(
+            "evaluation, {} connections kept, {items} at once, {} nodes, {CHANGES} changes/s",
+            settings.connections, settings.nodes
+        );
+        let items = u32::try_from(items).expect("few items");
+        Row::rate(&name, load.per_second() * f64::from(items), load.percentile(50), load.percentile(99))
+            .publish();
+    }
+    over.store(true, Ordering::Relaxed);
+    changes.await.expect("changes that end");
+}
+
+fn node(id: NodeId) -> serde_json::Value {
+    json!({ "type": "node", "id": id.to_string() })
+}
+
+fn question(id: NodeId) -> Bytes {
+    let body = json!({ "subject": node(id), "action": { "name": "db:write" }, "resource": orders() });
+    Bytes::from(body.to_string())
+}
+
+fn orders() -> serde_json::Value {
+    json!({ "type": "database", "id": "orders" })
+}
+
+/// A fleet in memory: one node that attested, and copies of it.
+async fn fleet(world: &World, count: usize) -> Vec<NodeId> {
+    let node = world.affirming_simulated(SoftwareTpm::booted(&[HashAlgorithm::Sha256])).await;
+    let live = world.verifier.fleet().node(node.node).expect("a node");
+    let mut copy = LiveNode::clone(&live);
+    let value = Some("prod".parse().expect("a value"));
+    copy.labels.set("env".parse().expect("a label"), value).expect("few labels");
+    let ids = (0..count).map(|number| NodeId::of_endorsement_key(&number.to_be_bytes()));
+    let ids: Vec<_> = ids.collect();
+    for id in &ids {
+        world.verifier.fleet().put(*id, copy.clone(), world.verifier.now());
+    }
+    ids
+}
+
+/// Nodes that drift, and recover, one after the other.
+async fn change(verifier: Arc<rootbound_verifier::flows::Verifier>, ids: Vec<NodeId>, over: Arc<AtomicBool>) {
+    let mut tick = tokio::time::interval(Duration::from_millis(1000 / CHANGES));
+    for id in ids.iter().cycle() {
+        if over.load(Ordering::Relaxed) {
+            return;
+        }
+        tick.tick().await;
+        let Some(live) = verifier.fleet().node(*id) else { continue };
+        let mut live = LiveNode::clone(&live);
+        live.revision += 1;
+        if let Some(posture) = &mut live.posture {
+            posture.verdict = match posture.verdict {
+                Verdict::Affirming => Verdict::Contraindicated,
+                Verdict::Contraindicated => Verdict::Affirming,
+            };
+        }
+        verifier.fleet().put(*id, live, verifier.now());
+    }
+}
+
+async fn ask(
+    world: &World,
+    gateway: &Gateway,
+    bodies: Arc<Vec<(&'static str, Bytes)>>,
+    settings: Settings,
+) -> Load {
+    let mut ways = Vec::new();
+    for _ in 0..settings.connections {
+        ways.push(connect(world, gateway).await);
+    }
+    let start = Instant::now();
+    let tasks: Vec<_> = ways
+        .into_iter()
+        .enumerate()
+        .map(|(position, mut way)| {
+            let bodies = Arc::clone(&bodies);
+            tokio::spawn(async move {
+                let mut waited = Vec::new();
+                // Each connection begins elsewhere in the fleet.
+                let from = position * bodies.len() / settings.connections;
+                for (path, body) in bodies.iter().cycle().skip(from) {
+                    if start.elapsed() >= settings.lasts {
+                        break;
+                    }
+                    let sent = Instant::now();
+                    decided(&mut way, path, body.clone()).await;
+                    waited.push(sent.elapsed());
+                }
+                waited
+            })
+        })
+        .collect();
+    let mut waited = Vec::new();
+    for task in tasks {
+        waited.extend(task.await.expect("a service that is answered"));
+    }
+    Load::new(waited, start.elapsed())
+}
+
+async fn decided(way: &mut SendRequest<Full<Bytes>>, path: &str, body: Bytes) {
+    let request = Request::post(path)
+        .header(HOST, "127.0.0.1")
+        .header(CONTENT_TYPE, "application/json")
+        .body(Full::from(body))
+        .expect("a request");
+    way.ready().await.expect("a connection that is kept");
+    let response = way.send_request(request).await.expect("an answer");
+    assert_eq!(response.status(), StatusCode::OK);
+    let body = response.into_body().collect().await.expect("a body").to_bytes();
+    assert!(body.starts_with(b"{\"decision\":") || body.starts_with(b"{\"evaluations\":"), "{body:?}");
+}
+
+async fn connect(world: &World, gateway: &Gateway) -> SendRequest<Full<Bytes>> {
+    let anchors = read_trust_anchors(&world.bundle()).expect("the trust bundle");
+    let connector = TlsConnector::from(Arc::new(gateway.tls(anchors)));
+    let stream = TcpStream::connect(world.address()).await.expect("a verifier that listens");
+    stream.set_nodelay(true).expect("a socket");
+    let name = ServerName::try_from("127.0.0.1").expect("an address");
+    let stream = connector.connect(name, stream).await.expect("TLS");
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("HTTP");
+    // Ends with the sender.
+    tokio::spawn(connection);
+    sender
+}
