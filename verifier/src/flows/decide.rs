@@ -289,7 +289,7 @@ impl Verifier {
     ) -> Result<(), StoreError> {
         let actor = actor_of(caller);
         let records = judged.iter().map(|one| one.record(actor.clone())).collect();
-        self.store.append(records).await
+        self.record_outcomes(records).await
     }
 
     /// Records that somebody looked for what would be allowed, and how much it found, before it hears of it.
@@ -310,7 +310,7 @@ impl Verifier {
             .by(&bundle.id().to_string())
             .because(&format!("{found} found"))
             .with(Facts::or_digest(serde_json::json!({ "search": question })));
-        self.store.append(vec![record]).await
+        self.record_outcome(record).await
     }
 
     /// What the caller hears of a decision that is on record.
