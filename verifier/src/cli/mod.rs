@@ -221,7 +221,7 @@ fn obey(arguments: Arguments) -> Result<Exit, CliError> {
         }
         Verb::Policy(verb) => {
             let answer = verb.run(|command| {
-                let socket = socket_of(socket.clone(), &config)?;
+                let socket = admin_socket(socket.clone(), &config)?;
                 Ok::<_, CliError>(client::ask_once(&socket, &command)?)
             })?;
             show(&answer, output)?;

@@ -130,7 +130,7 @@ impl Decided {
     pub(crate) fn for_tests(challenge: Option<Challenge>) -> Self {
         let within = Duration::from_secs(30);
         Self {
-            id: "00".repeat(16),
+            id: RecordId::new(Timestamp::from_millis(0), &mut rng()),
             at: Timestamp::from_millis(0),
             allowed: false,
             code: "evidence_too_old",
@@ -200,7 +200,7 @@ impl Judged {
 
 impl Verifier {
     /// Puts a bundle in force: whatever is asked from now on is decided by it.
-    pub fn activate_policies(&self, bundle: Bundle) {
+    pub(super) fn activate_policies(&self, bundle: Bundle) {
         tracing::info!(policy = %bundle.id(), "policies in force");
         self.bundle.store(Arc::new(bundle));
     }
