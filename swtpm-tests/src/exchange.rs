@@ -1,5 +1,6 @@
 //! A node in the middle of an exchange: it has a challenge, and its quote counts as authenticated.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rootbound_common::attestation_attribute::CertifyStatement;
@@ -15,8 +16,11 @@ use rootbound_verifier::appraisal::{Appraisal, appraise};
 use rootbound_verifier::credential::request::{BoundKey, Demand, ParsedRequest, RequestError};
 use rootbound_verifier::enrollment::AttestationKey;
 use rootbound_verifier::evidence::{StoredQuote, restore};
-use rootbound_verifier::node::{AdmittedBy, Labels, Name as SetName, Standing};
-use rootbound_verifier::policy::{Grant, decide_issue};
+use rootbound_verifier::node::{AdmittedBy, EndorsedBy, Labels, Name as SetName, Standing};
+use rootbound_verifier::policy::{
+    Attested, Bundle, CredentialKind, Denied, Grant, Permit, Question, SubjectFacts, decide_issue,
+};
+use rootbound_verifier::posture::{LiveNode, Posture};
 use rootbound_verifier::reference::{
     AcceptedPcrs, Profile, ProfileBody, Provenance, ReferenceBook, ReferenceSet, Versioned,
 };
@@ -25,6 +29,34 @@ use crate::certificate_request::RequestParts;
 use crate::software_tpm::{Signed, SoftwareKey, SoftwareTpm, Statement, Template};
 
 const SHA256: HashAlgorithm = HashAlgorithm::Sha256;
+
+const ADMITTED: Standing = Standing::Admitted { by: AdmittedBy::Approval };
+
+/// What the built-in policies say to a credential for a node that stands as an appraisal says.
+///
+/// # Errors
+/// Where they deny it.
+///
+/// # Panics
+/// Where the built-in policies do not compile.
+pub fn permit(appraisal: &Appraisal, node: NodeId, now: Timestamp) -> Result<Permit, Denied> {
+    static POLICIES: OnceLock<Bundle> = OnceLock::new();
+    let live = LiveNode {
+        revision: 1,
+        epoch: 1,
+        holds: Vec::new(),
+        attested_after: None,
+        standing: ADMITTED,
+        labels: Labels::default(),
+        attestation_key: Name::of_public_area(SHA256, b"AK"),
+        endorsed_by: EndorsedBy::Manufacturer,
+        posture: Some(Posture::of(appraisal)),
+        credentials: Vec::new(),
+    };
+    let policies = POLICIES.get_or_init(|| Bundle::builtin().expect("policies"));
+    let question = Question::issue_credential(node, CredentialKind::X509Svid);
+    policies.decide(&question, &SubjectFacts::Node(Attested::of(node, &live, now))).into_permit()
+}
 
 /// A set of PCRs by their numbers.
 ///
@@ -195,8 +227,8 @@ impl Exchange {
     #[must_use]
     pub fn grant(&self, now: Timestamp, lifetime: Duration) -> Grant {
         let appraisal = self.appraisal(&self.book(lifetime), now);
-        let admitted = Standing::Admitted { by: AdmittedBy::Approval };
-        decide_issue(&appraisal, admitted, PostureStatus::Affirming, 0, self.bound_key(), now)
-            .expect("a grant")
+        let (permit, admitted) = (permit(&appraisal, appraisal.node(), now), ADMITTED);
+        let status = PostureStatus::Affirming;
+        decide_issue(&appraisal, admitted, status, 0, self.bound_key(), permit, now).expect("a grant")
     }
 }

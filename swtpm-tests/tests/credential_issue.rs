@@ -8,7 +8,7 @@ use rootbound_common::id::{NodeId, SpiffeId, TrustDomain};
 use rootbound_common::random;
 use rootbound_common::tpm::PcrIndex;
 use rootbound_common::wire::v1::PostureStatus;
-use rootbound_swtpm_tests::exchange::Exchange;
+use rootbound_swtpm_tests::exchange::{Exchange, permit};
 use rootbound_swtpm_tests::openssl::Openssl;
 use rootbound_verifier::credential::authority::Authority;
 use rootbound_verifier::credential::issue::{
@@ -185,7 +185,8 @@ fn a_grant_is_decided_by_standing_posture_and_freshness() {
     let admitted = Standing::Admitted { by: AdmittedBy::Inventory };
     let decide_as = |status, held, book: &ReferenceBook, standing, now| {
         let appraisal = exchange.appraisal(book, Timestamp::from_millis(1_800_000_000_000));
-        decide_issue(&appraisal, standing, status, held, exchange.bound_key(), now).map(|_| ())
+        let permit = permit(&appraisal, appraisal.node(), now);
+        decide_issue(&appraisal, standing, status, held, exchange.bound_key(), permit, now).map(|_| ())
     };
     let decide_holding = |held, book: &ReferenceBook, standing, now| {
         decide_as(PostureStatus::Affirming, held, book, standing, now)
@@ -214,6 +215,19 @@ fn a_grant_is_decided_by_standing_posture_and_freshness() {
     other.policy.pcrs = [0, 2].into_iter().filter_map(PcrIndex::new).collect();
     let changed = other.book(HOUR);
     assert_eq!(decide(&changed, admitted, now), Err(Denial::CredentialPolicyChanged));
+
+    let appraisal = exchange.appraisal(&book, now);
+    let by = |permit| {
+        let status = PostureStatus::Affirming;
+        decide_issue(&appraisal, admitted, status, 0, exchange.bound_key(), permit, now).map(|_| ())
+    };
+    assert_eq!(by(permit(&appraisal, NodeId::from_bytes([9; 32]), now)), Err(Denial::PermitForOther));
+    let denied = permit(&appraisal, appraisal.node(), late).unwrap_err();
+    assert_eq!(by(Err(denied.clone())), Err(Denial::Policy(denied.clone())));
+    assert_eq!(
+        (Denial::Policy(denied).code(), Denial::PermitForOther.code()),
+        ("posture_stale", "permit_for_other")
+    );
 }
 
 #[test]

@@ -48,6 +48,18 @@ impl<'c> Bench<'c> {
         Some(median.time)
     }
 
+    /// The same for an operation that consumes its input; `prepare` makes so many, outside of what is timed.
+    pub(crate) fn time_of<I, R>(
+        &mut self,
+        name: &str,
+        mut prepare: impl FnMut(usize) -> Vec<I>,
+        operation: impl FnMut(I) -> R,
+    ) -> Option<Duration> {
+        let prepare = move |count| prepare(count).into_iter().map(|input| ((), input)).collect();
+        let median = self.paired(name, prepare, |()| (), operation)?;
+        Some(median.time)
+    }
+
     /// Times an operation that consumes its input, in turns with the raw operation on the same input.
     ///
     /// `prepare` makes so many inputs, outside of what is timed: for the raw operation, and for this one.
@@ -55,11 +67,22 @@ impl<'c> Bench<'c> {
         &mut self,
         name: &str,
         limit: &str,
+        prepare: impl FnMut(usize) -> Vec<(P, I)>,
+        raw: impl FnMut(&P) -> R,
+        operation: impl FnMut(I) -> S,
+    ) -> Option<Row> {
+        let median = self.paired(name, prepare, raw, operation)?;
+        Some(Row::time(name, median.time).against(limit, median.limit, median.ratio))
+    }
+
+    fn paired<P, I, R, S>(
+        &mut self,
+        name: &str,
         mut prepare: impl FnMut(usize) -> Vec<(P, I)>,
         mut raw: impl FnMut(&P) -> R,
         mut operation: impl FnMut(I) -> S,
-    ) -> Option<Row> {
-        let median = self.samples(name, |iterations| {
+    ) -> Option<Median> {
+        self.samples(name, |iterations| {
             let (mut taken, mut raw_taken) = (Duration::ZERO, Duration::ZERO);
             let mut left = iterations;
             while left > 0 {
@@ -79,8 +102,7 @@ impl<'c> Bench<'c> {
                 taken += start.elapsed();
             }
             (taken, raw_taken)
-        })?;
-        Some(Row::time(name, median.time).against(limit, median.limit, median.ratio))
+        })
     }
 
     /// Times an operation that takes milliseconds, in turns with the raw one.

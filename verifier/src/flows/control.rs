@@ -330,7 +330,9 @@ mod tests {
         assert!(of(|_| {}, asked).0.state.renew);
         let not_after = certificate().not_after.plus(MINUTE);
         let serial = SerialNumber::from_slice(&[0x41; 16]).unwrap();
-        let renewed = |node: &mut LiveNode| node.credentials.push(LiveCredential { serial, not_after });
+        let renewed = |node: &mut LiveNode| {
+            node.credentials.push(LiveCredential { serial, not_before: NOW, not_after })
+        };
         let (present, left) = of(renewed, asked);
         assert!(!present.state.renew && left == Wishes::default());
     }

@@ -11,12 +11,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::cases::{Case, CaseReport};
-use super::cost::{cost, reads};
+use super::cost::{cost, depth, reads};
 use super::error::BundleError;
 use super::facts::{FactSet, Status};
-use super::scan::{Text, scan};
+use super::scan::{Refused, Text, scan};
 use super::schema::JoinedSchema;
 use super::slice::{Environment, Slice, slices};
+use super::stack::on_large_stack;
 use crate::node::Name;
 use crate::reference::Versioned;
 
@@ -189,8 +190,10 @@ impl fmt::Debug for Bundle {
 impl Bundle {
     /// Policies.
     pub const MAX_POLICIES: usize = 2_000;
-    /// Bytes of one policy, comments between policies left out.
+    /// Bytes of one policy, comments left out.
     pub const MAX_POLICY: usize = 16 << 10;
+    /// Operators inside each other in a condition: evaluating takes stack for each, on whatever thread decides.
+    pub const MAX_DEPTH: usize = 64;
     /// Bytes of `@doc`.
     pub const MAX_DOC: usize = 1_024;
     /// Seconds that `@fresh` may say: a day.
@@ -229,6 +232,10 @@ impl Bundle {
     /// Whether they pass, [`Bundle::run_cases`] says.
     pub fn compile(id: Versioned, source: BundleSource) -> Result<Self, BundleError> {
         source.bound()?;
+        on_large_stack(|| Self::compile_bounded(id, &source))
+    }
+
+    fn compile_bounded(id: Versioned, source: &BundleSource) -> Result<Self, BundleError> {
         let schema = JoinedSchema::join(source.schema.as_deref())?;
         let combinations =
             schema.schema.request_envs().take(Self::MAX_ENVIRONMENTS.saturating_add(1)).count();
@@ -303,10 +310,9 @@ fn rules(files: &BTreeMap<FileName, String>) -> Result<Vec<Arc<Rule>>, BundleErr
     let mut rules = Vec::new();
     let mut ids = BTreeSet::new();
     for (file, text) in files {
-        scan(text, Text::Policies).map_err(|found| BundleError::TooComplex {
-            file: file.clone(),
-            line: found.line,
-            what: found.what,
+        scan(text, Text::Policies).map_err(|refused| match refused {
+            Refused::Nesting(line) => BundleError::Nested { file: file.clone(), line },
+            Refused::Length(bytes) => BundleError::PolicyTooLarge { file: file.clone(), bytes },
         })?;
         let parsed = PolicySet::from_str(text)
             .map_err(|error| BundleError::Unparsable { file: file.clone(), detail: error.to_string() })?;
@@ -333,13 +339,9 @@ fn rules(files: &BTreeMap<FileName, String>) -> Result<Vec<Arc<Rule>>, BundleErr
 }
 
 fn rule(file: &FileName, policy: &Policy) -> Result<Rule, BundleError> {
-    let text = policy.to_string();
-    if text.len() > Bundle::MAX_POLICY {
-        return Err(BundleError::PolicyTooLarge { file: file.clone(), bytes: text.len() });
-    }
     let id = policy.annotation("id").ok_or_else(|| BundleError::NoId {
         file: file.clone(),
-        text: text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(80).collect(),
+        text: policy.to_string().split_whitespace().collect::<Vec<_>>().join(" ").chars().take(80).collect(),
     })?;
     let name = id
         .parse::<Name>()
@@ -390,6 +392,9 @@ fn rule(file: &FileName, policy: &Policy) -> Result<Rule, BundleError> {
     let json = policy
         .to_json()
         .map_err(|error| BundleError::PolicyInvalid { policy: id.clone(), detail: error.to_string() })?;
+    if depth(&json) > Bundle::MAX_DEPTH {
+        return Err(BundleError::TooDeep { policy: id });
+    }
     let (cost, reads) = (cost(&json), reads(&json));
     let name = PolicyName(name.as_str().into());
     Ok(Rule { name, policy, forbids, doc, accepts, fresh, json, cost, reads })

@@ -35,6 +35,23 @@ pub(super) fn cost(policy: &Value) -> u64 {
     total
 }
 
+/// How deep operators stand inside each other: an operator is an object in an object.
+pub(super) fn depth(policy: &Value) -> usize {
+    let mut deepest = 0;
+    let mut open: Vec<_> =
+        policy.get("conditions").map(|conditions| (0_usize, conditions)).into_iter().collect();
+    while let Some((depth, value)) = open.pop() {
+        deepest = deepest.max(depth);
+        let below = depth.saturating_add(1);
+        match value {
+            Value::Object(members) => open.extend(members.values().map(|value| (below, value))),
+            Value::Array(members) => open.extend(members.iter().map(|value| (below, value))),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    deepest / 2
+}
+
 /// A part of a pattern over a text of the longest: a comparison takes a fiftieth of a step.
 const LIKE: u64 = to_u64(MAX_TEXT) / 50;
 /// A set or record of the largest, a member taking a fifth of a step.

@@ -105,7 +105,7 @@ pub struct PolicyFailure {
 }
 
 /// What a bundle says to a question. As data it permits nothing: see [`Outcome`].
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Judgement {
     allowed: bool,
     code: Code,
@@ -283,8 +283,8 @@ impl Permit {
 }
 
 /// It is not permitted.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("denied: {}", judgement.code)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", judgement.code)]
 pub struct Denied {
     judgement: Box<Judgement>,
 }

@@ -35,15 +35,22 @@ pub enum BundleError {
         /// How many.
         bytes: usize,
     },
-    /// Brackets in brackets, or too many operators in one policy or declaration.
-    #[error("`{file}`, line {line}: {what}")]
-    TooComplex {
+    /// Brackets in brackets.
+    #[error("`{file}`, line {line}: brackets and `if`s are nested too deeply")]
+    Nested {
         /// Where.
         file: FileName,
         /// From 1.
         line: usize,
-        /// What there is too much of.
-        what: &'static str,
+    },
+    /// A long chain of operators.
+    #[error(
+        "policy `{policy}`: its conditions are more than {} operators deep; use a set, or several policies",
+        Bundle::MAX_DEPTH
+    )]
+    TooDeep {
+        /// Which.
+        policy: String,
     },
     /// No Cedar.
     #[error("`{file}` is no Cedar: {detail}")]
@@ -243,7 +250,8 @@ impl BundleError {
             Self::NoPolicy => "bundle_without_policy",
             Self::TooManyPolicies { .. } => "bundle_too_many_policies",
             Self::PolicyTooLarge { .. } => "policy_too_large",
-            Self::TooComplex { .. } => "bundle_too_complex",
+            Self::Nested { .. } => "bundle_nested_too_deeply",
+            Self::TooDeep { .. } => "policy_too_deep",
             Self::Unparsable { .. } => "policy_unparsable",
             Self::Template { .. } => "policy_template",
             Self::NoId { .. } => "policy_id_missing",

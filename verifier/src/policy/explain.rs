@@ -8,6 +8,7 @@ use super::bundle::{Bundle, PolicyName, Rule};
 use super::decide::{Judgement, is_fresh};
 use super::facts::{Fact, FactSet, RecordedFacts, Seen, Status};
 use super::question::Question;
+use super::stack::on_large_stack;
 
 /// Conditions of one policy that are shown.
 const MAX_CONDITIONS: usize = 64;
@@ -124,8 +125,9 @@ impl Bundle {
         explanation.looked_at = looked_at.map(Fact::name).collect();
         let probe =
             Probe { authorizer: &self.authorizer, request: &prepared.request, entities: &self.entities };
-        explanation.policies =
-            prepared.slice.rules.values().map(|rule| explained(rule, facts.seen(), &probe)).collect();
+        explanation.policies = on_large_stack(|| {
+            prepared.slice.rules.values().map(|rule| explained(rule, facts.seen(), &probe)).collect()
+        });
         explanation.policies.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         explanation
     }

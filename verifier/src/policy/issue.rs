@@ -7,11 +7,10 @@ use rootbound_common::crypto::sha256;
 use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::PostureStatus;
 
-use super::decide::{Denied, Permit};
-use super::question::CredentialKind;
 use crate::appraisal::{Appraisal, Verdict};
 use crate::credential::request::BoundKey;
 use crate::node::Standing;
+use crate::policy::{CredentialKind, Denied, Permit};
 use crate::reference::Profile;
 
 /// The permission to issue one credential to one key, once. Only [`decide_issue`] makes it; issuing consumes it.
@@ -38,9 +37,6 @@ impl Grant {
 /// Credentials of one node that have not expired. It needs one, two while it renews, and one more for each boot state
 /// that it passes through; each takes memory in the verifier for its life.
 const MAX_HELD: usize = 16;
-
-/// A permit for something else does not do.
-const OTHER_PERMIT: &str = "no_policy_permits";
 
 /// Why a node gets no credential. Each has a stable code and words for an operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,34 +69,35 @@ pub enum Denial {
     /// The evidence was too old by the time of the decision, or made before it was demanded anew.
     #[error("the node's posture is stale")]
     PostureStale,
-    /// The policies in force say no.
-    #[error("the policies in force do not permit it: {code}")]
-    Policy {
-        /// What they say.
-        code: &'static str,
-    },
     /// Its standing was lowered.
     #[error("the node's standing was lowered by an operator or a relying party")]
     PostureWarning,
     /// It is held.
     #[error("the node is blocked by an operator or a relying party")]
     Blocked,
+    /// The policies do not permit it.
+    #[error("the policies do not permit it: {0}")]
+    Policy(Denied),
+    /// The permit is for something else.
+    #[error("the permit is not for a credential of this node")]
+    PermitForOther,
 }
 
 impl Denial {
     /// Stable, for machines.
     #[must_use]
-    pub const fn code(&self) -> &'static str {
+    pub fn code(&self) -> &'static str {
         match self {
             Self::Pending => "admission_pending",
             Self::Retired => "node_retired",
             Self::PostureContraindicated { .. } => "posture_contraindicated",
             Self::CredentialPolicyChanged => "credential_policy_changed",
             Self::TooManyCredentials { .. } => "too_many_credentials",
-            Self::Policy { .. } => "denied_by_policy",
             Self::PostureStale => "posture_stale",
             Self::PostureWarning => "posture_warning",
             Self::Blocked => "node_blocked",
+            Self::Policy(denied) => denied.judgement().code(),
+            Self::PermitForOther => "permit_for_other",
         }
     }
 }
@@ -109,9 +106,11 @@ impl Denial {
 ///
 /// Established when a grant returns: the node is admitted · nobody blocks it or lowers its standing, and its evidence was
 /// made since it was last demanded anew (`status`, of the node with this appraisal) · its appraisal is affirming, by a
-/// profile · the evidence is fresh by that profile · the key is tied to the PCRs that this profile names · the node holds few others · the policies permit
-/// `IssueCredential` to this node. That the key
-/// is bound to the node's TPM and boot state, its type says.
+/// profile · the evidence is fresh by that profile · the policies permit it, for this node · the key is tied to the PCRs
+/// that this profile names · the node holds few others. That the key is bound to the node's TPM and boot state, its type
+/// says.
+///
+/// Policies narrow what comes before them: none of them gives a credential to a node that is not affirming.
 pub fn decide_issue(
     appraisal: &Appraisal,
     standing: Standing,
@@ -137,16 +136,14 @@ pub fn decide_issue(
     if now.since(appraisal.evidence_at()) > profile.body().freshness() {
         return Err(Denial::PostureStale);
     }
+    if !permit.map_err(Denial::Policy)?.is_to_issue(appraisal.node(), CredentialKind::X509Svid) {
+        return Err(Denial::PermitForOther);
+    }
     if key.policy() != profile.body().credential_policy {
         return Err(Denial::CredentialPolicyChanged);
     }
     if held >= MAX_HELD {
         return Err(Denial::TooManyCredentials { held });
-    }
-    // Last, so that whoever lacks something hears what it is, whatever the policies say.
-    let permit = permit.map_err(|denied| Denial::Policy { code: denied.judgement().code() })?;
-    if !permit.is_to_issue(appraisal.node(), CredentialKind::X509Svid) {
-        return Err(Denial::Policy { code: OTHER_PERMIT });
     }
     Ok(Grant { node: appraisal.node(), key, lifetime: profile.body().credential_lifetime })
 }

@@ -20,6 +20,7 @@ mod scan;
 mod schema;
 mod search;
 mod slice;
+mod stack;
 #[cfg(test)]
 mod tests;
 

@@ -10,7 +10,7 @@ use super::bundle::FileName;
 use super::error::BundleError;
 use super::facts::Fact;
 use super::question::{Properties, Question};
-use super::scan::{Text, scan};
+use super::scan::{Refused, Text, scan};
 
 /// What every bundle has.
 pub const BASE_SCHEMA: &str = include_str!("base.cedarschema");
@@ -106,11 +106,9 @@ pub(super) const MAX_TEXT: usize = 4_096;
 impl JoinedSchema {
     pub(super) fn join(operators: Option<&str>) -> Result<Self, BundleError> {
         let operators = operators.unwrap_or_default();
-        scan(operators, Text::Schema).map_err(|found| BundleError::TooComplex {
-            file: FileName::schema(),
-            line: found.line,
-            what: found.what,
-        })?;
+        if let Err(Refused::Nesting(line)) = scan(operators, Text::Schema) {
+            return Err(BundleError::Nested { file: FileName::schema(), line });
+        }
         let invalid =
             |error: &dyn std::fmt::Display| BundleError::SchemaInvalid { detail: error.to_string() };
         let (fragment, _) =
@@ -199,8 +197,12 @@ impl<'a> Resolved<'a> {
                 }
                 "request" if !is_required(attribute) => return Err(refuse("`request` is always there")),
                 "request" => {
+                    let request = self.follow(attribute);
+                    if request.get("type").and_then(Value::as_str) != Some("Record") {
+                        return Err(refuse("`request` is a record"));
+                    }
                     shape.declared = true;
-                    for (name, part) in members(self.follow(attribute), "attributes") {
+                    for (name, part) in members(request, "attributes") {
                         let path = format!("request.{name}");
                         let place = match name.as_str() {
                             "subject" => &mut shape.subject,
@@ -309,7 +311,8 @@ impl RequestShape {
         let mut request = Vec::with_capacity(parts.len());
         for (name, shape, properties) in parts {
             if let Some(shape) = shape {
-                let record = record(shape, properties).map_err(|misfit| misfit.below(name))?;
+                let record =
+                    record(shape, properties).map_err(|misfit| misfit.below(name).below("request"))?;
                 request.push((name.to_owned(), record));
             }
         }
