@@ -152,7 +152,6 @@ impl Hearing<'_> {
                     }
                     // Another credential: nothing is known against a stream with it.
                     try_stream_at = Instant::now();
-                    self.identity.mark_changed();
                     sleep(backoff(0, rng)).await;
                 }
             }

@@ -1,5 +1,6 @@
 //! What the verifier wishes of a node, and what is said against it: real swtpm, the real attester as a process, real HTTP.
 
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use rootbound_attester::client::ClientIdentity;
@@ -15,6 +16,7 @@ use rootbound_swtpm_tests::software_tpm::SoftwareTpm;
 use rootbound_swtpm_tests::world::{Machine, Simulated, World, operator, refused};
 use rootbound_verifier::flows::operate::OperateError;
 use rootbound_verifier::hold::HoldKind;
+use rootbound_verifier::http::{Limits, Rate};
 use rootbound_verifier::relying_party::{MaySignal, RelyingPartySection};
 use serde_json::{Value, json};
 
@@ -39,9 +41,7 @@ struct Site {
 }
 
 impl Site {
-    async fn start(config: &str) -> Self {
-        let swtpm = Swtpm::manufacture();
-        let world = World::builder().manufacturers(&[swtpm.manufacturer()]).start().await;
+    async fn start(swtpm: Swtpm, world: World, config: &str) -> Self {
         // So long that what happens within a test is not the interval's doing.
         world.change_profile(|body| body.interval = Duration::from_secs(600)).await;
         let site = AttesterSite::new(ATTESTER, &swtpm.tcti(), &world.url(), &world.bundle());
@@ -59,9 +59,15 @@ impl Site {
         Self { world, site, daemon, node, _swtpm: swtpm }
     }
 
-    /// The attester is started anew, as its first credential came to nothing before its values were accepted.
     async fn with_credential(config: &str) -> Self {
-        let mut this = Self::start(config).await;
+        let swtpm = Swtpm::manufacture();
+        let world = World::new(&[swtpm.manufacturer()]).await;
+        Self::credited(swtpm, world, config).await
+    }
+
+    /// The attester is started anew, as its first credential came to nothing before its values were accepted.
+    async fn credited(swtpm: Swtpm, world: World, config: &str) -> Self {
+        let mut this = Self::start(swtpm, world, config).await;
         this.daemon = {
             this.daemon.kill();
             this.site.spawn()
@@ -204,6 +210,30 @@ async fn an_attester_without_a_stream_asks_from_time_to_time() {
     assert!(!world.verifier.listens(node));
     let status = String::from_utf8(site.site.run("status").stdout).unwrap();
     assert!(status.contains("asked from time to time"), "{status}");
+    site.daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attester_whose_stream_is_refused_asks_instead() {
+    let swtpm = Swtpm::manufacture();
+    let plenty = Rate::new(1_000_000, 1_000_000);
+    let limits = Limits {
+        max_control_streams: NonZeroU32::new(1).unwrap(),
+        attestations: plenty,
+        queries: plenty,
+        ..Limits::default()
+    };
+    let world = World::builder().manufacturers(&[swtpm.manufacturer()]).http_limits(limits).start().await;
+    let other = world.affirming_simulated(SoftwareTpm::booted(&[HashAlgorithm::Sha256])).await;
+    let client = with_certificate(&other).await;
+    let held = tokio::task::spawn_blocking(move || client.hold("/v1/control").unwrap()).await.unwrap();
+    let site = Site::credited(swtpm, world, "[control]\npoll_every = \"1s\"\n").await;
+    site.daemon.says("the verifier is asked from time to time").await;
+    let before = evidence_at(&site.world, site.node);
+    site.world.verifier.attest_now(site.node, false, &operator()).await.unwrap();
+    until_within(SOON, "new evidence", async || evidence_at(&site.world, site.node) > before).await;
+    assert!(!site.world.verifier.listens(site.node) && site.world.verifier.listens(other.node));
+    drop(held);
     site.daemon.stop().await;
 }
 

@@ -260,3 +260,47 @@ async fn the_challenge_of_a_step_up_is_answered_by_the_node_that_it_is_for() {
     assert_eq!(challenge(0), challenge(1));
     assert_eq!(heard["evaluations"][2]["decision"], true);
 }
+
+/// A search goes through the fleet page by page, and past what its caller may not read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_finds_the_nodes_that_may_and_that_may_be_read() {
+    let gateway = Gateway::new();
+    let section = gateway.section("orders", &[("tier", "gold")]);
+    let world = World::builder().relying_party(section).start().await;
+    world.verifier.activate_policies(policies::databases());
+    let service = Https::to(&world.client()).as_gateway(&gateway);
+    let mut expected = Vec::new();
+    for labels in [
+        &[("tier", "gold"), ("env", "prod")][..],
+        &[("tier", "gold")],
+        &[("env", "prod")],
+        &[("tier", "gold"), ("env", "prod")],
+    ] {
+        let node = world.affirming_simulated(SoftwareTpm::booted(&[HashAlgorithm::Sha256])).await.node;
+        let change = |(key, value): &(&str, &str)| (key.parse().unwrap(), Some(value.parse().unwrap()));
+        world.verifier.label(node, labels.iter().map(change).collect(), &operator()).await.unwrap();
+        if labels.len() == 2 {
+            expected.push(node.to_string());
+        }
+    }
+    expected.sort_unstable();
+
+    let mut found = Vec::new();
+    let mut token = String::new();
+    loop {
+        let mut search = question(NodeId::of_endorsement_key(b"ignored"), "db:write");
+        search["page"] = json!({ "limit": 1, "token": token });
+        let reply = service.post("/access/v1/search/subject", &search).await;
+        assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+        let page: Value = serde_json::from_slice(&reply.body).unwrap();
+        for result in page["results"].as_array().unwrap() {
+            assert_eq!(result["type"], "node");
+            found.push(result["id"].as_str().unwrap().to_owned());
+        }
+        page["page"]["next_token"].as_str().unwrap().clone_into(&mut token);
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(found, expected);
+}

@@ -124,6 +124,23 @@ impl Decided {
     }
 }
 
+#[cfg(test)]
+impl Decided {
+    /// One that nobody decided, with everything that there can be.
+    pub(crate) fn for_tests(challenge: Option<Challenge>) -> Self {
+        let within = Duration::from_secs(30);
+        Self {
+            id: "00".repeat(16),
+            at: Timestamp::from_millis(0),
+            allowed: false,
+            code: "evidence_too_old",
+            obligations: vec![Obligation::StepUp { within, challenge: challenge.map(Box::new) }],
+            reason_for_admin: Some("evidence_too_old, by drop".to_owned()),
+            policy: Some("databases@1".to_owned()),
+        }
+    }
+}
+
 /// Of a search: how much was found is beside it.
 const SEARCHED: &str = "search_answered";
 

@@ -4,26 +4,31 @@
 //! Whoever is silent, or dribbles, is cut off by the first of these that applies.
 
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use http::Request;
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rand_core::Rng;
 use rootbound_common::random;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::client::{Peer, Vouchers};
+use super::control::{self, Stream};
 use super::limits::Limits;
 use super::slots::Slot;
 use super::tls::ALPN_HTTP_2;
@@ -47,6 +52,7 @@ pub(super) struct Shared {
 pub(super) struct OfConnection {
     activity: Arc<Activity>,
     slot: Arc<Mutex<Option<Slot>>>,
+    take: Arc<Mutex<Option<oneshot::Sender<Stream>>>>,
     ending: CancellationToken,
 }
 
@@ -59,6 +65,17 @@ impl OfConnection {
     /// Lets another connection take the slot of this one: it has another bound from now on.
     pub(super) fn give_slot_back(&self) {
         drop(self.slot.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Has a stream take the connection over, where it speaks HTTP/1.1 and is not about to end: then the request needs no
+    /// answer, and this does not return.
+    pub(super) async fn take_over(&self, stream: Stream) -> Stream {
+        let take = self.take.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(take) = take else { return stream };
+        match take.send(stream) {
+            Ok(()) => std::future::pending().await,
+            Err(stream) => stream,
+        }
     }
 
     /// Returns when the connection is to end.
@@ -81,37 +98,55 @@ const CONNECTION_WINDOW: u32 = 256 * 1024;
 /// How long a client with no request under way may take for its part of an orderly end.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Serves a connection until it ends.
+/// A connection that a stream has taken over: HTTP has nothing more to do with it, and holds no buffers.
+pub(super) struct TakenOver {
+    io: TlsStream<TcpStream>,
+    stream: Stream,
+    of_connection: OfConnection,
+    age: Instant,
+    stop: CancellationToken,
+}
+
+/// Serves a connection until it ends, or until a stream takes it over.
 pub(super) async fn serve(
     shared: Arc<Shared>,
     stream: TcpStream,
     address: SocketAddr,
     slot: Slot,
     stop: CancellationToken,
-) {
+) -> Option<TakenOver> {
     // Without it each handshake waits for a delayed acknowledgement, since there are no tickets to fill the segment.
     if stream.set_nodelay(true).is_err() {
-        return;
+        return None;
     }
     let handshake = timeout(shared.limits.handshake_timeout, shared.acceptor.accept(stream));
     let tls = tokio::select! {
-        () = stop.cancelled() => return,
+        () = stop.cancelled() => return None,
         outcome = handshake => match outcome {
             Ok(Ok(tls)) => tls,
-            Ok(Err(error)) => return tracing::debug!(%address, %error, "no TLS handshake"),
-            Err(_) => return tracing::debug!(%address, "no TLS handshake in time"),
+            Ok(Err(error)) => {
+                tracing::debug!(%address, %error, "no TLS handshake");
+                return None;
+            }
+            Err(_) => {
+                tracing::debug!(%address, "no TLS handshake in time");
+                return None;
+            }
         },
     };
     let (_, session) = tls.get_ref();
     let verifier = &shared.verifier;
     let chain = session.peer_certificates().unwrap_or_default();
     let peer = Peer::of(chain, &shared.vouchers, verifier.trust_domain(), verifier.now());
-    let builder = builder(&shared.limits, session.alpn_protocol() == Some(ALPN_HTTP_2));
+    // The protocol was agreed in the handshake, so that there is none to guess.
+    let http_2 = session.alpn_protocol() == Some(ALPN_HTTP_2);
 
+    let (take, mut taken) = oneshot::channel();
     let activity = Arc::new(Activity::new());
     let of_connection = OfConnection {
         activity: Arc::clone(&activity),
         slot: Arc::new(Mutex::new(Some(slot))),
+        take: Arc::new(Mutex::new(Some(take).filter(|_| !http_2))),
         ending: CancellationToken::new(),
     };
     let service = service_fn(|mut request: Request<Incoming>| {
@@ -126,38 +161,133 @@ pub(super) async fn serve(
             response
         }
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(tls), service));
-    tokio::select! {
-        outcome = connection.as_mut() => return ended(address, outcome),
-        () = stop.cancelled() => {}
-        () = sleep_until(Instant::now() + jittered(shared.limits.connection_age)) => {}
-        () = activity.idle_for(shared.limits.idle_timeout) => {}
+    let age = Instant::now() + jittered(shared.limits.connection_age);
+    let attend =
+        Attend { limits: &shared.limits, address, activity: &activity, of_connection: &of_connection };
+    if http_2 {
+        let builder = http_2_builder();
+        let connection = pin!(builder.serve_connection(TokioIo::new(tls), service));
+        let end = |connection: Pin<&mut _>| auto::Connection::graceful_shutdown(connection);
+        attend.until_the_end(connection, end, &mut taken, age, &stop).await;
+        return None;
     }
-    of_connection.ending.cancel();
-    connection.as_mut().graceful_shutdown();
-    tokio::select! {
-        outcome = connection => ended(address, outcome),
-        () = tokio::time::sleep(shared.limits.drain_timeout) => tracing::debug!(%address, "connection cut off"),
-        () = activity.idle_for(GOODBYE) => {}
+    let mut connection = http_1_builder(&shared.limits).serve_connection(TokioIo::new(tls), service);
+    let end = |connection: Pin<&mut _>| http1::Connection::graceful_shutdown(connection);
+    let stream = attend.until_the_end(Pin::new(&mut connection), end, &mut taken, age, &stop).await?;
+    let io = connection.into_parts().io.into_inner();
+    Some(TakenOver { io, stream, of_connection, age, stop })
+}
+
+/// What a connection is attended with, whichever protocol it speaks.
+struct Attend<'a> {
+    limits: &'a Limits,
+    address: SocketAddr,
+    activity: &'a Activity,
+    of_connection: &'a OfConnection,
+}
+
+impl Attend<'_> {
+    /// Drives a connection to its end; returns the stream that takes it over, where one does.
+    async fn until_the_end<C, E>(
+        &self,
+        mut connection: Pin<&mut C>,
+        end: impl FnOnce(Pin<&mut C>),
+        taken: &mut oneshot::Receiver<Stream>,
+        age: Instant,
+        stop: &CancellationToken,
+    ) -> Option<Stream>
+    where
+        C: Future<Output = Result<(), E>>,
+        E: std::fmt::Display,
+    {
+        tokio::select! {
+            outcome = connection.as_mut() => {
+                self.ended(outcome);
+                return None;
+            }
+            Ok(stream) = &mut *taken => return Some(stream),
+            () = stop.cancelled() => {}
+            () = sleep_until(age) => {}
+            () = self.activity.idle_for(self.limits.idle_timeout) => {}
+        }
+        // A stream that comes now is refused.
+        taken.close();
+        self.of_connection.ending.cancel();
+        end(connection.as_mut());
+        tokio::select! {
+            outcome = connection => self.ended(outcome),
+            () = tokio::time::sleep(self.limits.drain_timeout) => {
+                tracing::debug!(address = %self.address, "connection cut off");
+            }
+            () = self.activity.idle_for(GOODBYE) => {}
+        }
+        None
+    }
+
+    fn ended<E: std::fmt::Display>(&self, outcome: Result<(), E>) {
+        if let Err(error) = outcome {
+            tracing::debug!(address = %self.address, %error, "connection ended");
+        }
     }
 }
 
-fn ended(address: SocketAddr, outcome: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
-    if let Err(error) = outcome {
-        tracing::debug!(%address, error, "connection ended");
+impl TakenOver {
+    /// Writes the stream until it ends, the client goes away, or says something: it has nothing more to say.
+    pub(super) async fn run(self) {
+        let Self { mut io, stream, of_connection, age, stop } = self;
+        let ending = async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = sleep_until(age) => {}
+            }
+            of_connection.ending.cancel();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = ending => {}
+            () = write(&mut io, stream) => {}
+        }
+        // However it goes: there is nothing left to be said.
+        drop(timeout(GOODBYE, io.shutdown()).await);
     }
 }
 
-/// The protocol was agreed in the handshake, so that there is none to guess.
-fn builder(limits: &Limits, http_2: bool) -> auto::Builder<TokioExecutor> {
-    let builder = auto::Builder::new(TokioExecutor::new());
-    let mut builder = if http_2 { builder.http2_only() } else { builder.http1_only() };
+async fn write(io: &mut TlsStream<TcpStream>, stream: Stream) {
+    /// How long a client may leave what it is sent: it is some bytes.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let mut next = Some(Bytes::from_static(control::HEAD));
+    let mut step = Box::pin(stream.step());
+    while let Some(bytes) = next {
+        let write = async {
+            io.write_all(&bytes).await?;
+            io.flush().await
+        };
+        if !matches!(timeout(PATIENCE, write).await, Ok(Ok(()))) {
+            return;
+        }
+        let mut said = [0];
+        next = tokio::select! {
+            (bytes, stream) = &mut step => {
+                step = Box::pin(stream.step());
+                bytes
+            }
+            _ = io.read(&mut said) => None,
+        };
+    }
+}
+
+fn http_1_builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_headers(MAX_FIELDS)
         .max_buf_size(MAX_HEAD);
+    builder
+}
+
+fn http_2_builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
     builder
         .http2()
         .timer(TokioTimer::new())

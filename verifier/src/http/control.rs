@@ -1,7 +1,7 @@
 //! `GET /v1/control`: what the verifier wishes of the caller, as a stream of events or as one answer.
 //!
-//! A stream takes no place among the requests under way, and gives the slot of its connection back (HTTP/1.1): there are
-//! `max_control_streams` of them, one for each node. It says what is current when it is opened, then what changes, and a
+//! A stream takes no place among the requests under way. Over HTTP/1.1 it takes its connection over, whose slot it gives back:
+//! there are `max_control_streams` of them, one for each node, and an idle one holds no buffer of HTTP. It says what is current when it is opened, then what changes, and a
 //! comment each 25 s at most, so that both ends know that the other is there.
 
 use std::future::Future;
@@ -14,7 +14,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Extension, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Version};
 use hyper::body::Frame;
 use rootbound_common::wire::v1::{ControlEvent, ControlState};
@@ -41,6 +41,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(25);
 /// How long an answer may be waited for, where there is no stream.
 const LONGEST_WAIT: u64 = 25;
 const EVENT_STREAM: &str = "text/event-stream";
+/// The head of a stream that takes its connection over: it ends with the connection (RFC 9112, 6.3).
+pub(super) const HEAD: &[u8] =
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-store\r\n\
+    connection: close\r\n\r\n";
 
 /// What the verifier wishes of the caller now.
 ///
@@ -64,6 +68,7 @@ pub(super) async fn control(
     State(edge): State<Edge>,
     Extension(connection): Extension<OfConnection>,
     version: Version,
+    method: Method,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
     Identified(caller): Identified,
@@ -83,14 +88,15 @@ pub(super) async fn control(
         };
         return Ok(([(CACHE_CONTROL, "no-store")], Json(state)).into_response());
     }
-    let listener = edge.verifier.listen(&caller, most)?;
-    let mut response = Response::new(Body::new(Events::new(listener, connection, version)));
+    let mut stream = Stream::new(edge.verifier.listen(&caller, most)?, connection.clone());
+    if version == Version::HTTP_11 && method == Method::GET {
+        connection.give_slot_back();
+        stream = connection.take_over(stream).await;
+    }
+    let mut response = Response::new(Body::new(Events(Box::pin(stream.step()))));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if version < Version::HTTP_2 {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
     Ok(response)
 }
 
@@ -137,33 +143,15 @@ async fn something_to_do(
 /// The body of a stream: one step after the other, each made when it is asked for.
 struct Events(Pin<Box<dyn Future<Output = (Option<Bytes>, Stream)> + Send>>);
 
-/// What a stream has told.
-struct Stream {
+/// A stream, with what it has told.
+#[derive(Debug)]
+pub(super) struct Stream {
     listener: Listener,
     connection: OfConnection,
     _under_way: UnderWay,
     told: Option<Present>,
     keep_alive: Instant,
     ended: bool,
-}
-
-impl Events {
-    fn new(listener: Listener, connection: OfConnection, version: Version) -> Self {
-        let under_way = connection.begin();
-        if version < Version::HTTP_2 {
-            // Over HTTP/2 the connection has other requests besides.
-            connection.give_slot_back();
-        }
-        let stream = Stream {
-            listener,
-            connection,
-            _under_way: under_way,
-            told: None,
-            keep_alive: Instant::now() + jittered(KEEP_ALIVE),
-            ended: false,
-        };
-        Self(Box::pin(stream.step()))
-    }
 }
 
 impl HttpBody for Events {
@@ -181,8 +169,14 @@ impl HttpBody for Events {
 }
 
 impl Stream {
+    fn new(listener: Listener, connection: OfConnection) -> Self {
+        let under_way = connection.begin();
+        let keep_alive = Instant::now() + jittered(KEEP_ALIVE);
+        Self { listener, connection, _under_way: under_way, told: None, keep_alive, ended: false }
+    }
+
     /// What is to be sent next; nothing after the end.
-    async fn step(mut self) -> (Option<Bytes>, Self) {
+    pub(super) async fn step(mut self) -> (Option<Bytes>, Self) {
         if self.ended {
             return (None, self);
         }

@@ -156,7 +156,11 @@ async fn accept(
         full.store(false, Ordering::Relaxed);
         let (shared, stop) = (Arc::clone(&shared), stop.child_token());
         connections.spawn(async move {
-            connection::serve(shared, stream, address, slot, stop).await;
+            // Boxed, so that a stream does not carry along what serving its request needed.
+            let taken = Box::pin(connection::serve(shared, stream, address, slot, stop)).await;
+            if let Some(taken) = taken {
+                Box::pin(taken.run()).await;
+            }
         });
     }
 }

@@ -17,7 +17,7 @@ use super::facts::{FactSet, Status};
 use super::scan::{Refused, Text, scan};
 use super::schema::JoinedSchema;
 use super::slice::{Environment, Slice, slices};
-use super::stack::on_large_stack;
+use super::stack::{FOR_ANY_POLICY, on_stack_of};
 use crate::node::Name;
 use crate::reference::Versioned;
 
@@ -193,7 +193,7 @@ impl Bundle {
     /// Bytes of one policy, comments left out.
     pub const MAX_POLICY: usize = 16 << 10;
     /// Operators inside each other in a condition: evaluating takes stack for each, on whatever thread decides.
-    pub const MAX_DEPTH: usize = 64;
+    pub const MAX_DEPTH: usize = 32;
     /// Bytes of `@doc`.
     pub const MAX_DOC: usize = 1_024;
     /// Seconds that `@fresh` may say: a day.
@@ -232,7 +232,7 @@ impl Bundle {
     /// Whether they pass, [`Bundle::run_cases`] says.
     pub fn compile(id: Versioned, source: BundleSource) -> Result<Self, BundleError> {
         source.bound()?;
-        on_large_stack(|| Self::compile_bounded(id, &source))
+        on_stack_of(FOR_ANY_POLICY, || Self::compile_bounded(id, &source))
     }
 
     fn compile_bounded(id: Versioned, source: &BundleSource) -> Result<Self, BundleError> {

@@ -52,9 +52,9 @@ impl Code {
     pub const fn code(self) -> &'static str {
         match self {
             Self::Permitted => "permitted",
-            Self::NoPolicyPermits => "no_policy_permits",
             Self::Forbidden => "forbidden_by_policy",
-            Self::Posture(Status::Affirming) => "posture_affirming",
+            // Every permit accepts who is affirming, so that this is never why.
+            Self::Posture(Status::Affirming) | Self::NoPolicyPermits => "no_policy_permits",
             Self::Posture(Status::Warning) => "posture_warning",
             Self::Posture(Status::Stale) => "posture_stale",
             Self::Posture(Status::Unknown) => "posture_unknown",

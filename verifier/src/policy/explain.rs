@@ -8,7 +8,7 @@ use super::bundle::{Bundle, PolicyName, Rule};
 use super::decide::{Judgement, is_fresh};
 use super::facts::{Fact, FactSet, RecordedFacts, Seen, Status};
 use super::question::Question;
-use super::stack::on_large_stack;
+use super::stack::{FOR_BOUNDED_POLICIES, on_stack_of};
 
 /// Conditions of one policy that are shown.
 const MAX_CONDITIONS: usize = 64;
@@ -125,7 +125,7 @@ impl Bundle {
         explanation.looked_at = looked_at.map(Fact::name).collect();
         let probe =
             Probe { authorizer: &self.authorizer, request: &prepared.request, entities: &self.entities };
-        explanation.policies = on_large_stack(|| {
+        explanation.policies = on_stack_of(FOR_BOUNDED_POLICIES, || {
             prepared.slice.rules.values().map(|rule| explained(rule, facts.seen(), &probe)).collect()
         });
         explanation.policies.sort_unstable_by(|one, other| one.name.cmp(&other.name));

@@ -289,6 +289,7 @@ pub struct ServiceFacts {
 
 /// What is known of the subject of a question, out of the verifier's own state.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "it lives on the stack, for one decision")]
 pub enum SubjectFacts<'a> {
     /// A node that we know.
     Node(Attested<'a>),

@@ -78,7 +78,7 @@ fn kernel(history: &BootHistory) -> Option<String> {
     let file = explained(history, 9).filter(is_kernel).last();
     let application =
         explained(history, 4).filter(|e| e.claimed_type() == EventType::EFI_BOOT_SERVICES_APPLICATION).last();
-    file.or(application).map(|event| hex(event))
+    file.or(application).map(hex)
 }
 
 /// Before the separator: after it, whoever boots next can measure as well.

@@ -242,3 +242,74 @@ pub(in crate::http) struct EvaluationError {
     /// For people.
     message: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::StatusCode;
+    use serde_json::{Value, json};
+
+    use crate::flows::decide::DecideError;
+    use crate::http::openapi::tests::document;
+
+    fn written(evaluated: &Evaluated<'_>) -> Value {
+        serde_json::to_value(evaluated).unwrap()
+    }
+
+    /// The names of the members that the document describes.
+    fn described(schema: &str) -> Vec<String> {
+        let document = document();
+        let schema = &document["components"]["schemas"][schema]["properties"];
+        let mut names: Vec<_> = schema.as_object().unwrap().keys().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn names(value: &Value) -> Vec<String> {
+        let mut names: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn what_is_written_is_what_the_document_describes() {
+        let refusal = Refusal::from(DecideError::PageToken);
+        let decided = Decided::for_tests(None);
+        let (decided, failed) = (written(&Evaluated::of(&decided)), written(&Evaluated::failed(&refusal)));
+        for one in [&decided, &failed] {
+            serde_json::from_value::<Evaluation>(one.clone()).unwrap();
+            assert_eq!(names(one), described("Evaluation"));
+        }
+        let mut members = names(&decided["context"]);
+        members.extend(names(&failed["context"]));
+        members.sort_unstable();
+        members.dedup();
+        assert_eq!(members, described("EvaluationContext"));
+        assert_eq!(names(&decided["context"]["obligations"][0]), described("EvaluationObligation"));
+        assert_eq!(names(&failed["context"]["error"]), described("EvaluationError"));
+        let both = json!({ "evaluations": [decided, failed] });
+        serde_json::from_value::<Evaluations>(both).unwrap();
+    }
+
+    #[test]
+    fn a_step_up_says_what_the_profile_and_the_machine_need() {
+        let decided = Decided::for_tests(None);
+        let obligation = &written(&Evaluated::of(&decided))["context"]["obligations"][0];
+        let expected = json!({
+            "id": format!("{}-0", "00".repeat(16)),
+            "type": "step-up",
+            "acr_value": "urn:rootbound:acr:fresh-evidence",
+            "properties": { "max_age_seconds": 30 },
+        });
+        assert_eq!(*obligation, expected);
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_item_is_said_as_if_it_had_come_alone() {
+        let refusal = Refusal::from(DecideError::PageToken);
+        let failed = written(&Evaluated::failed(&refusal));
+        assert_eq!(failed["context"]["error"]["status"], StatusCode::BAD_REQUEST.as_u16());
+        assert_eq!(failed["context"]["code"], "page_token_invalid");
+        assert_eq!(failed["decision"], false);
+    }
+}
