@@ -164,15 +164,9 @@ fn only_flows_hold_the_store_and_the_road() {
         "InventoryStore",
         "JoinTokenStore",
         "DecisionStore",
-<<<<<<< HEAD
-        "HoldStore",
-        "SignalStore",
-        "AuditStore",
-=======
         "AuditStore",
         "HoldStore",
         "SignalStore",
->>>>>>> five
         "SqliteStore",
         "dyn Store",
     ];

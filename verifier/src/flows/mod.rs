@@ -101,15 +101,9 @@ pub struct Verifier {
     pages: PageKey,
     /// Signatures of files that were verified, for all nodes.
     signatures: SignatureCache,
-<<<<<<< HEAD
-    /// What is wished of nodes, and who listens.
-    control: Arc<Control>,
-    trail: Trail,
-=======
     trail: Trail,
     /// What is wished of nodes, and who listens.
     control: Arc<Control>,
->>>>>>> five
 }
 
 /// Signatures that are remembered: those of a distribution's packages, some 12 MB.
@@ -141,17 +135,10 @@ pub struct Parts {
     pub relying_parties: RelyingParties,
     /// Bounds.
     pub limits: Limits,
-<<<<<<< HEAD
-    /// Under which URL clients reach the service, if the operator said so.
-    pub public_url: Option<PublicUrl>,
-    /// By what the audit trail is kept.
-    pub audit: AuditParts,
-=======
     /// By what the audit trail is kept.
     pub audit: AuditParts,
     /// Under which URL clients reach the service, if the operator said so.
     pub public_url: Option<PublicUrl>,
->>>>>>> five
 }
 
 impl std::fmt::Debug for Parts {
@@ -190,13 +177,8 @@ impl Verifier {
             bundle: ArcSwap::from_pointee(bundle),
             pages: PageKey::generate(),
             signatures: SignatureCache::with_capacity(SIGNATURES),
-<<<<<<< HEAD
-            control,
-            trail: Trail::new(parts.audit),
-=======
             trail: Trail::new(parts.audit),
             control,
->>>>>>> five
         };
         verifier.record_start().await?;
         let done = verifier.reappraise_all().await?;
