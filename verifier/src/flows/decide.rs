@@ -130,7 +130,7 @@ impl Decided {
     pub(crate) fn for_tests(challenge: Option<Challenge>) -> Self {
         let within = Duration::from_secs(30);
         Self {
-            id: "00".repeat(16),
+            id: RecordId::of(Timestamp::from_millis(0), [0; 10]),
             at: Timestamp::from_millis(0),
             allowed: false,
             code: "evidence_too_old",

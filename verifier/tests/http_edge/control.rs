@@ -147,6 +147,7 @@ async fn streams_are_bounded_and_take_no_slot_of_a_connection() {
     let other = LiveNode::clone(&stage.verifier.fleet().node(node(1)).unwrap());
     let credentials = vec![rootbound_verifier::posture::LiveCredential {
         serial: second.serial,
+        not_before: stage.clock.now(),
         not_after: stage.clock.now().plus(Duration::from_secs(600)),
     }];
     stage.verifier.fleet().put(node(2), LiveNode { credentials, ..other }, stage.clock.now());
