@@ -1,7 +1,10 @@
 //! A policy bundle for tests and loads: who may do what to databases.
 
+use rootbound_verifier::flows::Verifier;
+use rootbound_verifier::flows::policies::WhichBundle;
 use rootbound_verifier::policy::{Bundle, BundleSource};
-use rootbound_verifier::reference::Versioned;
+
+use crate::world::operator;
 
 /// The operator's types: databases, and what is done to them.
 const SCHEMA: &str = r#"
@@ -39,12 +42,22 @@ unless { action == Action::"db:read" };
 /// The bundle `databases@1`.
 ///
 /// # Panics
-/// Where it does not compile: that is a bug of the bundle, or of the compiler.
+/// Never: its file has a name.
 #[must_use]
-pub fn databases() -> Bundle {
+pub fn databases() -> BundleSource {
     // Who gets a credential, and who may ask about whom, is as ever.
     let mut source = BundleSource { schema: Some(SCHEMA.to_owned()), ..Bundle::builtin_source() };
     source.policies.insert("databases.cedar".parse().expect("a name"), POLICIES.to_owned());
-    let id = Versioned { name: "databases".parse().expect("a name"), version: 1 };
-    Bundle::compile(id, source).unwrap_or_else(|error| panic!("{error}"))
+    source
+}
+
+/// Writes the next version of a bundle and puts it in force, as an operator does.
+///
+/// # Panics
+/// Where it is refused.
+pub async fn put_in_force(verifier: &Verifier, name: &str, source: BundleSource) {
+    let name = name.parse().expect("a name");
+    let written = verifier.put_policy(name, source, &operator()).await.expect("a bundle");
+    let which = WhichBundle::Written { name: written.id.name, version: Some(written.id.version) };
+    verifier.activate_policy(&which, None, &operator()).await.expect("in force");
 }

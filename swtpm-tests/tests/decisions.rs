@@ -12,6 +12,8 @@ use rootbound_swtpm_tests::https::{Https, Reply};
 use rootbound_swtpm_tests::policies;
 use rootbound_swtpm_tests::software_tpm::SoftwareTpm;
 use rootbound_swtpm_tests::world::{Machine, World, operator};
+use rootbound_verifier::audit::{Actor, Outcome, RecordKind};
+use rootbound_verifier::store::RecordFilter;
 use serde_json::{Value, json};
 
 /// A verifier with policies about databases, and a service that may read of nodes in production.
@@ -28,7 +30,7 @@ impl Scene {
             .relying_party(gateway.section("orders", &[("tier", "gold")]))
             .start()
             .await;
-        world.verifier.activate_policies(policies::databases());
+        policies::put_in_force(&world.verifier, "databases", policies::databases()).await;
         let service = Https::to(&world.client()).as_gateway(&gateway);
         Self { world, service }
     }
@@ -130,17 +132,33 @@ async fn a_service_asks_before_a_write_and_is_refused_one_call_after_its_node_dr
 
     // What was answered is on record, under the id that was given with it, the latest first.
     let last = scene.ask(node, "db:write").await;
-    let records = scene.world.verifier.store().decisions(Some(node), 10).await.unwrap();
+    let store = scene.world.verifier.store();
+    let filter =
+        RecordFilter { node: Some(node), kinds: vec![RecordKind::Decision], ..RecordFilter::default() };
+    let records: Vec<_> = store
+        .records(&filter, None, 20)
+        .await
+        .unwrap()
+        .records
+        .into_iter()
+        .map(|found| found.record)
+        .collect();
     let record = &records[0];
-    assert_eq!(last.0["context"]["id"], record.id);
-    assert_eq!((record.granted, record.code.as_str()), (false, "posture_contraindicated"));
-    assert!(record.detail.contains("relying party orders asked"), "{}", record.detail);
-    let first = records.iter().find(|record| allowed.0["context"]["id"] == record.id).expect("the first");
-    assert!(
-        first.granted && first.detail.contains("db:write, database orders; databases@1"),
-        "{}",
-        first.detail
-    );
+    assert_eq!(last.0["context"]["id"], record.id.to_string());
+    assert_eq!((record.outcome, record.code.as_str()), (Outcome::Refused, "posture_contraindicated"));
+    assert_eq!(record.actor, Actor::RelyingParty("orders".into()));
+    let first = records.iter().find(|record| allowed.0["context"]["id"] == record.id.to_string());
+    let first = first.expect("the first");
+    assert_eq!((first.outcome, first.action.as_str()), (Outcome::Granted, "db:write"));
+    assert_eq!(first.object.as_ref().map(|object| object.name.as_str()), Some("orders"));
+    assert_eq!(first.versions[0].as_str(), "databases@1");
+
+    // It can be explained afterwards, by what was attested at that moment, and what would have allowed it.
+    let explained = scene.world.verifier.explain(record.id).await.unwrap();
+    assert_eq!((explained.bundle.as_str(), explained.record.record.id), ("databases@1", record.id));
+    let says = |line: &str| explained.words.iter().any(|word| word.contains(line));
+    assert!(says(r#"attested.posture = "contraindicated""#), "{:?}", explained.words);
+    assert!(says("would permit with: posture affirming"), "{:?}", explained.words);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,7 +246,7 @@ async fn a_sensitive_action_wants_fresh_evidence_and_passes_with_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_challenge_of_a_step_up_is_answered_by_the_node_that_it_is_for() {
     let world = World::new(&[]).await;
-    world.verifier.activate_policies(policies::databases());
+    policies::put_in_force(&world.verifier, "databases", policies::databases()).await;
     let node = world.affirming_simulated(SoftwareTpm::booted(&[HashAlgorithm::Sha256])).await;
     let env = (("env").parse().unwrap(), Some("prod".parse().unwrap()));
     world.verifier.label(node.node, vec![env], &operator()).await.unwrap();
@@ -267,7 +285,7 @@ async fn a_search_finds_the_nodes_that_may_and_that_may_be_read() {
     let gateway = Gateway::new();
     let section = gateway.section("orders", &[("tier", "gold")]);
     let world = World::builder().relying_party(section).start().await;
-    world.verifier.activate_policies(policies::databases());
+    policies::put_in_force(&world.verifier, "databases", policies::databases()).await;
     let service = Https::to(&world.client()).as_gateway(&gateway);
     let mut expected = Vec::new();
     for labels in [

@@ -164,9 +164,9 @@ fn only_flows_hold_the_store_and_the_road() {
         "InventoryStore",
         "JoinTokenStore",
         "DecisionStore",
+        "AuditStore",
         "HoldStore",
         "SignalStore",
-        "AuditStore",
         "SqliteStore",
         "dyn Store",
     ];

@@ -65,6 +65,9 @@ fn live() -> LiveNode {
         labels.set(key.parse().expect("a key"), Some(value.parse().expect("a value"))).expect("a label");
     }
     LiveNode {
+        epoch: 1,
+        holds: Vec::new(),
+        attested_after: None,
         revision: 1,
         standing: Standing::Admitted { by: AdmittedBy::Approval },
         labels,

@@ -39,8 +39,8 @@ Exit codes:
   6  appraise: the evidence violates the profile
   7  appraise: bad evidence: something does not stand, or contradicts the rest
   8  appraise: cannot judge: something that is needed is missing
-  9  audit: the trail was changed, or does not contain the checkpoint that was given
-  10 policy test: a case fails";
+  9  policy test: a case fails
+ 10  audit: the trail was changed, or does not contain the checkpoint that was given";
 
 /// Checks what machines prove with their TPMs, and issues credentials that only those TPMs can use.
 #[derive(Debug, Parser)]
@@ -80,12 +80,12 @@ enum Verb {
     /// 8 cannot judge
     #[command(after_help = EXIT_CODES)]
     Appraise(Box<appraise::Appraise>),
-    /// Policies: who may do what, in bundles whose versions never change
-    #[command(subcommand, after_help = EXIT_CODES)]
-    Policy(policy::PolicyVerb),
     /// The audit trail: verify, export, watch and archive it
     #[command(subcommand, after_help = EXIT_CODES)]
     Audit(audit::Audit),
+    /// Policies: who may do what, in bundles whose versions never change
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Policy(policy::PolicyVerb),
     #[command(flatten)]
     Daemon(verbs::Verb),
 }
@@ -134,8 +134,8 @@ enum Exit {
     ViolatesPolicy,
     BadEvidence,
     CannotJudge,
-    CaseFails,
     TrailDamaged,
+    CaseFails,
 }
 
 impl From<Exit> for ExitCode {
@@ -156,8 +156,8 @@ impl Exit {
             Self::ViolatesPolicy => 6,
             Self::BadEvidence => 7,
             Self::CannotJudge => 8,
-            Self::TrailDamaged => 9,
-            Self::CaseFails => 10,
+            Self::CaseFails => 9,
+            Self::TrailDamaged => 10,
         }
     }
 }
@@ -215,20 +215,20 @@ fn obey(arguments: Arguments) -> Result<Exit, CliError> {
             show(&report, output)?;
             Ok(exit)
         }
+        Verb::Audit(audit) => {
+            let socket = if audit.needs_daemon() { admin_socket(socket, &config)? } else { PathBuf::new() };
+            Ok(audit.run(&socket, output)?)
+        }
         Verb::Policy(verb) => {
             let answer = verb.run(|command| {
-                let socket = socket_of(socket.clone(), &config)?;
+                let socket = admin_socket(socket.clone(), &config)?;
                 Ok::<_, CliError>(client::ask_once(&socket, &command)?)
             })?;
             show(&answer, output)?;
             Ok(if answer.has_failed() { Exit::CaseFails } else { Exit::Done })
         }
-        Verb::Audit(audit) => {
-            let socket = if audit.needs_daemon() { socket_of(socket, &config)? } else { PathBuf::new() };
-            Ok(audit.run(&socket, output)?)
-        }
         Verb::Daemon(verb) => {
-            let socket = socket_of(socket, &config)?;
+            let socket = admin_socket(socket, &config)?;
             let wants_rules = verb.wants_boot_rules();
             let reply = client::ask_once(&socket, &verb.command()?)?;
             let exit = match &reply {
@@ -244,8 +244,9 @@ fn obey(arguments: Arguments) -> Result<Exit, CliError> {
     }
 }
 
-fn socket_of(socket: Option<PathBuf>, config: &Path) -> Result<PathBuf, ConfigError> {
-    match socket {
+/// The one that is named, or else that of the configuration.
+fn admin_socket(named: Option<PathBuf>, config: &Path) -> Result<PathBuf, ConfigError> {
+    match named {
         Some(socket) => Ok(socket),
         None => Ok(config::admin_socket(&Config::load(config)?.state.directory)),
     }

@@ -71,7 +71,7 @@ pub(super) enum PolicyVerb {
         #[command(flatten)]
         reason: Reason,
     },
-    /// Compile a folder and run its cases, without a daemon; exit code 10 where one fails
+    /// Compile a folder and run its cases, without a daemon; exit code 9 where one fails
     Test {
         /// The folder
         folder: PathBuf,

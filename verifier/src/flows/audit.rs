@@ -93,6 +93,24 @@ impl Verifier {
         appended
     }
 
+    /// Records that a caller was refused before it could ask for anything: `claimed` is the name in its certificate, which
+    /// a CA that we know has signed.
+    pub async fn record_caller_refused(
+        &self,
+        claimed: Option<&str>,
+        code: &str,
+        detail: &str,
+    ) -> Result<(), StoreError> {
+        let record = self
+            .record_of(RecordKind::Refusal, "admit", Actor::Stranger, Outcome::Refused, code)
+            .because(detail);
+        let record = match claimed {
+            Some(name) => record.about(Entity::named("spiffe_id", name)),
+            None => record,
+        };
+        self.record_outcome(record).await
+    }
+
     /// Says that the verifier started, and by which configuration the trail is kept.
     pub(super) async fn record_start(&self) -> Result<(), StoreError> {
         let Trail { key, sampler, checkpoint_interval, keep } = &self.trail;

@@ -130,7 +130,7 @@ impl Decided {
     pub(crate) fn for_tests(challenge: Option<Challenge>) -> Self {
         let within = Duration::from_secs(30);
         Self {
-            id: RecordId::of(Timestamp::from_millis(0), [0; 10]),
+            id: RecordId::new(Timestamp::from_millis(0), &mut rng()),
             at: Timestamp::from_millis(0),
             allowed: false,
             code: "evidence_too_old",
@@ -200,7 +200,7 @@ impl Judged {
 
 impl Verifier {
     /// Puts a bundle in force: whatever is asked from now on is decided by it.
-    pub fn activate_policies(&self, bundle: Bundle) {
+    pub(super) fn activate_policies(&self, bundle: Bundle) {
         tracing::info!(policy = %bundle.id(), "policies in force");
         self.bundle.store(Arc::new(bundle));
     }
@@ -289,7 +289,7 @@ impl Verifier {
     ) -> Result<(), StoreError> {
         let actor = actor_of(caller);
         let records = judged.iter().map(|one| one.record(actor.clone())).collect();
-        self.store.append(records).await
+        self.record_outcomes(records).await
     }
 
     /// Records that somebody looked for what would be allowed, and how much it found, before it hears of it.
@@ -310,7 +310,7 @@ impl Verifier {
             .by(&bundle.id().to_string())
             .because(&format!("{found} found"))
             .with(Facts::or_digest(serde_json::json!({ "search": question })));
-        self.store.append(vec![record]).await
+        self.record_outcome(record).await
     }
 
     /// What the caller hears of a decision that is on record.

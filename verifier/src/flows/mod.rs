@@ -101,9 +101,9 @@ pub struct Verifier {
     pages: PageKey,
     /// Signatures of files that were verified, for all nodes.
     signatures: SignatureCache,
+    trail: Trail,
     /// What is wished of nodes, and who listens.
     control: Arc<Control>,
-    trail: Trail,
 }
 
 /// Signatures that are remembered: those of a distribution's packages, some 12 MB.
@@ -135,10 +135,10 @@ pub struct Parts {
     pub relying_parties: RelyingParties,
     /// Bounds.
     pub limits: Limits,
-    /// Under which URL clients reach the service, if the operator said so.
-    pub public_url: Option<PublicUrl>,
     /// By what the audit trail is kept.
     pub audit: AuditParts,
+    /// Under which URL clients reach the service, if the operator said so.
+    pub public_url: Option<PublicUrl>,
 }
 
 impl std::fmt::Debug for Parts {
@@ -177,8 +177,8 @@ impl Verifier {
             bundle: ArcSwap::from_pointee(bundle),
             pages: PageKey::generate(),
             signatures: SignatureCache::with_capacity(SIGNATURES),
-            control,
             trail: Trail::new(parts.audit),
+            control,
         };
         verifier.record_start().await?;
         let done = verifier.reappraise_all().await?;

@@ -10,11 +10,12 @@ use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::{SignalKind, SignalRequest, SignalResponse};
 
 use super::{Verifier, decision, rng};
+use crate::audit::Actor;
 use crate::hold::{HeldBy, Hold, HoldId, HoldKind, HoldReason, NotAHoldId, NotAReason};
 use crate::relying_party::IdentifiedRelyingParty;
 use crate::store::holds::{HoldChange, Lift};
 use crate::store::signals::{SignalOutcome, SignalRecord};
-use crate::store::{DecisionKind, StoreError};
+use crate::store::{DecisionKind, DecisionRecord, DecisionTrail, StoreError};
 
 /// Why a signal takes no effect. Each has a stable code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +90,12 @@ const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Characters of an id.
 const MAX_ID: usize = 64;
 
+/// The record of a decision that a relying party caused.
+fn said_by(source: &IdentifiedRelyingParty, record: DecisionRecord) -> DecisionRecord {
+    let actor = Actor::RelyingParty(source.name().to_string().into());
+    DecisionRecord { trail: DecisionTrail { actor: Some(actor), ..DecisionTrail::default() }, ..record }
+}
+
 impl Verifier {
     /// Takes a signal: what it says is in force when this returns, and on record. The same again gets the same answer.
     pub async fn signal(
@@ -102,7 +109,9 @@ impl Verifier {
             let readable = self.fleet.node(node).is_some_and(|live| source.may_read(&live.labels));
             let detail = format!("relying party {}: {refusal}", source.name());
             let node = readable.then_some(node);
-            self.record_refusal(DecisionKind::Signal, node, refusal.code(), detail).await?;
+            tracing::info!(source = %source.name(), ?node, code = refusal.code(), "signal refused");
+            let record = decision(self.now(), node, DecisionKind::Signal, false, refusal.code(), detail);
+            self.store.record_decision(said_by(source, record)).await?;
         }
         outcome
     }
@@ -181,7 +190,8 @@ impl Verifier {
             id: request.id,
         };
         let detail = format!("relying party {}, signal {}: {}", source.name(), signal.id, request.reason);
-        let record = decision(now, Some(node), DecisionKind::Signal, true, code_of(kind), detail);
+        let record =
+            said_by(source, decision(now, Some(node), DecisionKind::Signal, true, code_of(kind), detail));
         match self.store.record_signal(signal, node, change, record).await? {
             SignalOutcome::Recorded(changed) => {
                 self.refresh(node, changed.revision).await?;

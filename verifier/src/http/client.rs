@@ -192,7 +192,7 @@ impl FromRequestParts<Edge> for Admitted {
         let verifier = &edge.verifier;
         match verifier.fleet().admit(svid, verifier.trust_domain(), verifier.now()) {
             Ok(node) => Ok(Self(node)),
-            Err(error) => Err(refused(parts, error.code(), error)),
+            Err(error) => Err(refused(edge, parts, error.code(), error).await),
         }
     }
 }
@@ -209,7 +209,7 @@ impl FromRequestParts<Edge> for Identified {
         let verifier = &edge.verifier;
         match verifier.fleet().identify(svid, verifier.trust_domain(), verifier.now()) {
             Ok(node) => Ok(Self(node)),
-            Err(error) => Err(refused(parts, error.code(), error)),
+            Err(error) => Err(refused(edge, parts, error.code(), error).await),
         }
     }
 }
@@ -227,11 +227,11 @@ impl FromRequestParts<Edge> for SignalSource {
             Peer::Anonymous => Err(AdmissionError::NoCertificate.into()),
             Peer::Foreign(foreign) => match foreign.identify(verifier, verifier.now()) {
                 Ok(party) => Ok(Self(party)),
-                Err(error) => Err(refused(parts, error.code(), error)),
+                Err(error) => Err(refused(edge, parts, error.code(), error).await),
             },
             Peer::Svid(_) | Peer::Unfit(_) => {
                 let error = SignalRefusal::NotARelyingParty;
-                Err(refused(parts, error.code(), error))
+                Err(refused(edge, parts, error.code(), error).await)
             }
         }
     }
@@ -250,23 +250,33 @@ impl FromRequestParts<Edge> for Reader {
         match Peer::of_request(parts)? {
             Peer::Foreign(foreign) => match foreign.identify(verifier, now) {
                 Ok(party) => Ok(Self(flows::caller::Caller::RelyingParty(party))),
-                Err(error) => Err(refused(parts, error.code(), error)),
+                Err(error) => Err(refused(edge, parts, error.code(), error).await),
             },
             peer @ (Peer::Anonymous | Peer::Svid(_) | Peer::Unfit(_)) => {
                 match verifier.fleet().identify(peer.svid()?, verifier.trust_domain(), now) {
                     Ok(node) => Ok(Self(flows::caller::Caller::Node(node))),
-                    Err(error) => Err(refused(parts, error.code(), error)),
+                    Err(error) => Err(refused(edge, parts, error.code(), error).await),
                 }
             }
         }
     }
 }
 
-/// Says in the log who was refused, and why.
-fn refused(parts: &Parts, code: &'static str, error: impl Into<Refusal>) -> Refusal {
+/// Says in the log who was refused, and why; and in the audit trail, where a certificate was shown that our CA or a relying
+/// party's has signed: anybody can show none.
+async fn refused<E>(edge: &Edge, parts: &Parts, code: &'static str, error: E) -> Refusal
+where
+    E: Into<Refusal> + std::fmt::Display,
+{
     let client = parts.extensions.get().map(|ClientAddress(address)| *address);
     tracing::info!(?client, code, "caller refused");
-    error.into()
+    let shown = match Peer::of_request(parts) {
+        Ok(Peer::Svid(svid)) => Some(svid.spiffe_id.to_string()),
+        Ok(peer) if peer.may_be_known() => None,
+        Ok(_) | Err(_) => return error.into(),
+    };
+    let recorded = edge.verifier.record_caller_refused(shown.as_deref(), code, &error.to_string()).await;
+    recorded.map_or_else(Into::into, |()| error.into())
 }
 
 #[cfg(test)]

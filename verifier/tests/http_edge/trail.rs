@@ -115,17 +115,17 @@ fn exported_file_that_was_changed_is_found_where_it_was_changed() {
         [(without, "record 5 is missing"), (swapped, "record 4 is out of order"), (cut, "ends with record 5")]
     {
         let said = verify(&content.join("\n"));
-        assert_eq!(said.code, 9, "{}", said.out);
+        assert_eq!(said.code, 10, "{}", said.out);
         assert!(said.out.contains(expected), "{}", said.out);
     }
     let changed = verify(&exported.replacen(&node(2).to_string(), &node(9).to_string(), 1));
-    assert_eq!(changed.code, 9);
+    assert_eq!(changed.code, 10);
     assert!(
         changed.out.contains("record 5 was changed") || changed.out.contains("what stands around"),
         "{}",
         changed.out
     );
-    assert_eq!(verify("not an export").code, 9);
+    assert_eq!(verify("not an export").code, 10);
     assert_eq!(program.call(&["audit", "verify", text(&program.path("none"))]).code, 2);
 }
 

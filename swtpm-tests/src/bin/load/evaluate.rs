@@ -49,7 +49,7 @@ const CHANGES: u64 = 100;
 pub(crate) async fn run(settings: Settings) {
     let gateway = Gateway::new();
     let world = World::builder().relying_party(gateway.section("gateway", &[])).start().await;
-    world.verifier.activate_policies(policies::databases());
+    policies::put_in_force(&world.verifier, "databases", policies::databases()).await;
     let ids = fleet(&world, settings.nodes).await;
     let over = Arc::new(AtomicBool::new(false));
     let changes = tokio::spawn(change(Arc::clone(&world.verifier), ids.clone(), Arc::clone(&over)));

@@ -36,7 +36,7 @@ struct Arguments {
     #[arg(long, value_enum, default_value_t = Mode::Attest)]
     mode: Mode,
     /// The folder with rootbound-verifier and rootbound-attester.
-    #[arg(long, required_if_eq("mode", "attest"))]
+    #[arg(long, required_if_eq_any([("mode", "attest"), ("mode", "control")]))]
     programs: Option<PathBuf>,
     /// Connections that are kept, for decisions.
     #[arg(long, default_value_t = 64)]
@@ -50,9 +50,9 @@ struct Arguments {
     /// How long each load lasts.
     #[arg(long, default_value_t = 8)]
     seconds: u64,
-    /// Measures control streams instead: so many of them.
-    #[arg(long)]
-    control: Option<usize>,
+    /// Control streams.
+    #[arg(long, default_value_t = 10_000)]
+    streams: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -61,6 +61,8 @@ enum Mode {
     Attest,
     /// A service asks for decisions.
     Evaluate,
+    /// Nodes hold control streams, and are told to attest.
+    Control,
 }
 
 /// A rack of machines that attest at the same moment.
@@ -76,7 +78,8 @@ async fn main() {
             evaluate::run(evaluate::Settings { connections, batch, nodes, lasts }).await;
         }
         (Mode::Attest, Some(programs)) => attest(&programs, lasts).await,
-        (Mode::Attest, None) => unreachable!("clap asks for --programs"),
+        (Mode::Control, Some(programs)) => control(&programs, arguments.streams).await,
+        (Mode::Attest | Mode::Control, None) => unreachable!("clap asks for --programs"),
     }
 }
 
@@ -86,11 +89,6 @@ async fn attest(programs: &Path, lasts: Duration) {
     let swtpm = Swtpm::manufacture_by(&manufacturer);
     let site = VerifierSite::init(&program("rootbound-verifier"), &[&manufacturer]);
     let verifier = site.run().await;
-
-    if let Some(streams) = arguments.control {
-        control::attest_now(&site, &program("rootbound-attester"), &swtpm).await;
-        return control::idle_streams(&site, &verifier, streams).await;
-    }
     idle(&site, &verifier, &program("rootbound-attester"), &swtpm).await;
 
     let nodes = enrolled(&site).await;
@@ -105,6 +103,16 @@ async fn attest(programs: &Path, lasts: Duration) {
     Row::time("one fdatasync of 4 KB in the folder for databases", fdatasync(&std::env::temp_dir()))
         .publish();
     Row::memory("resident, verifier after the load", verifier.resident_kb()).publish();
+}
+
+async fn control(programs: &Path, streams: usize) {
+    let program = |name: &str| programs.join(name).display().to_string();
+    let manufacturer = Manufacturer::new();
+    let swtpm = Swtpm::manufacture_by(&manufacturer);
+    let site = VerifierSite::init(&program("rootbound-verifier"), &[&manufacturer]);
+    let verifier = site.run().await;
+    control::attest_now(&site, &program("rootbound-attester"), &swtpm).await;
+    control::idle_streams(&site, &verifier, streams).await;
 }
 
 async fn operate(site: &VerifierSite, command: Command) -> Reply {

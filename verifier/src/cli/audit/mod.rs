@@ -80,7 +80,7 @@ impl AuditError {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Audit {
-    /// Check that nothing in the trail was changed, dropped, reordered or put there; exit code 9 where something was
+    /// Check that nothing in the trail was changed, dropped, reordered or put there; exit code 10 where something was
     Verify(Verify),
     /// Print records as JSON lines with OCSF fields, the first first; each can be verified by itself
     Export(Export),

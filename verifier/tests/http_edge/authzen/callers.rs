@@ -12,17 +12,17 @@ use serde_json::{Value, json};
 use super::super::admission::{drift, live, posture};
 use super::super::client::{Answer, Http, ask, get, post, request};
 use super::super::stage::{Stage, domain, limits, node};
-use super::{ALL, EVALUATION, EVALUATIONS, Point, SEARCH_SUBJECT, bundle, code, json as to};
+use super::{ALL, EVALUATION, EVALUATIONS, Point, SEARCH_SUBJECT, bundle, code, json as to, put_in_force};
 
 /// A verifier whose policies are about nodes; node 1 is the gateway's to read, and affirming.
 async fn of_nodes() -> Point {
     let point = Point::new().await;
-    point.stage.verifier.activate_policies(about_nodes());
+    put_in_force(&point.stage.verifier, about_nodes()).await;
     live(&point.stage, &point.gateway, |_| {});
     point
 }
 
-fn about_nodes() -> rootbound_verifier::policy::Bundle {
+fn about_nodes() -> rootbound_verifier::policy::BundleSource {
     bundle(include_str!("nodes.cedar"), include_str!("nodes.cedarschema"), "[]")
 }
 
@@ -304,7 +304,7 @@ async fn what_cannot_be_recorded_is_not_allowed() {
 async fn decisions_have_a_rate_of_their_own() {
     let slow = Limits { evaluations: Rate::new(1, 2), ..limits() };
     let point = Point::with(slow).await;
-    point.stage.verifier.activate_policies(about_nodes());
+    put_in_force(&point.stage.verifier, about_nodes()).await;
     live(&point.stage, &point.gateway, |_| {});
     let mut http = point.connect().await;
     for _ in 0..2 {
@@ -334,7 +334,7 @@ async fn under_overload_the_answer_is_a_fast_503_and_never_a_permission() {
     use sqlx::{Connection as _, SqliteConnection};
 
     let point = Point::with(Limits { max_evaluations: std::num::NonZeroU32::MIN, ..limits() }).await;
-    point.stage.verifier.activate_policies(about_nodes());
+    put_in_force(&point.stage.verifier, about_nodes()).await;
     live(&point.stage, &point.gateway, |_| {});
     let database = format!("sqlite://{}", point.stage.folder().join("verifier.db").display());
     let mut disk = SqliteConnection::connect(&database).await.unwrap();

@@ -8,9 +8,11 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use rootbound_common::clock::Clock as _;
+use rootbound_verifier::flows::Verifier;
+use rootbound_verifier::flows::operate::Operator;
+use rootbound_verifier::flows::policies::WhichBundle;
 use rootbound_verifier::http::Limits;
 use rootbound_verifier::policy::{Bundle, BundleSource};
-use rootbound_verifier::reference::Versioned;
 use serde_json::Value;
 
 use super::client::{Answer, Http, post};
@@ -32,16 +34,23 @@ struct Point {
     gateway: Leaf,
 }
 
-fn bundle(policies: &str, schema: &str, entities: &str) -> Bundle {
+fn bundle(policies: &str, schema: &str, entities: &str) -> BundleSource {
     // Who may ask about whom is as ever.
     let (schema, entities) = (Some(schema.to_owned()), Some(entities.to_owned()));
     let mut source = BundleSource { schema, entities, ..Bundle::builtin_source() };
     source.policies.insert("policies.cedar".parse().unwrap(), policies.to_owned());
-    let id = Versioned { name: "records".parse().unwrap(), version: 1 };
-    Bundle::compile(id, source).unwrap()
+    source
 }
 
-fn of_the_scenario() -> Bundle {
+/// Writes a bundle and puts it in force, as an operator does.
+async fn put_in_force(verifier: &Verifier, source: BundleSource) {
+    let operator = Operator { author: "a test".to_owned(), reason: String::new() };
+    let written = verifier.put_policy("records".parse().unwrap(), source, &operator).await.unwrap();
+    let which = WhichBundle::Written { name: written.id.name, version: Some(written.id.version) };
+    verifier.activate_policy(&which, None, &operator).await.unwrap();
+}
+
+fn of_the_scenario() -> BundleSource {
     bundle(include_str!("records.cedar"), include_str!("schema.cedarschema"), include_str!("entities.json"))
 }
 
@@ -53,7 +62,7 @@ impl Point {
     async fn with(limits: Limits) -> Self {
         let parties = Parties::new();
         let stage = parties.stage_with(limits).await;
-        stage.verifier.activate_policies(of_the_scenario());
+        put_in_force(&stage.verifier, of_the_scenario()).await;
         let gateway = parties.ca.sign(GATEWAY, stage.clock.now());
         Self { stage, parties, gateway }
     }

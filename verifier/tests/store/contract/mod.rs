@@ -134,15 +134,6 @@ macro_rules! suite {
                 decisions_are_forgotten_by_age,
                 flood_of_refusals_pushes_out_older_refusals_and_nothing_else,
             }
-            holds {
-                hold_stands_until_it_is_lifted_and_its_history_stays,
-                source_lifts_its_own_holds_and_an_operator_any,
-                holds_of_one_source_are_bounded,
-                hold_that_has_expired_ends_as_a_demand_for_evidence,
-                hold_outlives_evidence_enrolment_and_a_kill,
-                signal_takes_effect_once,
-                of_many_equal_signals_at_once_one_takes_effect,
-            }
             audit {
                 records_form_one_chain,
                 records_of_many_at_once_form_one_chain,
@@ -155,6 +146,15 @@ macro_rules! suite {
                 checkpoints_are_of_the_trail_and_come_in_order,
                 archived_segments_go_and_the_rest_verifies,
                 trail_survives_a_kill_under_load,
+            }
+            holds {
+                hold_stands_until_it_is_lifted_and_its_history_stays,
+                source_lifts_its_own_holds_and_an_operator_any,
+                holds_of_one_source_are_bounded,
+                hold_that_has_expired_ends_as_a_demand_for_evidence,
+                hold_outlives_evidence_enrolment_and_a_kill,
+                signal_takes_effect_once,
+                of_many_equal_signals_at_once_one_takes_effect,
             }
             durability {
                 what_was_acknowledged_survives_a_kill,
