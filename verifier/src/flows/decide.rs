@@ -207,7 +207,7 @@ impl Verifier {
 
     /// Decides one question.
     pub async fn evaluate(&self, caller: &Caller, question: Question) -> Result<Decided, DecideError> {
-        let judged = self.decide(&self.bundle.load(), caller, question);
+        let judged = self.decide(&self.bundle.load(), caller, question, &mut None);
         self.record_evaluations(caller, std::slice::from_ref(&judged)).await?;
         self.tell(caller, judged, &mut None).await
     }
@@ -220,14 +220,14 @@ impl Verifier {
         until: Until,
     ) -> Result<Vec<Result<Decided, E>>, DecideError> {
         let bundle = self.bundle.load_full();
-        let (mut judged, mut outcomes) = (Vec::new(), Vec::new());
+        let (mut judged, mut outcomes, mut asked) = (Vec::new(), Vec::new(), None);
         for (position, question) in questions.enumerate() {
             if position % BETWEEN_PAUSES == BETWEEN_PAUSES - 1 {
                 tokio::task::yield_now().await;
             }
             let allowed = match question {
                 Ok(question) => {
-                    let one = self.decide(&bundle, caller, question);
+                    let one = self.decide(&bundle, caller, question, &mut asked);
                     let allowed = one.allowed();
                     judged.push(one);
                     outcomes.push(Ok(()));
@@ -259,15 +259,29 @@ impl Verifier {
         Ok(answers)
     }
 
-    /// What the policies say, by how things stand in memory at this moment.
-    pub(super) fn decide(&self, bundle: &Bundle, caller: &Caller, question: Question) -> Judged {
+    /// What the policies say, by how things stand in memory at this moment. `asked`: about whom the same caller was last
+    /// found to be allowed to ask, or not, by the same bundle; a batch is often about one subject.
+    pub(super) fn decide(
+        &self,
+        bundle: &Bundle,
+        caller: &Caller,
+        question: Question,
+        asked: &mut Option<AskedAbout>,
+    ) -> Judged {
         let now = self.now();
         let known = match question.subject_kind() {
             SubjectKind::Node(Some(id)) => self.fleet.node(id).map(|node| (id, node)),
             SubjectKind::Node(None) | SubjectKind::Service | SubjectKind::OnNode | SubjectKind::Other => None,
         };
-        let subject = known.as_ref().map(|(_, node)| &**node);
-        let may_ask = may_ask(bundle, caller, &question, subject, now);
+        let node = known.as_ref().map(|(_, node)| node);
+        let may_ask = match asked.as_ref().filter(|asked| asked.is(&question, node)) {
+            Some(asked) => asked.may,
+            None => {
+                let may = may_ask(bundle, caller, &question, node.map(|node| &**node), now);
+                *asked = Some(AskedAbout::new(&question, node, may));
+                may
+            }
+        };
         let facts = match (question.subject_kind(), &known) {
             (_, Some((id, node))) => SubjectFacts::Node(Attested::of(*id, node, now)),
             (SubjectKind::Node(_) | SubjectKind::OnNode, None) => SubjectFacts::UnknownNode,
@@ -373,6 +387,32 @@ impl Verifier {
                 Ok(None)
             }
         }
+    }
+}
+
+/// A subject, and whether a caller may ask about it.
+pub(super) struct AskedAbout {
+    kind: String,
+    id: String,
+    /// How it stood: another one is another finding.
+    node: Option<Arc<LiveNode>>,
+    may: bool,
+}
+
+impl AskedAbout {
+    fn new(question: &Question, node: Option<&Arc<LiveNode>>, may: bool) -> Self {
+        let subject = question.subject();
+        Self { kind: subject.kind.clone(), id: subject.id.clone(), node: node.cloned(), may }
+    }
+
+    fn is(&self, question: &Question, node: Option<&Arc<LiveNode>>) -> bool {
+        let subject = question.subject();
+        let same_node = match (&self.node, node) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        same_node && self.kind == subject.kind && self.id == subject.id
     }
 }
 

@@ -64,13 +64,13 @@ impl Verifier {
         let limit = page.limit.map_or(USUAL, |limit| usize::try_from(limit).unwrap_or(MAX_JUDGED));
         let limit = limit.min(MAX_JUDGED);
         let candidates = self.candidates(&bundle, &question, sought, after.as_deref()).await?;
-        let (mut names, mut last) = (Vec::new(), None);
+        let (mut names, mut last, mut about) = (Vec::new(), None, None);
         for name in candidates.iter().take(MAX_JUDGED) {
             if names.len() >= limit {
                 break;
             }
             if let Some(asked) = naming(&question, sought, name)
-                && self.decide(&bundle, caller, asked).allowed()
+                && self.decide(&bundle, caller, asked, &mut about).allowed()
             {
                 names.push(name.clone());
             }

@@ -296,7 +296,7 @@ mod tests {
         let decided = Decided::for_tests(None);
         let obligation = &written(&Evaluated::of(&decided))["context"]["obligations"][0];
         let expected = json!({
-            "id": format!("{}-0", "00".repeat(16)),
+            "id": format!("{}-0", decided.id()),
             "type": "step-up",
             "acr_value": "urn:rootbound:acr:fresh-evidence",
             "properties": { "max_age_seconds": 30 },
