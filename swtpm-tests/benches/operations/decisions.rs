@@ -93,7 +93,7 @@ fn live() -> LiveNode {
             },
         }),
         credentials: vec![LiveCredential {
-            serial: SerialNumber::from_slice(&[1; 16]).expect("a serial number"),
+            serial: SerialNumber::from_slice(&[0x41; 16]).expect("a serial number"),
             not_before: NOW.minus(60 * SECOND),
             not_after: NOW.plus(600 * SECOND),
         }],
