@@ -231,10 +231,12 @@ mod tests {
         let segments = Head::default().extend(&records);
         let [segment] = &segments[..] else { panic!("{segments:?}") };
         let mut expected = [0; 32];
-        for (index, line) in segment.lines().enumerate() {
-            assert_eq!(line, records[index].line(index as u64 + 1));
+        for ((sequence, line), (record, link)) in
+            (1..).zip(segment.lines()).zip(records.iter().zip(&segment.links))
+        {
+            assert_eq!(line, record.line(sequence));
             expected = sha256(&[&expected, line]);
-            assert_eq!(segment.links[index].as_bytes(), &expected);
+            assert_eq!(link.as_bytes(), &expected);
         }
         let millis = |time: Timestamp| time.as_millis();
         assert_eq!((millis(segment.times.0), millis(segment.times.1)), (3, 9));
@@ -259,7 +261,7 @@ mod tests {
                 assert_eq!(segment.lines().count(), segment.links.len());
                 head = segment.head();
             }
-            assert_eq!(head.sequence, records.len() as u64);
+            assert_eq!(usize::try_from(head.sequence).ok(), Some(records.len()));
         }
     }
 

@@ -235,7 +235,7 @@ mod tests {
         }
         let other = AuditKey::generate(&mut random::system()).public().clone();
         let unknown = Err(CheckpointError::UnknownKey(made.key));
-        assert_eq!(made.authenticate(&[other.clone()]), unknown);
+        assert_eq!(made.authenticate(std::slice::from_ref(&other)), unknown);
         let renamed = Checkpoint { key: other.id(), ..made };
         assert_eq!(renamed.authenticate(&[other]), Err(CheckpointError::Signature));
     }

@@ -732,7 +732,7 @@ mod tests {
         ) {
             let segments = trail(&sizes);
             let total = segments.iter().map(|segment| segment.links.len()).sum::<usize>();
-            let sequence = which.index(total) as u64 + 1;
+            let sequence = u64::try_from(which.index(total)).unwrap() + 1;
             let key = AuditKey::generate(&mut random::system());
             let checkpoints = [key.sign(Head::default(), head_of(&segments), AT)];
             let keys = [key.public().clone()];

@@ -11,9 +11,11 @@ use rootbound_common::wire::v1::DeviationReport;
 use rootbound_verifier::appraisal::Verdict;
 use rootbound_verifier::appraisal::boot::Booted;
 use rootbound_verifier::appraisal::trust_vector::{Configuration, Executables, TrustVector};
+use rootbound_verifier::audit::{Actor, Entity, Outcome, RecordKind};
 use rootbound_verifier::credential::serial::SerialNumber;
 use rootbound_verifier::node::{AdmittedBy, EndorsedBy, Labels, Standing};
 use rootbound_verifier::posture::{LiveCredential, LiveNode, Posture};
+use rootbound_verifier::store::{AuditStore as _, RecordFilter};
 use serde_json::{Value, json};
 
 use super::client::{Http, ask, get, post, request};
@@ -216,4 +218,23 @@ async fn a_nodes_certificate_opens_no_administrative_route() {
             "{path}"
         );
     }
+}
+
+/// Who shows a certificate that counts for nothing is on record; who shows none can be anybody, and is not.
+#[tokio::test]
+async fn caller_that_is_refused_is_on_record() {
+    let stage = Stage::new().await;
+    let uri = domain().node(node(1)).to_string();
+    let leaf = stage.ca.sign(&uri, stage.clock.now());
+    live(&stage, &leaf, |node| node.standing = Standing::Retired);
+    assert_eq!(ask(&stage, get("/v1/whoami")).await.status, StatusCode::UNAUTHORIZED);
+    let refused = request(&stage, Some(&leaf), get("/v1/whoami")).await.unwrap();
+    assert_eq!(refused.code(), "node_retired");
+
+    let filter = RecordFilter { outcome: Some(Outcome::Refused), ..RecordFilter::default() };
+    let page = stage.store.records(&filter, None, 10).await.unwrap();
+    let [found] = &page.records[..] else { panic!("{page:?}") };
+    assert_eq!((found.record.kind, found.record.code.as_str()), (RecordKind::Refusal, "node_retired"));
+    assert_eq!(found.record.actor, Actor::Stranger, "of what it claims nothing was believed");
+    assert_eq!(found.record.subject, Some(Entity::named("spiffe_id", &uri)));
 }

@@ -288,7 +288,11 @@ impl Tail {
             stdout.write_all(text::record(record, output).as_bytes())?;
         }
         stdout.flush()?;
-        while self.follow {
+        if !self.follow {
+            return Ok(Exit::Done);
+        }
+        // Until somebody ends the program, or the daemon or standard output is gone.
+        loop {
             std::thread::sleep(FOLLOW);
             daemon.segments(next, |segment| {
                 for record in segment.records().flatten().filter(|record| record.sequence >= next) {
@@ -301,7 +305,6 @@ impl Tail {
             })?;
             stdout.flush()?;
         }
-        Ok(Exit::Done)
     }
 }
 
