@@ -57,7 +57,7 @@ pub fn databases() -> BundleSource {
 /// Where it is refused.
 pub async fn put_in_force(verifier: &Verifier, name: &str, source: BundleSource) {
     let name = name.parse().expect("a name");
-    let written = verifier.put_policy(name, source, &operator()).await.expect("a bundle");
+    let (written, _warnings) = verifier.put_policy(name, source, &operator()).await.expect("a bundle");
     let which = WhichBundle::Written { name: written.id.name, version: Some(written.id.version) };
     verifier.activate_policy(&which, None, &operator()).await.expect("in force");
 }

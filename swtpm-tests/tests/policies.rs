@@ -60,7 +60,7 @@ async fn bundle_is_written_only_if_it_compiles_and_its_cases_hold() {
             .verifier
             .put_policy(name.parse().unwrap(), source, &operator())
             .await
-            .map(|record| record.id.version)
+            .map(|(record, _warnings)| record.id.version)
     };
     let taken = put("builtin", nothing()).await.unwrap_err();
     assert!(matches!(taken, PolicyError::NameTaken) && taken.code() == "policy_name_taken", "{taken}");
@@ -141,8 +141,10 @@ async fn dry_run_says_which_recorded_decisions_would_change_and_changes_nothing(
     // More than a record keeps: it is decided all the same, and cannot be looked at again.
     let (allowed, large) = ask("db:read", &"x".repeat(6000)).await;
     assert!(allowed);
-    let written = world.verifier.put_policy("strict".parse().unwrap(), nothing(), &operator()).await.unwrap();
+    let (written, warnings) =
+        world.verifier.put_policy("strict".parse().unwrap(), nothing(), &operator()).await.unwrap();
     let rehearsal = world.verifier.rehearse(&which("strict"), 100).await.unwrap();
+    assert!(warnings.iter().any(|warning| warning.contains("IssueCredential")), "{warnings:?}");
     assert_eq!(rehearsal.bundle, written.id.to_string());
     assert_eq!((rehearsal.decisions, rehearsal.now_allowed), (3, 0));
     assert_eq!((rehearsal.now_denied, rehearsal.without_inputs), (1, 1));

@@ -26,12 +26,7 @@ use crate::store::{DecisionRecord, InventoryEntry, JoinTokenRecord};
 impl Show for Reply {
     fn text(&self) -> String {
         let text = match self {
-            Self::PolicyWritten(bundle) => {
-                format!(
-                    "{}@{} written; it comes into force with `policy activate`\n",
-                    bundle.name, bundle.version
-                )
-            }
+            Self::PolicyWritten(written) => policies::written(written),
             Self::Policies(list) => policies::list(list),
             Self::Policy(bundle) => policies::bundle(bundle),
             Self::Rehearsal(rehearsal) => policies::rehearsal(rehearsal),

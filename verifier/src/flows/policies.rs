@@ -162,21 +162,22 @@ const MOST_CHANGES: usize = 100;
 const PAGE: u32 = 500;
 
 impl Verifier {
-    /// Writes the next version of a bundle. It is compiled and its cases are run first; it is not in force by that.
+    /// Writes the next version of a bundle. It is compiled and its cases are run first; it is not in force by that. With it
+    /// comes what the compiler warns of.
     pub async fn put_policy(
         &self,
         name: Name,
         source: BundleSource,
         operator: &Operator,
-    ) -> Result<PolicyBundleRecord, PolicyError> {
+    ) -> Result<(PolicyBundleRecord, Vec<String>), PolicyError> {
         if name.as_str() == BUILTIN {
             return Err(PolicyError::NameTaken);
         }
-        let (_, text) = compiled(Versioned { name: name.clone(), version: 1 }, source).await?;
+        let (bundle, text) = compiled(Versioned { name: name.clone(), version: 1 }, source).await?;
         let record = self.policy_record("put_policy", name.as_str(), operator);
         let record = self.store.put_policy_bundle(name, text, self.provenance(operator), record).await?;
         tracing::info!(policy = %record.id, author = %operator.author, "policy bundle written");
-        Ok(record)
+        Ok((record, bundle.warnings().to_vec()))
     }
 
     /// A bundle's files, and who wrote it (nobody, where it is part of the program).

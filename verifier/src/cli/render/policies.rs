@@ -3,7 +3,7 @@
 use super::{Table, by, fields};
 use crate::audit::{Entity, SequencedRecord};
 use crate::flows::policies::{Explained, Rehearsal};
-use crate::http::admin::policies::{PolicyDetail, PolicyList};
+use crate::http::admin::policies::{PolicyDetail, PolicyList, PolicySummary, PolicyWritten};
 use crate::store::audit::RecordPage;
 
 pub(super) fn list(list: &PolicyList) -> String {
@@ -98,4 +98,10 @@ pub(super) fn decision(SequencedRecord { sequence, record }: &SequencedRecord) -
 pub(super) fn explained(explained: &Explained) -> String {
     let lines = explained.words.iter().map(|line| format!("  {line}\n"));
     decision(&explained.record) + "\n" + &lines.collect::<String>()
+}
+
+pub(super) fn written(PolicyWritten { bundle, warnings }: &PolicyWritten) -> String {
+    let warnings: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
+    let PolicySummary { name, version, .. } = bundle;
+    format!("{warnings}{name}@{version} written; it comes into force with `policy activate`\n")
 }

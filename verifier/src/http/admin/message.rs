@@ -12,7 +12,7 @@ use rootbound_common::wire::v1::{JoinToken, PostureReport, PostureStatus};
 use serde::{Deserialize, Serialize};
 
 use super::policies::{
-    ActivationDetail, DecisionCommand, PolicyCommand, PolicyDetail, PolicyList, PolicySummary,
+    ActivationDetail, DecisionCommand, PolicyCommand, PolicyDetail, PolicyList, PolicyWritten,
 };
 use crate::appraisal::boot::BootRules;
 use crate::audit::{Checkpoint, Hash, Head, PublicKey, Segment, SequencedRecord};
@@ -386,7 +386,7 @@ pub struct CheckpointDetail {
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     /// A policy bundle was written.
-    PolicyWritten(PolicySummary),
+    PolicyWritten(PolicyWritten),
     /// Policy bundles.
     Policies(PolicyList),
     /// One of them.

@@ -93,6 +93,16 @@ pub struct PolicySummary {
     pub provenance: Provenance,
 }
 
+/// A bundle was written.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PolicyWritten {
+    /// Which.
+    #[serde(flatten)]
+    pub bundle: PolicySummary,
+    /// What the compiler warns of.
+    pub warnings: Vec<String>,
+}
+
 /// The bundles that were written, and what is in force.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PolicyList {
@@ -144,8 +154,8 @@ pub(super) async fn answer(session: &Session<'_>, command: PolicyCommand) -> Res
     let verifier = session.verifier;
     match command {
         PolicyCommand::Put { name, source, reason } => {
-            let record = verifier.put_policy(name, *source, &session.operator(&reason)).await?;
-            Ok(Reply::PolicyWritten(summary(record, None)))
+            let (record, warnings) = verifier.put_policy(name, *source, &session.operator(&reason)).await?;
+            Ok(Reply::PolicyWritten(PolicyWritten { bundle: summary(record, None), warnings }))
         }
         PolicyCommand::List => {
             let activations = verifier.store().policy_activations(ACTIVATIONS).await?;

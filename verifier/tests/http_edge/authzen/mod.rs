@@ -45,7 +45,8 @@ fn bundle(policies: &str, schema: &str, entities: &str) -> BundleSource {
 /// Writes a bundle and puts it in force, as an operator does.
 async fn put_in_force(verifier: &Verifier, source: BundleSource) {
     let operator = Operator { author: "a test".to_owned(), reason: String::new() };
-    let written = verifier.put_policy("records".parse().unwrap(), source, &operator).await.unwrap();
+    let (written, _warnings) =
+        verifier.put_policy("records".parse().unwrap(), source, &operator).await.unwrap();
     let which = WhichBundle::Written { name: written.id.name, version: Some(written.id.version) };
     verifier.activate_policy(&which, None, &operator).await.unwrap();
 }

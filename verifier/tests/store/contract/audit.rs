@@ -228,7 +228,7 @@ pub(crate) async fn checkpoints_are_of_the_trail_and_come_in_order(back_end: &im
     for _ in 0..2 {
         store.put_audit_key(public, NOW).await.unwrap();
     }
-    assert_eq!(store.audit_keys().await.unwrap(), [public.clone()]);
+    assert_eq!(store.audit_keys().await.unwrap(), std::slice::from_ref(public));
 }
 
 pub(crate) async fn archived_segments_go_and_the_rest_verifies(back_end: &impl BackEnd) {
