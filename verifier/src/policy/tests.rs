@@ -14,6 +14,7 @@ use crate::appraisal::Verdict;
 use crate::appraisal::boot::Booted;
 use crate::appraisal::trust_vector::{Executables, TrustVector};
 use crate::credential::serial::SerialNumber;
+use crate::hold::{HeldBy, Hold, HoldKind};
 use crate::node::{AdmittedBy, EndorsedBy, Labels, Standing};
 use crate::posture::{LiveCredential, LiveNode, Posture};
 use crate::reference::Versioned;
@@ -599,6 +600,7 @@ fn each_attested_fact_is_there_under_its_name() {
         && context.attested has secure_boot && context.attested.secure_boot
         && context.attested has kernel && context.attested.kernel like "abab*"
         && !(context.attested has firmware) && !(context.attested has may_read) && !(context.attested has may_signal)
+        && context.attested.holds.isEmpty() && context.attested has epoch && context.attested.epoch == 1
     }"#;
     let bundle = compile(&permit("a", "", facts));
     let outcome = outcome(&bundle, &write(), &live(|_| {}));
@@ -614,6 +616,30 @@ fn each_attested_fact_is_there_under_its_name() {
                   && !(context.attested has node) && context.attested.trust.hardware == 0 }"#,
     ));
     assert!(none.decide(&user, &SubjectFacts::Unattested).allowed());
+}
+
+#[test]
+fn a_policy_sees_who_holds_a_node_and_only_while_it_does() {
+    let when = r#"when { context.attested.holds == ["block:operator", "lower:relying_party:scanner"] }"#;
+    let bundle = compile(&permit("held", r#"@accepts("blocked")"#, when));
+    let hold = |kind, by, expires_at| Hold {
+        id: "00112233445566778899aabbccddeeff".parse().unwrap(),
+        kind,
+        by,
+        reason: "found something".to_owned().try_into().unwrap(),
+        since: NOW.minus(SECOND),
+        expires_at,
+    };
+    let scanner = || HeldBy::RelyingParty("scanner".parse().unwrap());
+    let held = live(|node| {
+        node.holds = vec![
+            hold(HoldKind::Lower, scanner(), None),
+            hold(HoldKind::Block, HeldBy::Operator("uid 0".to_owned()), None),
+            hold(HoldKind::Block, scanner(), Some(NOW.minus(SECOND))),
+        ];
+    });
+    let outcome = outcome(&bundle, &write(), &held);
+    assert_eq!((outcome.code(), outcome.errors()), ("permitted", &[][..]));
 }
 
 #[test]
