@@ -600,7 +600,8 @@ fn each_attested_fact_is_there_under_its_name() {
         && context.attested has secure_boot && context.attested.secure_boot
         && context.attested has kernel && context.attested.kernel like "abab*"
         && !(context.attested has firmware) && !(context.attested has may_read) && !(context.attested has may_signal)
-        && context.attested.holds.isEmpty() && context.attested has epoch && context.attested.epoch == 1
+    } when {
+        context.attested.holds.isEmpty() && context.attested has epoch && context.attested.epoch == 1
     }"#;
     let bundle = compile(&permit("a", "", facts));
     let outcome = outcome(&bundle, &write(), &live(|_| {}));
