@@ -1,8 +1,8 @@
 //! The Authorization API 1.0 of AuthZEN, for callers that show a certificate: a node's X.509-SVID, or a relying party's.
 //!
-//! - [`evaluation`], [`evaluations`], [`search`]: one question, many, and what would be allowed; [`configuration`]: where
+//! - `evaluation`, `evaluations`, `search`: one question, many, and what would be allowed; `configuration`: where
 //!   the others are
-//! - [`json`]: one document, read strictly; `message`: the standard's messages out of it; `answer`: the way back
+//! - `json`: one document, read strictly; `message`: the standard's messages out of it; `answer`: the way back
 //!
 //! These endpoints are asked thousands of times a second, so that a request passes here what it passes elsewhere in layers
 //! (see [`super`]), in this order: the rate of its client, by its certificate · a certificate at all · a slot for its body,
