@@ -2,7 +2,7 @@
 
 use rootbound_common::crypto::sha256;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// A JSON object in a record: members by rising name, whole numbers only, at most [`Facts::MAX`] bytes and
 /// [`Facts::DEPTH`] levels deep.
@@ -34,27 +34,28 @@ impl Facts {
     pub const DEPTH: usize = 10;
 
     /// Takes an object.
-    pub fn new(value: Value) -> Result<Self, FactsError> {
-        if !value.is_object() {
-            return Err(FactsError::NotAnObject);
-        }
-        let value = sorted(value, Self::DEPTH)?;
-        // Writing into memory does not fail.
-        let length = serde_json::to_vec(&value).map_or(usize::MAX, |bytes| bytes.len());
-        if length > Self::MAX { Err(FactsError::Length) } else { Ok(Self(value)) }
+    pub fn new(mut value: Value) -> Result<Self, FactsError> {
+        settle(&mut value)?;
+        Ok(Self(value))
     }
 
-    /// Takes an object, or where it is not taken says why, and its SHA-256 as it came.
+    /// Takes an object, or where it is not taken says why, and its SHA-256.
     #[must_use]
     pub fn or_digest(value: Value) -> Self {
-        let bytes = serde_json::to_vec(&value).unwrap_or_default();
-        Self::new(value).unwrap_or_else(|why| {
-            let digest = data_encoding::HEXLOWER.encode(&sha256(&[&bytes]));
-            let members = [("left_out", why.to_string()), ("sha256", digest)];
-            Self(Value::Object(
-                members.map(|(name, text)| (name.to_owned(), text.into())).into_iter().collect(),
-            ))
-        })
+        Self::with_digest(value).0
+    }
+
+    /// The same, and the SHA-256 of the object as it is written here; of one that is not taken, as it came.
+    #[must_use]
+    pub fn with_digest(mut value: Value) -> (Self, [u8; 32]) {
+        let why = match settle(&mut value) {
+            Ok(bytes) => return (Self(value), sha256(&[&bytes])),
+            Err(why) => why,
+        };
+        let digest = sha256(&[&serde_json::to_vec(&value).unwrap_or_default()]);
+        let members = [("left_out", why.to_string()), ("sha256", data_encoding::HEXLOWER.encode(&digest))];
+        let members = members.map(|(name, text)| (name.to_owned(), text.into()));
+        (Self(Value::Object(members.into_iter().collect())), digest)
     }
 
     /// A member of the object.
@@ -76,22 +77,32 @@ impl<'de> Deserialize<'de> for Facts {
     }
 }
 
+/// Brings the members of every object in the order of their names, and writes it.
+fn settle(value: &mut Value) -> Result<Vec<u8>, FactsError> {
+    if !value.is_object() {
+        return Err(FactsError::NotAnObject);
+    }
+    check(value, Facts::DEPTH)?;
+    value.sort_all_objects();
+    // Writing into memory does not fail.
+    let bytes = serde_json::to_vec(value).unwrap_or_default();
+    if bytes.len() > Facts::MAX { Err(FactsError::Length) } else { Ok(bytes) }
+}
+
 /// The recursion ends with the levels that are left.
-fn sorted(value: Value, levels: usize) -> Result<Value, FactsError> {
+fn check(value: &Value, levels: usize) -> Result<(), FactsError> {
+    let below = || levels.checked_sub(1).ok_or(FactsError::Depth);
     match value {
-        Value::Null | Value::Bool(_) | Value::String(_) => Ok(value),
-        Value::Number(number) if number.is_i64() || number.is_u64() => Ok(Value::Number(number)),
+        Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),
+        Value::Number(number) if number.is_i64() || number.is_u64() => Ok(()),
         Value::Number(_) => Err(FactsError::Number),
         Value::Array(items) => {
-            let levels = levels.checked_sub(1).ok_or(FactsError::Depth)?;
-            items.into_iter().map(|item| sorted(item, levels)).collect::<Result<_, _>>().map(Value::Array)
+            let levels = below()?;
+            items.iter().try_for_each(|item| check(item, levels))
         }
         Value::Object(members) => {
-            let levels = levels.checked_sub(1).ok_or(FactsError::Depth)?;
-            let mut members: Vec<_> = members.into_iter().collect();
-            members.sort_by(|(one, _), (other, _)| one.cmp(other));
-            let members = members.into_iter().map(|(name, value)| Ok((name, sorted(value, levels)?)));
-            members.collect::<Result<Map<_, _>, _>>().map(Value::Object)
+            let levels = below()?;
+            members.values().try_for_each(|member| check(member, levels))
         }
     }
 }

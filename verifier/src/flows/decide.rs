@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rootbound_common::clock::Timestamp;
-use rootbound_common::crypto::sha256;
 use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::{Challenge, ChallengeRequest};
 
@@ -176,8 +175,7 @@ impl Judged {
         let Self { id, question, facts, policy, .. } = self;
         let outcome = if self.allowed() { Outcome::Granted } else { Outcome::Refused };
         let (subject, object) = (question.subject(), question.resource());
-        let inputs = inputs_of(question, facts);
-        let digest = sha256(&[&serde_json::to_vec(&inputs).unwrap_or_default()]);
+        let (inputs, digest) = Facts::with_digest(inputs_of(question, facts));
         let action = &question.action().name;
         let detail = match &self.outcome {
             None => "it may not ask about the subject".to_owned(),
@@ -193,7 +191,7 @@ impl Judged {
                 .by(policy)
                 .of_inputs(digest)
                 .because(&detail)
-                .with(Facts::or_digest(inputs))
+                .with(inputs)
         }
     }
 }
