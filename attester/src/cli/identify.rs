@@ -43,6 +43,7 @@ pub(super) fn identify(config: Option<Config>, output: Output) -> Result<String,
         None => (crate::tpm::TctiConfig::default(), EkChoice::default(), None),
     };
     let tpm = Tpm::spawn(beside_the_daemon(tpm))?;
+    let ending = tpm.ending();
     let answer = runtime()?.block_on(async {
         let endorsement = Endorsement::read(&tpm, choice).await?;
         let about = tpm.identify().await?;
@@ -60,7 +61,10 @@ pub(super) fn identify(config: Option<Config>, output: Output) -> Result<String,
             tpm_specification: about.specification,
             active_pcr_banks: about.active_banks,
         })
-    })?;
+    });
+    drop(tpm);
+    ending.wait(super::TPM_ENDS);
+    let answer = answer?;
     match output {
         Output::Json => json(&answer),
         Output::Text => Ok(text(&answer)),

@@ -7,6 +7,7 @@ mod whoami;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -198,6 +199,9 @@ fn configuration(arguments: &Arguments) -> Result<Option<Config>, Failure> {
         None => Ok(None),
     }
 }
+
+/// How long to wait, at the end, for a TPM that is at work: longer than the slowest signature.
+const TPM_ENDS: Duration = Duration::from_secs(5);
 
 /// A runtime for one command. Two workers, since the TPM's signature in a TLS handshake blocks one.
 fn runtime() -> Result<Runtime, Failure> {

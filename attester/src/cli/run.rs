@@ -25,18 +25,23 @@ use crate::watch;
 
 pub(super) fn run(config: Config) -> Result<(), Failure> {
     telemetry::start(config.log);
-    super::runtime()?.block_on(attest(config))
+    let tpm = Tpm::spawn(config.tpm.clone())?;
+    let ending = tpm.ending();
+    let outcome = super::runtime()?.block_on(attest(config, tpm));
+    // The runtime is gone, and with it every task that might hold a handle.
+    ending.wait(super::TPM_ENDS);
+    outcome
 }
 
 /// What an operator got wrong ends the process now; what may pass (the TPM, the verifier) never does.
-async fn attest(config: Config) -> Result<(), Failure> {
+async fn attest(config: Config, tpm: Tpm) -> Result<(), Failure> {
     let (control, collect) = (config.control.clone(), config.collect.clone());
     let client = Client::new(config.verifier.clone())?;
     let parts = Parts {
         client: Client::new(config.verifier)?,
         keep: Keep::open(&config.state)?,
         delivery: Delivery::open(&config.deliver)?,
-        tpm: Tpm::spawn(config.tpm)?,
+        tpm,
         enrollment: config.enrollment,
         logs: Logs::new(config.collect),
     };

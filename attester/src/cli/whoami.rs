@@ -12,10 +12,13 @@ pub(super) fn whoami(config: Config, output: Output) -> Result<String, Failure> 
     let credential = View::open(&config.state.directory)?.credential()?;
     let credential = credential.ok_or_else(|| Failure::Failed("there is no credential yet".to_owned()))?;
     let client = Client::new(config.verifier)?;
-    let identity = ClientIdentity::new(Tpm::spawn(beside_the_daemon(config.tpm))?, &credential)?;
+    let tpm = Tpm::spawn(beside_the_daemon(config.tpm))?;
+    let ending = tpm.ending();
+    let identity = ClientIdentity::new(tpm, &credential)?;
     // On a task of its own, so that the signature blocks a worker and not the thread that drives it.
     let answer =
         runtime()?.block_on(async { tokio::spawn(async move { client.whoami(identity).await }).await });
+    ending.wait(super::TPM_ENDS);
     let answer = answer.map_err(|error| Failure::Failed(error.to_string()))??;
     match output {
         Output::Json => json(&answer),

@@ -1,6 +1,7 @@
 //! The handle that everybody else holds.
 
 use std::sync::mpsc::{self, SyncSender, TrySendError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,34 @@ use super::{
 pub struct Tpm {
     calls: SyncSender<Call>,
     limits: Limits,
+    ending: Ending,
+}
+
+/// Whether the thread that owns the TPM has ended. This is no handle: it does not keep the thread.
+///
+/// A process waits for it before it ends: what libcrypto cleans up at exit must not be in use by then.
+#[derive(Debug, Clone, Default)]
+pub struct Ending(Arc<(Mutex<bool>, Condvar)>);
+
+impl Ending {
+    /// Returns when the thread has ended, or after the time; says whether it has.
+    pub fn wait(&self, within: Duration) -> bool {
+        let (ended, changed) = &*self.0;
+        let ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = changed.wait_timeout_while(ended, within, |ended| !*ended);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// Says so when it is dropped, also where the thread panics.
+struct Ends(Ending);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let (ended, changed) = &*self.0.0;
+        *ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        changed.notify_all();
+    }
 }
 
 /// How long callers wait, and how many.
@@ -59,12 +88,23 @@ impl Tpm {
     /// Starts the thread with other limits.
     pub fn spawn_with(config: TctiConfig, limits: Limits) -> Result<Self, TpmError> {
         let (calls, receiver) = mpsc::sync_channel(limits.queue);
-        let spawned =
-            thread::Builder::new().name("tpm".to_owned()).spawn(move || Owner::new(config).run(&receiver));
+        let ending = Ending::default();
+        let ends = Ends(ending.clone());
+        let spawned = thread::Builder::new().name("tpm".to_owned()).spawn(move || {
+            // The owner, and with it the connection, goes first.
+            let _ends = ends;
+            Owner::new(config).run(&receiver);
+        });
         match spawned {
-            Ok(_runs_until_every_handle_is_gone) => Ok(Self { calls, limits }),
+            Ok(_runs_until_every_handle_is_gone) => Ok(Self { calls, limits, ending }),
             Err(error) => Err(TpmError::Stack { operation: "start a thread", detail: error.to_string() }),
         }
+    }
+
+    /// To wait for the end of the thread, once every handle is gone.
+    #[must_use]
+    pub fn ending(&self) -> Ending {
+        self.ending.clone()
     }
 
     /// What the TPM says about itself.
@@ -241,7 +281,7 @@ mod tests {
     fn handle(queue: usize) -> (Tpm, mpsc::Receiver<Call>) {
         let (calls, receiver) = mpsc::sync_channel(queue);
         let limits = Limits { quick: Duration::from_millis(20), slow: Duration::from_millis(20), queue };
-        (Tpm { calls, limits }, receiver)
+        (Tpm { calls, limits, ending: Ending::default() }, receiver)
     }
 
     #[tokio::test]
@@ -268,5 +308,16 @@ mod tests {
         let (tpm, _receiver) = handle(1);
         let policy = Digest::zero(HashAlgorithm::Sha384);
         assert!(matches!(tpm.create_credential_key(&policy).await, Err(TpmError::InvalidArgument(_))));
+    }
+
+    #[test]
+    fn end_of_the_thread_is_waited_for_and_comes_with_the_last_handle() {
+        let tpm = Tpm::spawn(TctiConfig::default()).unwrap();
+        let (ending, clone) = (tpm.ending(), tpm.clone());
+        drop(tpm);
+        assert!(!ending.wait(Duration::from_millis(1)), "a handle is left");
+        drop(clone);
+        assert!(ending.wait(Duration::from_secs(60)));
+        assert!(ending.wait(Duration::ZERO), "it stays so");
     }
 }

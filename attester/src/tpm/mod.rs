@@ -38,7 +38,7 @@ pub use blob::{AkBlob, CredentialKeyBlob, KeyBlob, KeyBlobError};
 pub use config::{BadHost, Host, NetworkTpm, TctiConfig};
 pub use endorsement::{EkKind, EndorsementKey};
 pub use error::{Consequence, TpmError};
-pub use handle::{Limits, Tpm};
+pub use handle::{Ending, Limits, Tpm};
 pub use identity::{Lockout, TpmIdentity};
 pub use keys::AkAlgorithm;
 pub use library_log::{LOG_TARGET, silence_library_log};
