@@ -35,6 +35,8 @@ pub(super) fn run(config: Config) -> Result<(), Failure> {
 
 /// What an operator got wrong ends the process now; what may pass (the TPM, the verifier) never does.
 async fn attest(config: Config, tpm: Tpm) -> Result<(), Failure> {
+    // First, so that whoever stops it early is obeyed as well as later.
+    let stop = stop_signal()?;
     let (control, collect) = (config.control.clone(), config.collect.clone());
     let client = Client::new(config.verifier.clone())?;
     let parts = Parts {
@@ -45,7 +47,6 @@ async fn attest(config: Config, tpm: Tpm) -> Result<(), Failure> {
         enrollment: config.enrollment,
         logs: Logs::new(config.collect),
     };
-    let stop = stop_signal()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), verifier = %parts.client.url(), "started");
     notify(&NotifyState::Ready);
     let file = parts.keep.control_file();
