@@ -84,6 +84,8 @@ impl Machine {
 
     /// Waits until the daemon has attested, and delivered a credential for a key that is tied to what it is to be tied to.
     pub(crate) async fn converges(&self, daemon: &Daemon) {
+        // What another left may be in order already, before this one is there to be stopped.
+        daemon.says(" started ").await;
         let before = self.accepted().await;
         until("the machine is affirming", async || {
             let known = self.world.verifier.fleet().node(self.node).is_some();
