@@ -50,6 +50,13 @@ impl Alarm {
         self.0.rung.notify_one();
     }
 
+    /// Another certificate has come: whoever asked for one before has it. Evidence is wanted all the same.
+    pub fn renewed(&self) {
+        if let Some(wanted) = self.wanted().as_mut() {
+            wanted.renew = false;
+        }
+    }
+
     /// Returns when it has rung and nobody has answered.
     pub async fn rung(&self) {
         while self.wanted().is_none() {
@@ -83,6 +90,11 @@ mod tests {
         alarm.rung().await;
         assert_eq!((alarm.answer(), alarm.rounds()), (Some(Wanted { renew: true }), 1));
         assert_eq!((alarm.answer(), alarm.rounds()), (None, 2));
+        alarm.renewed();
+        assert_eq!(alarm.answer(), None, "a certificate is no reason");
+        alarm.ring(Reason::Renew);
+        alarm.renewed();
+        assert_eq!((alarm.answer(), alarm.rounds()), (Some(Wanted { renew: false }), 4));
         let (other, waiting) = (alarm.clone(), alarm.rung());
         tokio::join!(waiting, async { other.ring(Reason::Resumed) });
         assert_eq!(alarm.answer(), Some(Wanted { renew: false }));

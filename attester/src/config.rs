@@ -163,12 +163,23 @@ mod tests {
             ("#: request_timeout = \"15s\"", "request_timeout = \"0s\""),
             ("#: request_timeout = \"15s\"", "request_timeout = \"2h\""),
             ("#: request_timeout = \"15s\"", "request_timeout = 15"),
+            ("#: poll_every = \"30s\"", "poll_every = \"999ms\""),
+            ("#: poll_every = \"30s\"", "poll_every = \"3601s\""),
             ("#: ek = \"auto\"", "ek = \"rsa1024\""),
             ("#: level = \"info\"", "level = \"loud\""),
         ] {
             let text = SAMPLE.replacen(from, to, 1);
             assert_ne!(text, SAMPLE, "{from}");
             assert!(Config::parse(&text).is_err(), "{to}");
+        }
+    }
+
+    #[test]
+    fn bounds_themselves_are_in_range() {
+        for within in ["1s", "1h"] {
+            let text = SAMPLE.replacen("#: poll_every = \"30s\"", &format!("poll_every = \"{within}\""), 1);
+            assert_ne!(text, SAMPLE);
+            Config::parse(&text).unwrap();
         }
     }
 

@@ -37,6 +37,8 @@ const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
 /// No pause is shorter: a failure that comes at once must not keep a core, a TPM or a verifier busy.
 const SHORTEST: Duration = Duration::from_millis(100);
+/// The least pause from an attestation that somebody asked for to the next: nobody keeps the TPM busy by asking.
+const RUNG: Duration = Duration::from_secs(2);
 /// How long an attempt may go on when the process is to end; what it has not written by then it repeats.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -44,7 +46,8 @@ const GRACE: Duration = Duration::from_secs(5);
 pub async fn run(rounds: &mut impl Rounds, rng: &mut impl Rng, alarm: &Alarm, stop: &CancellationToken) {
     let mut failures = 0;
     while !stop.is_cancelled() {
-        if let Some(wanted) = alarm.answer() {
+        let wanted = alarm.answer();
+        if let Some(wanted) = wanted {
             rounds.hurry(wanted);
         }
         let round = rounds.round();
@@ -58,13 +61,13 @@ pub async fn run(rounds: &mut impl Rounds, rng: &mut impl Rng, alarm: &Alarm, st
             None => return,
             Some(Ok(wait)) => {
                 failures = 0;
-                (shortened(wait, rng).max(SHORTEST), SHORTEST)
+                (shortened(wait, rng).max(SHORTEST), if wanted.is_some() { RUNG } else { SHORTEST })
             }
             Some(Err(setback)) => {
                 let asked = setback.retry_after.unwrap_or_default();
                 let pause = backoff(failures, rng).max(asked);
                 failures = failures.saturating_add(1);
-                (pause, asked.max(FIRST).min(pause))
+                (pause, pause)
             }
         };
         let early = async {
@@ -200,10 +203,14 @@ mod tests {
 
     /// When the attempts of a script begin where the alarm rings `at` these seconds.
     async fn woken(outcomes: Vec<Result<Duration, Setback>>, at: &[u64]) -> Vec<u64> {
+        woken_by(outcomes, at, 0).await
+    }
+
+    async fn woken_by(outcomes: Vec<Result<Duration, Setback>>, at: &[u64], random: u32) -> Vec<u64> {
         let (stop, alarm) = (CancellationToken::new(), Alarm::default());
         let start = Instant::now();
         let mut rounds = Scripted { outcomes: outcomes.into(), called: vec![], start, stop: stop.clone() };
-        let mut random = Always(0);
+        let mut random = Always(random);
         let ringing = async {
             for second in at {
                 tokio::time::sleep_until(start + Duration::from_secs(*second)).await;
@@ -221,6 +228,22 @@ mod tests {
         assert_eq!(woken(vec![minute, minute, minute], &[0, 0]).await, [0, 100, 60_100]);
         let asked = Err(Setback { retry_after: Some(Duration::from_secs(30)) });
         assert_eq!(woken(vec![asked, minute], &[10]).await, [0, 30_000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn alarm_that_rings_without_end_is_heeded_each_two_seconds() {
+        let minute = Ok(Duration::from_secs(60));
+        let ringing: Vec<u64> = (0..9).flat_map(|second| [second; 10]).collect();
+        assert_eq!(woken(vec![minute; 5], &ringing).await, [0, 100, 2_100, 4_100, 6_100]);
+        assert_eq!(woken(vec![minute; 3], &[10, 11]).await, [0, 10_000, 12_000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn alarm_does_not_shorten_the_pause_after_a_failure() {
+        let ringing: Vec<u64> = (0..9).collect();
+        let undisturbed = calls(vec![FAILED; 4], u32::MAX).await;
+        let expected: Vec<_> = undisturbed.iter().map(|at| u64::try_from(at.as_millis()).unwrap()).collect();
+        assert_eq!(woken_by(vec![FAILED; 4], &ringing, u32::MAX).await, expected);
     }
 
     /// Never comes back.

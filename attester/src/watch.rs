@@ -3,6 +3,8 @@
 //! Both are looked for every few seconds, and cost a read of a small file and of two clocks. A process that makes the list
 //! grow without end makes for an attestation each [`GAP`], no more: the TPM stays usable.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,28 +25,61 @@ const LONGEST_COUNT: usize = 32;
 
 /// Watches until told to stop. `growth` is how many new entries are a reason; 0: none.
 pub async fn watch(count: PathBuf, growth: u64, alarm: Alarm, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = look(count, growth, &alarm) => {}
+    }
+}
+
+async fn look(count: PathBuf, growth: u64, alarm: &Alarm) {
     let mut due = interval(EVERY);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut list = Growth::new(growth);
+    let (mut list, mut complaint) = (Growth::new(growth), Complaint::default());
     let mut asleep = time_asleep();
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = due.tick() => {}
-        }
+        due.tick().await;
         let now = time_asleep();
         if now.saturating_sub(asleep) >= SLEPT {
             tracing::info!("the machine has slept: attesting");
             alarm.ring(Reason::Resumed);
         }
         asleep = now;
+        if growth == 0 {
+            continue;
+        }
         let (path, rounds) = (count.clone(), alarm.rounds());
-        let read = tokio::task::spawn_blocking(move || read_count(&path)).await;
+        let Ok(read) = tokio::task::spawn_blocking(move || read_count(&path)).await else { continue };
+        if let Some(error) = complaint.of(&read) {
+            tracing::warn!(%error, path = %count.display(), "the number of entries of the IMA list cannot be read");
+        }
         if let Ok(Some(entries)) = read
             && list.is_a_reason(entries, rounds, Instant::now())
         {
             alarm.ring(Reason::Grown);
         }
+    }
+}
+
+/// Whether it was said that the file cannot be read: that is said once, and again after it could be.
+#[derive(Debug, Default)]
+struct Complaint {
+    made: bool,
+}
+
+impl Complaint {
+    /// What is to be said.
+    fn of<'a>(&mut self, read: &'a io::Result<Option<u64>>) -> Option<&'a io::Error> {
+        match read {
+            Ok(Some(_)) => self.made = false,
+            // A file that is away for a moment has not been read.
+            Ok(None) => {}
+            Err(_) if self.made => {}
+            Err(error) => {
+                self.made = true;
+                return Some(error);
+            }
+        }
+        None
     }
 }
 
@@ -55,13 +90,21 @@ fn time_asleep() -> Duration {
     read(ClockId::Boottime).saturating_sub(awake)
 }
 
-/// The kernel's number of entries; `None` where it has no such list.
-fn read_count(path: &Path) -> Option<u64> {
-    use std::io::Read;
+/// The kernel's number of entries; `None` where it has no such list. Opens a regular file only: others may block.
+fn read_count(path: &Path) -> io::Result<Option<u64>> {
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
     let mut text = String::new();
     let limit = u64::try_from(LONGEST_COUNT).unwrap_or(u64::MAX);
-    std::fs::File::open(path).ok()?.take(limit).read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
+    File::open(path)?.take(limit).read_to_string(&mut text)?;
+    let count = text.trim().parse();
+    count.map(Some).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not a number"))
 }
 
 /// How the list grows from one attestation to the next.
@@ -128,9 +171,9 @@ mod tests {
     async fn a_list_that_grows_wakes_the_loop() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("count");
-        assert_eq!(read_count(&path), None);
+        assert_eq!(read_count(&path).unwrap(), None);
         std::fs::write(&path, "100\n").unwrap();
-        assert_eq!(read_count(&path), Some(100));
+        assert_eq!(read_count(&path).unwrap(), Some(100));
         let (alarm, stop) = (Alarm::default(), CancellationToken::new());
         let watching = tokio::spawn(watch(path.clone(), 64, alarm.clone(), stop.clone()));
         let grows = async {
@@ -147,5 +190,65 @@ mod tests {
         }
         stop.cancel();
         watching.await.unwrap();
+    }
+
+    #[test]
+    fn only_a_regular_file_with_a_number_is_read() {
+        use rustix::fs::{CWD, Mode, mkfifoat};
+        let folder = tempfile::tempdir().unwrap();
+        let kind = |path: &Path| read_count(path).unwrap_err().kind();
+        let fifo = folder.path().join("fifo");
+        mkfifoat(CWD, &fifo, Mode::RUSR | Mode::WUSR).unwrap();
+        assert_eq!(kind(&fifo), io::ErrorKind::InvalidInput, "and is not waited for");
+        assert_eq!(kind(folder.path()), io::ErrorKind::InvalidInput);
+        assert_eq!(kind(Path::new("/dev/zero")), io::ErrorKind::InvalidInput);
+        let text = folder.path().join("text");
+        for content in ["", "many", "-1", &"1".repeat(100)] {
+            std::fs::write(&text, content).unwrap();
+            assert_eq!(kind(&text), io::ErrorKind::InvalidData, "{content}");
+        }
+        assert_eq!(kind(&text.join("below")), io::ErrorKind::NotADirectory);
+    }
+
+    #[test]
+    fn file_that_cannot_be_read_is_complained_of_once_until_it_can_be() {
+        let mut complaint = Complaint::default();
+        let mut said = |read: io::Result<Option<u64>>| complaint.of(&read).is_some();
+        let denied = || Err(io::ErrorKind::PermissionDenied.into());
+        assert!(!said(Ok(None)));
+        assert!(said(denied()));
+        assert!(!said(denied()) && !said(Ok(None)) && !said(denied()));
+        assert!(!said(Ok(Some(1))));
+        assert!(said(denied()));
+    }
+
+    #[test]
+    fn watching_ends_while_a_count_is_read() {
+        // The only thread that could read is busy.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(1)
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let (release, busy) = std::sync::mpsc::channel::<()>();
+        runtime.block_on(async {
+            let occupied = tokio::task::spawn_blocking(move || busy.recv().is_err());
+            let (alarm, stop) = (Alarm::default(), CancellationToken::new());
+            let mut watching = std::pin::pin!(watch(PathBuf::from("/"), 64, alarm, stop.clone()));
+            for _ in 0..3 {
+                let waits = std::future::poll_fn(|context| {
+                    std::task::Poll::Ready(watching.as_mut().poll(context).is_pending())
+                });
+                assert!(waits.await);
+            }
+            stop.cancel();
+            let ended = std::future::poll_fn(|context| {
+                std::task::Poll::Ready(watching.as_mut().poll(context).is_ready())
+            });
+            assert!(ended.await, "the read is not waited for");
+            drop(release);
+            assert!(occupied.await.unwrap());
+        });
     }
 }

@@ -63,7 +63,9 @@ pub(super) fn identify(config: Option<Config>, output: Output) -> Result<String,
         })
     });
     drop(tpm);
-    ending.wait(super::TPM_ENDS);
+    if !ending.wait(super::TPM_ENDS) {
+        super::warn(super::TPM_AT_WORK);
+    }
     let answer = answer?;
     match output {
         Output::Json => json(&answer),

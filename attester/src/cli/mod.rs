@@ -202,6 +202,8 @@ fn configuration(arguments: &Arguments) -> Result<Option<Config>, Failure> {
 
 /// How long to wait, at the end, for a TPM that is at work: longer than the slowest signature.
 const TPM_ENDS: Duration = Duration::from_secs(5);
+/// What to say where that was not enough.
+const TPM_AT_WORK: &str = "the TPM is still at work: this ends without waiting for it any longer";
 
 /// A runtime for one command. Two workers, since the TPM's signature in a TLS handshake blocks one.
 fn runtime() -> Result<Runtime, Failure> {
@@ -243,6 +245,11 @@ fn print(text: &str) {
 #[expect(clippy::print_stderr, reason = "why a command failed goes to standard error")]
 fn tell(failure: &Failure) {
     eprintln!("rootbound-attester: {failure}");
+}
+
+#[expect(clippy::print_stderr, reason = "what is odd about a command that has no log goes to standard error")]
+fn warn(words: &str) {
+    eprintln!("rootbound-attester: warning: {words}");
 }
 
 #[cfg(test)]

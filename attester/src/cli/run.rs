@@ -27,9 +27,13 @@ pub(super) fn run(config: Config) -> Result<(), Failure> {
     telemetry::start(config.log);
     let tpm = Tpm::spawn(config.tpm.clone())?;
     let ending = tpm.ending();
-    let outcome = super::runtime()?.block_on(attest(config, tpm));
-    // The runtime is gone, and with it every task that might hold a handle.
-    ending.wait(super::TPM_ENDS);
+    let runtime = super::runtime()?;
+    let outcome = runtime.block_on(attest(config, tpm));
+    // With the runtime goes every task that might hold a handle. A read of a file that hangs is not waited for.
+    runtime.shutdown_timeout(super::TPM_ENDS);
+    if !ending.wait(super::TPM_ENDS) {
+        tracing::warn!("{}", super::TPM_AT_WORK);
+    }
     outcome
 }
 

@@ -32,6 +32,8 @@ struct Answer {
 struct ControlAnswer {
     since: String,
     channel: Channel,
+    /// Absent where the verifier does not say no.
+    code: Option<String>,
     blocked: Vec<String>,
 }
 
@@ -72,6 +74,7 @@ pub(super) fn status(config: &Config, output: Output) -> Result<String, Failure>
     answer.control = view.control()?.map(|control| ControlAnswer {
         since: control.at.to_string(),
         channel: control.channel,
+        code: control.code,
         blocked: control.blocked,
     });
     if let Some(status) = view.status()? {
@@ -117,8 +120,9 @@ fn text(answer: &Answer) -> String {
         };
         line(&mut text, "last attempt", Some(format!("{at} {words}")));
     }
-    if let Some(ControlAnswer { since, channel, blocked }) = &answer.control {
-        line(&mut text, "control", Some(format!("{} (since {since})", channel.as_str())));
+    if let Some(ControlAnswer { since, channel, code, blocked }) = &answer.control {
+        let code = code.as_ref().map(|code| format!(": {}", printable(code))).unwrap_or_default();
+        line(&mut text, "control", Some(format!("{}{code} (since {since})", channel.as_str())));
         for code in blocked {
             line(&mut text, "blocked", Some(printable(code)));
         }
@@ -130,4 +134,26 @@ fn text(answer: &Answer) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_is_told_with_the_code_of_a_refusal() {
+        for (channel, code, expected) in [
+            (
+                Channel::Refused,
+                Some("node_retired"),
+                "not held; refused by the verifier: node_retired (since now)",
+            ),
+            (Channel::Stopped, None, "not held; the attester has stopped (since now)"),
+        ] {
+            let code = code.map(str::to_owned);
+            let control = ControlAnswer { since: "now".to_owned(), channel, code, blocked: Vec::new() };
+            let text = text(&Answer { control: Some(control), ..Answer::default() });
+            assert!(text.contains(expected), "{text}");
+        }
+    }
 }

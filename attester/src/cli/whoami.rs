@@ -18,7 +18,9 @@ pub(super) fn whoami(config: Config, output: Output) -> Result<String, Failure> 
     // On a task of its own, so that the signature blocks a worker and not the thread that drives it.
     let answer =
         runtime()?.block_on(async { tokio::spawn(async move { client.whoami(identity).await }).await });
-    ending.wait(super::TPM_ENDS);
+    if !ending.wait(super::TPM_ENDS) {
+        super::warn(super::TPM_AT_WORK);
+    }
     let answer = answer.map_err(|error| Failure::Failed(error.to_string()))??;
     match output {
         Output::Json => json(&answer),

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::stream::{MAX_EVENTS, PACE};
 use super::{ControlStream, Refusal, VerifierUrl};
 use crate::tpm::TpmError;
 
@@ -98,6 +99,9 @@ pub enum RequestError {
     /// The answer is too long.
     #[error("the answer is over the limit of {MAX_ANSWER} bytes")]
     TooLarge,
+    /// A stream has more to say than anybody has who means it.
+    #[error("more than {MAX_EVENTS} events came within {} s", PACE.as_secs())]
+    TooOften,
     /// The answer is of another kind than what was asked for.
     #[error("the answer (status {status}) is not JSON")]
     ContentType {
@@ -214,13 +218,27 @@ pub(super) async fn stream(
     path: &'static str,
     limit: Duration,
 ) -> Result<ControlStream, RequestError> {
-    const EVENTS: &str = "text/event-stream";
     let deadline = Instant::now() + limit;
     let tcp = timeout_at(deadline, reach(url))
         .await
         .map_err(|_| RequestError::Timeout { stage: Stage::Connect })??;
     tcp.set_nodelay(true).map_err(|source| RequestError::Connect { url: url.to_string(), source })?;
-    let (mut sender, connection) = connect(url, tcp, tls, deadline).await?;
+    listen(url, tcp, tls, path, deadline).await
+}
+
+/// Opens a stream of events over a connection that is good for it alone.
+pub(super) async fn listen<S>(
+    url: &VerifierUrl,
+    stream: S,
+    tls: TlsConnector,
+    path: &'static str,
+    deadline: Instant,
+) -> Result<ControlStream, RequestError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    const EVENTS: &str = "text/event-stream";
+    let (mut sender, connection) = connect(url, stream, tls, deadline).await?;
     let mut request = request(url, Question { method: Method::GET, path, body: None });
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static(EVENTS));
     let response = timeout_at(deadline, sender.send_request(request))

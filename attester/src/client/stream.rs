@@ -1,10 +1,13 @@
 //! The control stream: server-sent events over a connection of its own, with the credential whose key is in the TPM.
 
+use std::collections::VecDeque;
+
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use rootbound_common::wire::v1::ControlEvent;
 use serde::Deserialize;
-use tokio::time::{Duration, timeout};
+use tokio::task::yield_now;
+use tokio::time::{Duration, Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::refusal::word;
@@ -14,6 +17,11 @@ use super::{RequestError, Stage};
 const SILENCE: Duration = Duration::from_secs(60);
 /// Bytes of one event. The longest that version 1 has is under 200.
 const MAX_EVENT: usize = 4096;
+/// Events, comments among them, that may come within [`PACE`], and as many frames. The verifier has a few to say in a
+/// minute; what comes without pause is no message, and keeps this machine busy.
+pub(super) const MAX_EVENTS: usize = 100;
+/// The time that [`MAX_EVENTS`] is for.
+pub(super) const PACE: Duration = Duration::from_secs(10);
 /// Codes that are taken from one event.
 const MAX_CODES: usize = 8;
 
@@ -37,32 +45,57 @@ pub enum Told {
 pub struct ControlStream {
     body: Incoming,
     parser: Parser,
+    events: Pace,
+    frames: Pace,
     _connection: AbortOnDropHandle<Result<(), hyper::Error>>,
 }
 
 impl ControlStream {
     pub(super) fn new(body: Incoming, connection: AbortOnDropHandle<Result<(), hyper::Error>>) -> Self {
-        Self { body, parser: Parser::default(), _connection: connection }
+        Self {
+            body,
+            parser: Parser::default(),
+            events: Pace::default(),
+            frames: Pace::default(),
+            _connection: connection,
+        }
     }
 
-    /// What the verifier says next; nothing where the connection has ended.
+    /// What the verifier says next; nothing where the connection has ended. May be dropped before it is done: nothing is lost.
     pub async fn next(&mut self) -> Result<Option<Told>, RequestError> {
         loop {
-            if let Some(told) = self.parser.next()? {
-                return Ok(Some(told));
+            // Once for each event and each frame: what shares the task has its turn, whatever the verifier sends.
+            yield_now().await;
+            if let Some(event) = self.parser.next()? {
+                self.events.note(Instant::now())?;
+                if let Some(told) = told(event)? {
+                    return Ok(Some(told));
+                }
+                continue;
             }
             let frame = timeout(SILENCE, self.body.frame())
                 .await
                 .map_err(|_| RequestError::Timeout { stage: Stage::Body })?;
-            match frame {
-                None => return Ok(None),
-                Some(frame) => {
-                    if let Ok(data) = frame.map_err(RequestError::Http)?.into_data() {
-                        self.parser.push(&data)?;
-                    }
-                }
+            let Some(frame) = frame else { return Ok(None) };
+            self.frames.note(Instant::now())?;
+            if let Ok(data) = frame.map_err(RequestError::Http)?.into_data() {
+                self.parser.push(&data)?;
             }
         }
+    }
+}
+
+/// When the last of something came: no more than [`MAX_EVENTS`] within [`PACE`].
+#[derive(Debug, Default)]
+struct Pace(VecDeque<Instant>);
+
+impl Pace {
+    fn note(&mut self, now: Instant) -> Result<(), RequestError> {
+        while self.0.front().is_some_and(|first| now.saturating_duration_since(*first) >= PACE) {
+            self.0.pop_front();
+        }
+        self.0.push_back(now);
+        if self.0.len() > MAX_EVENTS { Err(RequestError::TooOften) } else { Ok(()) }
     }
 }
 
@@ -70,6 +103,8 @@ impl ControlStream {
 #[derive(Debug, Default)]
 struct Parser {
     bytes: Vec<u8>,
+    /// Where what has not been taken begins. What has been goes when more comes, in one piece.
+    taken: usize,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -81,6 +116,8 @@ struct Data {
 
 impl Parser {
     fn push(&mut self, bytes: &[u8]) -> Result<(), RequestError> {
+        self.bytes.drain(..self.taken);
+        self.taken = 0;
         if self.bytes.len().saturating_add(bytes.len()) > 4 * MAX_EVENT {
             return Err(RequestError::TooLarge);
         }
@@ -89,20 +126,18 @@ impl Parser {
     }
 
     /// The next event that is there as a whole.
-    fn next(&mut self) -> Result<Option<Told>, RequestError> {
-        loop {
-            let end = self.bytes.windows(2).position(|pair| pair == b"\n\n");
-            let Some(end) = end else {
-                return if self.bytes.len() > MAX_EVENT { Err(RequestError::TooLarge) } else { Ok(None) };
-            };
-            let event: Vec<u8> = self.bytes.drain(..end.saturating_add(2)).collect();
-            if let Some(told) = told(&event)? {
-                return Ok(Some(told));
-            }
-        }
+    fn next(&mut self) -> Result<Option<&[u8]>, RequestError> {
+        let rest = self.bytes.get(self.taken..).unwrap_or_default();
+        let Some(end) = rest.windows(2).position(|pair| pair == b"\n\n") else {
+            return if rest.len() > MAX_EVENT { Err(RequestError::TooLarge) } else { Ok(None) };
+        };
+        let length = end.saturating_add(2);
+        self.taken = self.taken.saturating_add(length);
+        Ok(rest.get(..length))
     }
 }
 
+/// What an event says; nothing where version 1 does not have it.
 fn told(event: &[u8]) -> Result<Option<Told>, RequestError> {
     let text = String::from_utf8_lossy(event);
     let (mut name, mut data) = ("", String::new());
@@ -137,14 +172,14 @@ mod tests {
     use super::*;
 
     fn all(chunks: &[&str]) -> Result<Vec<Told>, RequestError> {
-        let (mut parser, mut told) = (Parser::default(), Vec::new());
+        let (mut parser, mut all) = (Parser::default(), Vec::new());
         for chunk in chunks {
             parser.push(chunk.as_bytes())?;
-            while let Some(next) = parser.next()? {
-                told.push(next);
+            while let Some(event) = parser.next()? {
+                all.extend(told(event)?);
             }
         }
-        Ok(told)
+        Ok(all)
     }
 
     #[test]
@@ -171,5 +206,20 @@ mod tests {
         assert!(matches!(all(&[&"x".repeat(20_000)]), Err(RequestError::TooLarge)));
         let forged = "event: blocked\ndata: {\"codes\":[\"a\\nINFO all is well\"]}\n\n";
         assert_eq!(all(&[forged]).unwrap(), [Told::Blocked(vec!["unreadable".to_owned()])]);
+    }
+
+    #[test]
+    fn as_many_events_as_are_too_many_at_once_may_come_over_a_longer_time() {
+        let start = Instant::now();
+        let mut pace = Pace::default();
+        for _ in 0..MAX_EVENTS {
+            pace.note(start).unwrap();
+        }
+        let almost = start + PACE - Duration::from_millis(1);
+        assert!(matches!(pace.note(almost), Err(RequestError::TooOften)));
+        let (mut pace, step) = (Pace::default(), PACE / 100);
+        for event in 0..1000 {
+            pace.note(start + event * step).unwrap();
+        }
     }
 }

@@ -64,13 +64,13 @@ fn certificate(subject: &str, of: &SigningKey, by: &SigningKey, extension: Exten
 }
 
 /// A CA, and TLS servers with certificates of it.
-struct World {
+pub(crate) struct World {
     folder: tempfile::TempDir,
     ca: SigningKey,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut rng = rootbound_common::random::system();
         let world =
             Self { folder: tempfile::tempdir().unwrap(), ca: SigningKey::generate_from_rng(&mut rng) };
@@ -89,7 +89,7 @@ impl World {
         std::fs::write(self.ca_file(), pem).unwrap();
     }
 
-    fn client(&self, port: u16) -> Client {
+    pub(crate) fn client(&self, port: u16) -> Client {
         Client::new(VerifierConfig {
             url: format!("https://localhost:{port}").try_into().unwrap(),
             ca_file: self.ca_file(),
@@ -319,6 +319,53 @@ async fn silence_ends_with_the_deadline_and_says_where() {
         );
     }
     assert_eq!(start.elapsed().as_secs(), 45);
+}
+
+/// What a stream says before it ends, why it ends, and how often whoever shares the task had its turn meanwhile. The server
+/// says `said` so many times, in one frame, and then nothing.
+async fn streamed(said: &str, times: usize) -> (usize, Result<Option<Told>, RequestError>, usize) {
+    let world = World::new();
+    let client = world.client(443);
+    let said = said.repeat(times);
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{said}\r\n",
+        said.len()
+    );
+    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    let acceptor = world.acceptor();
+    tokio::spawn(async move { answer_one(&acceptor, theirs, answer.as_bytes(), Then::Hang).await });
+    let tls = TlsConnector::from(Arc::new(client_config(client.trust_anchors()).unwrap()));
+    let deadline = Instant::now() + Duration::from_secs(15);
+    let mut stream = exchange::listen(client.url(), ours, tls, "/", deadline).await.unwrap();
+    let (mut events, mut turns) = (0, 0);
+    let ended = tokio::select! {
+        ended = async {
+            loop {
+                match stream.next().await {
+                    Ok(Some(_)) => events += 1,
+                    ended => return ended,
+                }
+            }
+        } => ended,
+        () = std::future::poll_fn(|_| {
+            turns += 1;
+            std::task::Poll::Pending
+        }) => unreachable!(),
+    };
+    (events, ended, turns)
+}
+
+#[tokio::test(start_paused = true)]
+async fn verifier_that_speaks_without_pause_starves_nobody_and_is_left() {
+    for (said, heard) in [("event: attest\ndata: {}\n\n", 100), (": hear me out\n\n", 0)] {
+        let (events, ended, turns) = streamed(said, 101).await;
+        assert!(matches!(ended, Err(RequestError::TooOften)), "{said}: {ended:?}");
+        assert_eq!(events, heard, "{said}");
+        assert!(turns >= 100, "{said}: {turns}");
+    }
+    let (events, ended, _) = streamed("event: attest\ndata: {}\n\n", 100).await;
+    assert!(matches!(ended, Err(RequestError::Timeout { stage: Stage::Body })), "{ended:?}");
+    assert_eq!(events, 100);
 }
 
 /// A TPM that is never asked, and a credential whose key is `key`.

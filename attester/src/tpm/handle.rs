@@ -1,8 +1,9 @@
 //! The handle that everybody else holds.
 
+use std::io;
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rootbound_common::crypto::Digest;
@@ -30,27 +31,60 @@ pub struct Tpm {
 
 /// Whether the thread that owns the TPM has ended. This is no handle: it does not keep the thread.
 ///
-/// A process waits for it before it ends: what libcrypto cleans up at exit must not be in use by then.
+/// A process waits for it before it ends: what libcrypto cleans up at exit must not be in use by then, and no thread may
+/// still be cleaning up what libcrypto kept for it.
 #[derive(Debug, Clone, Default)]
-pub struct Ending(Arc<(Mutex<bool>, Condvar)>);
+pub struct Ending(Arc<Thread>);
+
+#[derive(Debug, Default)]
+struct Thread {
+    work_is_done: Mutex<bool>,
+    changed: Condvar,
+    /// Until somebody has joined it.
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
 
 impl Ending {
+    /// Starts the thread.
+    fn of(work: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+        let ending = Self::default();
+        let done = Done(ending.clone());
+        let thread = thread::Builder::new().name("tpm".to_owned()).spawn(move || {
+            // What the work holds, and with it the connection, goes first.
+            let _done = done;
+            work();
+        })?;
+        *ending.0.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(ending)
+    }
+
     /// Returns when the thread has ended, or after the time; says whether it has.
+    ///
+    /// The time is for its work. What the system cleans up after it does not wait for the TPM.
     pub fn wait(&self, within: Duration) -> bool {
-        let (ended, changed) = &*self.0;
-        let ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = changed.wait_timeout_while(ended, within, |ended| !*ended);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
+        let Thread { work_is_done, changed, thread } = &*self.0;
+        let done = work_is_done.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = changed.wait_timeout_while(done, within, |done| !*done);
+        let done = *waited.unwrap_or_else(PoisonError::into_inner).0;
+        if done {
+            // Locked until it is joined: whoever else waits returns no earlier.
+            let mut thread = thread.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(thread) = thread.take() {
+                // A thread that panicked has ended as well.
+                drop(thread.join());
+            }
+        }
+        done
     }
 }
 
 /// Says so when it is dropped, also where the thread panics.
-struct Ends(Ending);
+struct Done(Ending);
 
-impl Drop for Ends {
+impl Drop for Done {
     fn drop(&mut self) {
-        let (ended, changed) = &*self.0.0;
-        *ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        let Thread { work_is_done, changed, .. } = &*self.0.0;
+        *work_is_done.lock().unwrap_or_else(PoisonError::into_inner) = true;
         changed.notify_all();
     }
 }
@@ -88,15 +122,8 @@ impl Tpm {
     /// Starts the thread with other limits.
     pub fn spawn_with(config: TctiConfig, limits: Limits) -> Result<Self, TpmError> {
         let (calls, receiver) = mpsc::sync_channel(limits.queue);
-        let ending = Ending::default();
-        let ends = Ends(ending.clone());
-        let spawned = thread::Builder::new().name("tpm".to_owned()).spawn(move || {
-            // The owner, and with it the connection, goes first.
-            let _ends = ends;
-            Owner::new(config).run(&receiver);
-        });
-        match spawned {
-            Ok(_runs_until_every_handle_is_gone) => Ok(Self { calls, limits, ending }),
+        match Ending::of(move || Owner::new(config).run(&receiver)) {
+            Ok(ending) => Ok(Self { calls, limits, ending }),
             Err(error) => Err(TpmError::Stack { operation: "start a thread", detail: error.to_string() }),
         }
     }
@@ -319,5 +346,39 @@ mod tests {
         drop(clone);
         assert!(ending.wait(Duration::from_secs(60)));
         assert!(ending.wait(Duration::ZERO), "it stays so");
+    }
+
+    #[test]
+    fn end_of_the_thread_is_that_of_its_own_cleanup_too_and_comes_after_a_panic() {
+        use std::cell::Cell;
+        use std::sync::atomic::{AtomicBool, Ordering};
+
+        /// As libcrypto has it: something of the thread that goes with it, and takes a while.
+        struct Cleanup(Arc<AtomicBool>);
+
+        impl Drop for Cleanup {
+            fn drop(&mut self) {
+                for _ in 0..10_000 {
+                    thread::yield_now();
+                }
+                self.0.store(true, Ordering::SeqCst);
+            }
+        }
+
+        thread_local! {
+            static OF_THE_THREAD: Cell<Option<Cleanup>> = const { Cell::new(None) };
+        }
+
+        for panics in [false, true] {
+            let clean = Arc::new(AtomicBool::new(false));
+            let cleanup = Cleanup(Arc::clone(&clean));
+            let ending = Ending::of(move || {
+                OF_THE_THREAD.set(Some(cleanup));
+                assert!(!panics, "as it is meant to");
+            })
+            .unwrap();
+            assert!(ending.wait(Duration::from_secs(60)));
+            assert!(clean.load(Ordering::SeqCst), "panics: {panics}");
+        }
     }
 }
