@@ -13,6 +13,7 @@ use webpki::EndEntityCert;
 use super::Edge;
 use super::connection::ClientAddress;
 use super::problem::{EdgeRefusal, Refusal};
+use super::throttle::RateClass;
 use crate::credential::presented::{PresentedError, PresentedSvid};
 use crate::flows::signals::SignalRefusal;
 use crate::flows::{self, Verifier};
@@ -245,26 +246,45 @@ impl FromRequestParts<Edge> for Reader {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Refusal> {
+        Self::identify(parts, edge, RateClass::Free).await
+    }
+}
+
+impl Reader {
+    /// Whom the certificate names; one that is refused counts as such a request before its refusal is recorded.
+    pub(super) async fn identify(
+        parts: &Parts,
+        edge: &Edge,
+        refused_counts: RateClass,
+    ) -> Result<Self, Refusal> {
         let verifier = &edge.verifier;
         let now = verifier.now();
         match Peer::of_request(parts)? {
             Peer::Foreign(foreign) => match foreign.identify(verifier, now) {
                 Ok(party) => Ok(Self(flows::caller::Caller::RelyingParty(party))),
-                Err(error) => Err(refused(edge, parts, error.code(), error).await),
+                Err(error) => Err(refused_as(refused_counts, edge, parts, error.code(), error).await),
             },
             peer @ (Peer::Anonymous | Peer::Svid(_) | Peer::Unfit(_)) => {
                 match verifier.fleet().identify(peer.svid()?, verifier.trust_domain(), now) {
                     Ok(node) => Ok(Self(flows::caller::Caller::Node(node))),
-                    Err(error) => Err(refused(edge, parts, error.code(), error).await),
+                    Err(error) => Err(refused_as(refused_counts, edge, parts, error.code(), error).await),
                 }
             }
         }
     }
 }
 
-/// Says in the log who was refused, and why; and in the audit trail, where a certificate was shown that our CA or a relying
-/// party's has signed: anybody can show none.
+/// [`refused_as`], of a request that has counted.
 async fn refused<E>(edge: &Edge, parts: &Parts, code: &'static str, error: E) -> Refusal
+where
+    E: Into<Refusal> + std::fmt::Display,
+{
+    refused_as(RateClass::Free, edge, parts, code, error).await
+}
+
+/// Says in the log who was refused, and why; and in the audit trail, where a certificate was shown that our CA or a relying
+/// party's has signed: anybody can show none. What is recorded counts first, so that refusals do not fill the trail.
+async fn refused_as<E>(counts: RateClass, edge: &Edge, parts: &Parts, code: &'static str, error: E) -> Refusal
 where
     E: Into<Refusal> + std::fmt::Display,
 {
@@ -275,6 +295,11 @@ where
         Ok(peer) if peer.may_be_known() => None,
         Ok(_) | Err(_) => return error.into(),
     };
+    let counted =
+        client.ok_or(EdgeRefusal::Internal).and_then(|address| edge.throttle.count(counts, address));
+    if let Err(too_many) = counted {
+        return too_many.into();
+    }
     let recorded = edge.verifier.record_caller_refused(shown.as_deref(), code, &error.to_string()).await;
     recorded.map_or_else(Into::into, |()| error.into())
 }

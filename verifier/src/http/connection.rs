@@ -188,14 +188,14 @@ struct Attend<'a> {
 
 impl Attend<'_> {
     /// Drives a connection to its end; returns the stream that takes it over, where one does.
-    async fn until_the_end<C, E>(
+    async fn until_the_end<C, E, S>(
         &self,
         mut connection: Pin<&mut C>,
         end: impl FnOnce(Pin<&mut C>),
-        taken: &mut oneshot::Receiver<Stream>,
+        taken: &mut oneshot::Receiver<S>,
         age: Instant,
         stop: &CancellationToken,
-    ) -> Option<Stream>
+    ) -> Option<S>
     where
         C: Future<Output = Result<(), E>>,
         E: std::fmt::Display,
@@ -210,8 +210,11 @@ impl Attend<'_> {
             () = sleep_until(age) => {}
             () = self.activity.idle_for(self.limits.idle_timeout) => {}
         }
-        // A stream that comes now is refused.
+        // A stream that comes now is refused; one that came at the same moment is waited for by nobody else.
         taken.close();
+        if let Ok(stream) = taken.try_recv() {
+            return Some(stream);
+        }
         self.of_connection.ending.cancel();
         end(connection.as_mut());
         tokio::select! {
@@ -346,5 +349,40 @@ pub(super) struct UnderWay(Arc<Activity>);
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.change(|count| count.saturating_sub(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which of two things that are ready is heard first, is chance: each time it has to be the same.
+    #[tokio::test]
+    async fn a_stream_that_comes_while_the_connection_is_to_end_is_taken() {
+        let limits = Limits { drain_timeout: Duration::from_millis(1), ..Limits::default() };
+        for _ in 0..64 {
+            let activity = Arc::new(Activity::new());
+            let _under_way = activity.begin();
+            let of_connection = OfConnection {
+                activity: Arc::clone(&activity),
+                slot: Arc::default(),
+                take: Arc::default(),
+                ending: CancellationToken::new(),
+            };
+            let attend = Attend {
+                limits: &limits,
+                address: SocketAddr::from(([127, 0, 0, 1], 1)),
+                activity: &activity,
+                of_connection: &of_connection,
+            };
+            let (take, mut taken) = oneshot::channel();
+            take.send("a stream").unwrap();
+            let stop = CancellationToken::new();
+            stop.cancel();
+            let connection = pin!(std::future::pending::<Result<(), std::fmt::Error>>());
+            let age = Instant::now() + limits.connection_age;
+            let stream = attend.until_the_end(connection, |_| {}, &mut taken, age, &stop).await;
+            assert_eq!(stream, Some("a stream"));
+        }
     }
 }

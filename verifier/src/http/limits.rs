@@ -70,13 +70,18 @@ pub struct Limits {
     /// Everything else per client address.
     pub queries: Rate,
     /// Decisions (`/access/v1`) per client address, for callers that show a certificate: a service asks before each
-    /// action, and a gateway for all that is behind it, so that the default is more than two cores decide.
+    /// action, and a gateway for all that is behind it, so that the default is more than two cores decide. A batch counts
+    /// as its questions, and a search as the 256 that it may judge for a page: neither is answered where `burst` is less.
     pub evaluations: Rate,
     /// Requests for decisions under way at once; above it, the answer is 503 at once. They have places of their own, so
-    /// that neither decisions nor attestation starve the other; most of them wait together for one write to the disk.
+    /// that neither decisions nor attestation starve the other; most of them wait together for one write to the disk, in
+    /// whose queue of 1,024 half of the places are kept for attestation and operators.
     pub max_evaluations: NonZeroU32,
     /// Batches of more than 64 KB on their way at once, 512 KB at most each, so that these take at most 32 MB.
     pub max_long_evaluations: NonZeroU32,
+    /// Batches of more than 64 KB on their way at once from one client address (one /64 for IPv6): a quarter, so that a
+    /// gateway that sends slowly, or a node that means no good, does not lock everybody else out.
+    pub max_long_evaluations_per_address: NonZeroU32,
 }
 
 /// A rate per client address (one /64 for IPv6).
@@ -123,8 +128,9 @@ impl Default for Limits {
             attestations: Rate::new(300, 50),
             queries: Rate::new(600, 100),
             evaluations: Rate::new(3_000_000, 50_000),
-            max_evaluations: count(1024),
+            max_evaluations: count(256),
             max_long_evaluations: count(64),
+            max_long_evaluations_per_address: count(16),
         }
     }
 }

@@ -116,8 +116,10 @@ impl Edge {
             evaluations: Arc::new(Semaphore::new(
                 usize::try_from(limits.max_evaluations.get()).unwrap_or(Semaphore::MAX_PERMITS),
             )),
-            // Whoever sends them is known: one gateway may have them all.
-            long_evaluations: Slots::new(limits.max_long_evaluations, limits.max_long_evaluations),
+            long_evaluations: Slots::new(
+                limits.max_long_evaluations,
+                limits.max_long_evaluations_per_address,
+            ),
             limits: Arc::new(limits),
         }
     }

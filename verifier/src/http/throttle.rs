@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
 use super::client::ClientKey;
 use super::limits::{Limits, Rate};
@@ -30,7 +30,7 @@ pub(super) enum RateClass {
     Stream,
 }
 
-/// Counts requests.
+/// Counts requests, and decisions.
 pub(super) struct Throttle {
     clock: DefaultClock,
     connections: Counters,
@@ -69,6 +69,16 @@ impl Throttle {
 
     /// Counts a request, unless there were too many.
     pub(super) fn count(&self, class: RateClass, address: IpAddr) -> Result<(), EdgeRefusal> {
+        self.count_all(class, address, NonZeroU32::MIN)
+    }
+
+    /// Counts so many at once, or none of them where they would be too many.
+    pub(super) fn count_all(
+        &self,
+        class: RateClass,
+        address: IpAddr,
+        number: NonZeroU32,
+    ) -> Result<(), EdgeRefusal> {
         let counters = match class {
             RateClass::Free => return Ok(()),
             RateClass::Connection => &self.connections,
@@ -77,10 +87,8 @@ impl Throttle {
             RateClass::Query | RateClass::Stream => &self.queries,
             RateClass::Evaluation => &self.evaluations,
         };
-        counters.count(address).map_err(|refused| {
-            let retry_after = refused.wait_time_from(self.clock.now());
-            EdgeRefusal::RateLimited { retry_after }
-        })
+        let counted = counters.count(address, number, &self.clock);
+        counted.map_err(|retry_after| EdgeRefusal::RateLimited { retry_after })
     }
 
     /// Forgets clients that have not been here for as long as it takes to be as good as new.
@@ -99,6 +107,9 @@ impl Throttle {
     pub(super) const FORGET_EVERY: Duration = Duration::from_secs(60);
 }
 
+/// After how long to come again with more at once than the burst: at no time is there room for it.
+const NO_USE: Duration = Duration::from_secs(3600);
+
 impl Counters {
     fn new(rate: Rate) -> Self {
         let limiter =
@@ -108,13 +119,18 @@ impl Counters {
         Self { clients: limiter(rate), networks: limiter(of_networks) }
     }
 
-    fn count(&self, address: IpAddr) -> Result<(), NotUntil<<DefaultClock as Clock>::Instant>> {
-        if self.clients.len() < MAX_CLIENTS {
-            self.clients.check_key(&ClientKey::of(address))
+    /// Counts so many, or says after how long there is room for them.
+    fn count(&self, address: IpAddr, number: NonZeroU32, clock: &DefaultClock) -> Result<(), Duration> {
+        let (limiter, key) = if self.clients.len() < MAX_CLIENTS {
+            (&self.clients, ClientKey::of(address))
         } else if self.networks.len() < MAX_NETWORKS {
-            self.networks.check_key(&ClientKey::network_of(address))
+            (&self.networks, ClientKey::network_of(address))
         } else {
-            self.networks.check_key(&ClientKey::EVERYBODY)
+            (&self.networks, ClientKey::EVERYBODY)
+        };
+        match limiter.check_key_n(&key, number) {
+            Ok(counted) => counted.map_err(|refused| refused.wait_time_from(clock.now())),
+            Err(_more_than_the_burst) => Err(NO_USE),
         }
     }
 }
@@ -147,6 +163,21 @@ mod tests {
         for _ in 0..1000 {
             assert_eq!(throttle.count(RateClass::Free, one), Ok(()));
         }
+    }
+
+    #[test]
+    fn many_at_once_count_as_many_or_not_at_all() {
+        let throttle = Throttle::new(&Limits { evaluations: Rate::new(1, 10), ..Limits::default() });
+        let address = "192.0.2.1".parse().unwrap();
+        let count = |number| {
+            let number = NonZeroU32::new(number).unwrap();
+            throttle.count_all(RateClass::Evaluation, address, number)
+        };
+        assert_eq!(count(11), Err(EdgeRefusal::RateLimited { retry_after: NO_USE }), "more than the burst");
+        assert_eq!(count(8), Ok(()));
+        assert!(matches!(count(3), Err(EdgeRefusal::RateLimited { .. })));
+        assert_eq!(count(2), Ok(()), "what was refused did not count");
+        assert!(matches!(count(1), Err(EdgeRefusal::RateLimited { .. })));
     }
 
     /// The clients of a /48, each of which asks once.

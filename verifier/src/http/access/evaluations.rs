@@ -46,7 +46,7 @@ pub(in crate::http) async fn evaluations(State(edge): State<Edge>, request: Requ
 }
 
 async fn evaluated(edge: &Edge, request: Request) -> Result<Response, Refusal> {
-    let Arrived { caller, body, _place } = edge.arrived(request, BATCH).await?;
+    let Arrived { caller, address, body, _place } = edge.arrived(request, BATCH).await?;
     let (items, semantic) = match Asked::of(body)? {
         Asked::One(tuple) => {
             let decided = edge.in_time(edge.verifier.evaluate(&caller, tuple.question()?)).await?;
@@ -54,13 +54,14 @@ async fn evaluated(edge: &Edge, request: Request) -> Result<Response, Refusal> {
         }
         Asked::Batch { items, semantic } => (items, semantic),
     };
+    edge.count_decisions(address, items.len())?;
     let until = match semantic {
         Semantic::ExecuteAll => Until::TheEnd,
         Semantic::DenyOnFirstDeny => Until::Denied,
         Semantic::PermitOnFirstPermit => Until::Permitted,
     };
     let question = |item: Result<Tuple, Malformed>| Ok(item?.question()?);
-    let questions = items.into_iter().map(question);
+    let questions = items.tuples().map(question);
     let decided = edge.in_time(edge.verifier.evaluate_all(&caller, questions, until)).await?;
     let evaluations = decided.iter().map(|item| match item {
         Ok(decided) => Evaluated::of(decided),

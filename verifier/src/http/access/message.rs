@@ -3,6 +3,9 @@
 //! Members that are not known are ignored (1.0, "Transport"); those that are known have the type of the standard, or the
 //! request is refused.
 
+use std::io;
+
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::policy::{Action, Entity, Question, QuestionError};
@@ -44,10 +47,16 @@ pub(super) enum Malformed {
         /// How many they may have.
         limit: usize,
     },
+    /// Defaults that each item would repeat.
+    #[error("the defaults, repeated for each evaluation, have more than {limit} bytes")]
+    DefaultsTooLong {
+        /// How many they may have.
+        limit: usize,
+    },
 }
 
 /// A subject or a resource, as far as it is there.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(super) struct PartialEntity {
     pub(super) kind: Option<String>,
     pub(super) id: Option<String>,
@@ -55,14 +64,14 @@ pub(super) struct PartialEntity {
 }
 
 /// An action, as far as it is there.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(super) struct PartialAction {
     pub(super) name: Option<String>,
     pub(super) properties: Option<Object>,
 }
 
 /// The four parts of a question, as far as they are there.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(super) struct PartialTuple {
     pub(super) subject: Option<PartialEntity>,
     pub(super) action: Option<PartialAction>,
@@ -143,6 +152,12 @@ impl PartialTuple {
         ];
         properties.into_iter().flatten().flat_map(Map::values).map(values).sum()
     }
+
+    /// How many bytes it has as JSON: its names, its properties and its context.
+    fn bytes(&self) -> usize {
+        let mut counted = Counted(0);
+        serde_json::to_writer(&mut counted, self).map_or(usize::MAX, |()| counted.0)
+    }
 }
 
 impl PartialEntity {
@@ -193,13 +208,37 @@ pub(super) enum Evaluations {
     /// Without a list: one evaluation.
     One(Box<Tuple>),
     /// With one.
-    Batch { items: Vec<Result<Tuple, Malformed>>, semantic: Semantic },
+    Batch { items: Box<Items>, semantic: Semantic },
+}
+
+/// The items of a batch, as they came: the defaults are repeated for an item when it is its turn, and not before.
+#[derive(Debug)]
+pub(super) struct Items {
+    items: Vec<Value>,
+    defaults: PartialTuple,
+}
+
+impl Items {
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// The questions, each built when it is asked for.
+    pub(super) fn tuples(self: Box<Self>) -> impl Iterator<Item = Result<Tuple, Malformed>> {
+        let Self { items, defaults } = *self;
+        items.into_iter().map(move |item| {
+            let mut item = object(item, "the evaluation")?;
+            PartialTuple::take(&mut item)?.or(&defaults).complete()
+        })
+    }
 }
 
 /// Items of a batch: a page of things to show has a hundred or two, and a thousand are decided in some milliseconds.
 pub(super) const MAX_EVALUATIONS: usize = 1000;
 /// Values of the defaults, repeated for each item: what 64 KB of items could say themselves, some times over.
 const MAX_REPEATED: usize = 100_000;
+/// Bytes of the defaults, repeated for each item: eight of the largest bodies, and 4 KB of defaults for a thousand items.
+const MAX_REPEATED_BYTES: usize = 4 << 20;
 
 impl Evaluations {
     pub(super) fn of(body: Value) -> Result<Self, Malformed> {
@@ -222,11 +261,10 @@ impl Evaluations {
         if defaults.values().saturating_mul(items.len()) > MAX_REPEATED {
             return Err(Malformed::DefaultsTooLarge { limit: MAX_REPEATED });
         }
-        let item = |item| {
-            let mut item = object(item, "the evaluation")?;
-            PartialTuple::take(&mut item)?.or(&defaults).complete()
-        };
-        Ok(Self::Batch { items: items.into_iter().map(item).collect(), semantic })
+        if defaults.bytes().saturating_mul(items.len()) > MAX_REPEATED_BYTES {
+            return Err(Malformed::DefaultsTooLong { limit: MAX_REPEATED_BYTES });
+        }
+        Ok(Self::Batch { items: Box::new(Items { items, defaults }), semantic })
     }
 }
 
@@ -288,6 +326,20 @@ fn values(value: &Value) -> usize {
         Value::Array(list) => list.iter().map(values).sum(),
         Value::Object(members) => members.values().map(values).sum(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
+/// Counts what is written, and keeps none of it.
+struct Counted(usize);
+
+impl io::Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.saturating_add(bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -430,7 +482,8 @@ mod tests {
         let Evaluations::Batch { items, semantic } = Evaluations::of(body).unwrap() else {
             panic!("a batch")
         };
-        assert_eq!(semantic, Semantic::ExecuteAll);
+        assert_eq!((semantic, items.len()), (Semantic::ExecuteAll, 5));
+        let items: Vec<_> = items.tuples().collect();
         let first = items[0].as_ref().unwrap();
         assert_eq!((first.subject.kind.as_str(), first.subject.id.as_str()), ("user", "bob"));
         assert!(first.subject.properties.is_empty() && first.action.properties.is_empty());
@@ -461,6 +514,53 @@ mod tests {
         let large = json!({ "list": vec![0; 2000] });
         assert!(batch(10, large.clone()).is_ok());
         assert_eq!(batch(100, large).unwrap_err(), Malformed::DefaultsTooLarge { limit: MAX_REPEATED });
+    }
+
+    /// What each item would repeat: a body of half a megabyte must not become half a gigabyte.
+    #[test]
+    fn defaults_are_bounded_in_bytes_whatever_they_have_them_in() {
+        type Grow = fn(&mut Value, usize);
+        let grow: [(&str, Grow); 7] = [
+            ("a string", |body, bytes| body["context"] = json!({ "text": "x".repeat(bytes) })),
+            ("a member's name", |body, bytes| body["context"] = json!({ "x".repeat(bytes): 1 })),
+            ("a list", |body, bytes| {
+                body["context"] = json!({ "list": vec!["x".repeat(bytes / 8); 8] });
+            }),
+            ("an id", |body, bytes| body["resource"]["id"] = json!("x".repeat(bytes))),
+            ("a type", |body, bytes| body["subject"]["type"] = json!("x".repeat(bytes))),
+            ("an action", |body, bytes| body["action"]["name"] = json!("x".repeat(bytes))),
+            ("properties", |body, bytes| {
+                body["subject"]["properties"] = json!({ "text": "x".repeat(bytes) });
+            }),
+        ];
+        let batch = |grow: Grow, bytes: usize, count: usize| {
+            let mut body = asked();
+            grow(&mut body, bytes);
+            body["evaluations"] = Value::from(vec![json!({}); count]);
+            Evaluations::of(body)
+        };
+        let refused = Malformed::DefaultsTooLong { limit: MAX_REPEATED_BYTES };
+        for (what, grow) in grow {
+            for (bytes, count) in [(500_000, MAX_EVALUATIONS), (5_000, MAX_EVALUATIONS), (500_000, 9)] {
+                assert_eq!(batch(grow, bytes, count).unwrap_err(), refused, "{what}");
+            }
+            assert!(batch(grow, 3_000, MAX_EVALUATIONS).is_ok(), "{what}");
+            assert!(batch(grow, 500_000, 8).is_ok(), "{what}");
+        }
+    }
+
+    #[test]
+    fn defaults_count_as_they_are_written() {
+        let mut body = asked();
+        body["context"] = json!({ "a": [1, "\u{e9}\n"] });
+        let written = serde_json::to_vec(&json!({
+            "subject": { "kind": "user", "id": "alice", "properties": null },
+            "action": { "name": "read", "properties": null },
+            "resource": { "kind": "record", "id": "record-1", "properties": null },
+            "context": { "a": [1, "\u{e9}\n"] },
+        }));
+        let defaults = PartialTuple::take(body.as_object_mut().unwrap()).unwrap();
+        assert_eq!(defaults.bytes(), written.unwrap().len());
     }
 
     #[test]

@@ -5,9 +5,9 @@
 //! - `json`: one document, read strictly; `message`: the standard's messages out of it; `answer`: the way back
 //!
 //! These endpoints are asked thousands of times a second, so that a request passes here what it passes elsewhere in layers
-//! (see [`super`]), in this order: the rate of its client, by its certificate · a certificate at all · a slot for its body,
-//! the body, in time · the caller that the certificate names · a place among the decisions under way · the message. A
-//! caller that hangs up takes its question along: until it is recorded nothing has changed, and after that only the answer is
+//! (see [`super`]), in this order: the rate of its client, by its certificate · the caller that the certificate names · a slot
+//! for its body, the body, in time · that caller as it stands by now · a place among the decisions under way · the message ·
+//! the rate again, for each further decision that it asks for. A caller that hangs up takes its question along: until it is recorded nothing has changed, and after that only the answer is
 //! lost.
 //!
 //! Whatever goes wrong is told as the standard has it: a JSON string, and 400 for all that is wrong with a request's form.
@@ -20,9 +20,11 @@ pub mod json;
 mod message;
 pub(super) mod search;
 
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Request};
+use axum::extract::Request;
 use axum::response::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -56,6 +58,7 @@ const BATCH: Size = Size { bytes: 512 * 1024, values: 64 * 1024 };
 /// A request that arrived.
 struct Arrived {
     caller: Caller,
+    address: IpAddr,
     body: Value,
     /// Given back when the answer is there.
     _place: OwnedSemaphorePermit,
@@ -64,25 +67,33 @@ struct Arrived {
 impl Edge {
     /// Receives a request, in the order of the module's description.
     async fn arrived(&self, request: Request, size: Size) -> Result<Arrived, Refusal> {
-        let (mut parts, body) = request.into_parts();
+        let (parts, body) = request.into_parts();
         let peer = Peer::of_request(&parts)?;
         let ClientAddress(address) = parts.extensions.get().copied().ok_or(EdgeRefusal::Internal)?;
         let class = if peer.may_be_known() { RateClass::Evaluation } else { RateClass::Query };
         self.throttle.count(class, address)?;
-        if !peer.may_be_known() {
-            // It is refused: nothing is read for it.
-            Reader::from_request_parts(&mut parts, self).await?;
-        }
+        // Nothing is read for whoever is refused: others need the place of its body.
+        Reader::identify(&parts, self, RateClass::Query).await?;
         let receiving = Receiving {
             short: Room { slots: Arc::clone(&self.bodies), within: self.limits.body_timeout },
             long: Room { slots: Arc::clone(&self.long_evaluations), within: self.limits.long_body_timeout },
             limit: size.bytes,
         };
         let text = receiving.bytes(&parts, body).await?;
-        let Reader(caller) = Reader::from_request_parts(&mut parts, self).await?;
+        // The body took its time, and the caller may stand otherwise since.
+        let Reader(caller) = Reader::identify(&parts, self, RateClass::Query).await?;
         let place = Arc::clone(&self.evaluations).try_acquire_owned().map_err(|_| EdgeRefusal::Overloaded)?;
         let body = json::read(&text, size.values).map_err(|error| malformed(&error))?;
-        Ok(Arrived { caller, body, _place: place })
+        Ok(Arrived { caller, address, body, _place: place })
+    }
+
+    /// Counts what a request asks for as so many decisions, of which the first has counted when it came.
+    fn count_decisions(&self, address: IpAddr, decisions: usize) -> Result<(), EdgeRefusal> {
+        let further = u32::try_from(decisions.saturating_sub(1)).unwrap_or(u32::MAX);
+        match NonZeroU32::new(further) {
+            Some(further) => self.throttle.count_all(RateClass::Evaluation, address, further),
+            None => Ok(()),
+        }
     }
 
     /// Waits for a story, but no longer than a caller does.

@@ -158,9 +158,13 @@ async fn search(edge: &Edge, request: Request, sought: Sought) -> Response {
     id.on(found(edge, request, sought).await)
 }
 
+/// What a search counts as: so many candidates may be judged for a page, however few results it may have.
+const MAX_JUDGED: usize = 256;
+
 async fn found(edge: &Edge, request: Request, sought: Sought) -> Result<Response, Refusal> {
-    let Arrived { caller, body, _place } = edge.arrived(request, ONE).await?;
+    let Arrived { caller, address, body, _place } = edge.arrived(request, ONE).await?;
     let (tuple, page) = message::search(body, sought)?;
+    edge.count_decisions(address, MAX_JUDGED)?;
     let kind = match sought {
         Sought::Subject => Some(tuple.subject.kind.clone()),
         Sought::Resource => Some(tuple.resource.kind.clone()),

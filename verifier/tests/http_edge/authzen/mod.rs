@@ -2,6 +2,7 @@
 //! not ask: hostile bodies, callers of each kind, limits.
 
 mod callers;
+mod costs;
 mod scenario;
 
 use http::{Request, StatusCode};
