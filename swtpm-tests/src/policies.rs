@@ -51,6 +51,18 @@ pub fn databases() -> BundleSource {
     source
 }
 
+/// A bundle that permits nothing to anybody.
+///
+/// # Panics
+/// Never: its file has a name.
+#[must_use]
+pub fn nothing() -> BundleSource {
+    let mut source = BundleSource::default();
+    let policy = "@id(\"nothing\")\nforbid (principal, action, resource);\n";
+    source.policies.insert("nothing.cedar".parse().expect("a name"), policy.to_owned());
+    source
+}
+
 /// Writes the next version of a bundle and puts it in force, as an operator does.
 ///
 /// # Panics

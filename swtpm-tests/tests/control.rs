@@ -12,9 +12,11 @@ use rootbound_swtpm_tests::Swtpm;
 use rootbound_swtpm_tests::daemon::{AttesterSite, Daemon, until, until_within};
 use rootbound_swtpm_tests::https::{Https, Reply};
 use rootbound_swtpm_tests::openssl::Openssl;
+use rootbound_swtpm_tests::policies::{nothing, put_in_force};
 use rootbound_swtpm_tests::software_tpm::SoftwareTpm;
 use rootbound_swtpm_tests::world::{Machine, Simulated, World, operator, refused};
 use rootbound_verifier::flows::operate::OperateError;
+use rootbound_verifier::flows::policies::WhichBundle;
 use rootbound_verifier::hold::HoldKind;
 use rootbound_verifier::http::{Limits, Rate};
 use rootbound_verifier::relying_party::{MaySignal, RelyingPartySection};
@@ -191,8 +193,8 @@ async fn an_attester_that_is_blocked_hears_it_attests_on_and_comes_back_by_itsel
     world.verifier.quarantine(node, HoldKind::Block, None, &operator()).await.unwrap();
     site.daemon.says("the verifier blocks this machine").await;
     assert_eq!(site.status(), PostureStatus::Blocked);
-    let blocked = String::from_utf8(site.site.run("status").stdout).unwrap();
-    assert!(blocked.contains("node_blocked"), "{blocked}");
+    let told = async || String::from_utf8(site.site.run("status").stdout).unwrap().contains("node_blocked");
+    until_within(SOON, "status says so", told).await;
     assert!(world.verifier.listens(node), "the stream stays, to hear of the release");
     world.verifier.release(node, None, &operator()).await.unwrap();
     until_within(SOON, "it is back", async || site.status() == PostureStatus::Affirming).await;
@@ -208,8 +210,22 @@ async fn an_attester_without_a_stream_asks_from_time_to_time() {
     world.verifier.attest_now(node, false, &operator()).await.unwrap();
     until_within(SOON, "new evidence", async || evidence_at(world, node) > before).await;
     assert!(!world.verifier.listens(node));
-    let status = String::from_utf8(site.site.run("status").stdout).unwrap();
-    assert!(status.contains("asked from time to time"), "{status}");
+    let told = async || {
+        String::from_utf8(site.site.run("status").stdout).unwrap().contains("asked from time to time")
+    };
+    until_within(SOON, "status says so", told).await;
+
+    // A certificate that is asked for is made once, although it is not asked with the one that it follows.
+    let credentials = async || world.verifier.store().certificates(node, 100).await.unwrap().len();
+    let before = credentials().await;
+    world.verifier.attest_now(node, true, &operator()).await.unwrap();
+    until_within(SOON, "another certificate", async || credentials().await > before).await;
+    for _ in 0..2 {
+        let made = evidence_at(world, node);
+        world.verifier.attest_now(node, false, &operator()).await.unwrap();
+        until_within(SOON, "new evidence", async || evidence_at(world, node) > made).await;
+    }
+    assert_eq!(credentials().await, before + 1);
     site.daemon.stop().await;
 }
 
@@ -366,6 +382,22 @@ async fn a_scanners_signal_blocks_at_the_next_call_and_its_repetition_changes_no
     let lowered = taken(&scanner, &lower).await;
     assert_eq!(lowered.expires_at, Some(lowered.at.plus(Duration::from_secs(3600))));
     assert_eq!(refused(machine.whoami(&world).await), "posture_warning");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_that_the_policies_do_not_permit_is_refused_and_changes_nothing() {
+    let parties = Parties::new();
+    let (world, machine, node) = scanned(&parties).await;
+    let scanner = parties.client(&world, SCANNER);
+    put_in_force(&world.verifier, "nothing", nothing()).await;
+    let block = json!({ "id": "1", "node": node, "kind": "block", "reason": "r" });
+    let reply = signal(&scanner, &block).await;
+    assert_eq!((reply.status, code(&reply).as_str()), (403, "signal_denied_by_policy"));
+    assert_eq!(world.verifier.holds_of(node, 10).await.unwrap(), []);
+    machine.whoami(&world).await.unwrap();
+    world.verifier.activate_policy(&WhichBundle::Builtin, None, &operator()).await.unwrap();
+    taken(&scanner, &block).await;
+    assert_eq!(refused(machine.whoami(&world).await), "node_blocked");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,26 +4,19 @@ use rootbound_common::tpm::HashAlgorithm;
 use rootbound_common::wire::v1::{ChallengeRequest, CredentialOutcome};
 use rootbound_swtpm_tests::gateway::Gateway;
 use rootbound_swtpm_tests::https::Https;
-use rootbound_swtpm_tests::policies::{databases, put_in_force};
+use rootbound_swtpm_tests::policies::{databases, nothing, put_in_force};
 use rootbound_swtpm_tests::software_tpm::SoftwareTpm;
 use rootbound_swtpm_tests::world::{Simulated, World, operator};
 use rootbound_verifier::audit::{Outcome, RecordId, RecordKind};
+use rootbound_verifier::flows::attest::AttestError;
 use rootbound_verifier::flows::policies::{PolicyError, WhichBundle};
-use rootbound_verifier::policy::BundleSource;
+use rootbound_verifier::policy::{Bundle, BundleSource};
 use rootbound_verifier::store::RecordFilter;
 use serde_json::json;
 
 fn which(text: &str) -> WhichBundle {
     let (name, version) = text.split_once('@').unwrap_or((text, ""));
     WhichBundle::Written { name: name.parse().unwrap(), version: version.parse().ok() }
-}
-
-/// A bundle that permits nothing to anybody.
-fn nothing() -> BundleSource {
-    let mut source = BundleSource::default();
-    let policy = "@id(\"nothing\")\nforbid (principal, action, resource);\n";
-    source.policies.insert("nothing.cedar".parse().unwrap(), policy.to_owned());
-    source
 }
 
 async fn node(world: &World) -> Simulated {
@@ -56,11 +49,53 @@ async fn whether_a_node_gets_a_credential_is_decided_by_the_policies_in_force() 
         let refused = credential(&world, &node).await;
         let CredentialOutcome::Refused { code, .. } = refused else { panic!("{refused:?}") };
         assert_eq!(code, "forbidden_by_policy", "restarted: {restarted}");
+        let decision = world.verifier.store().decisions(Some(node.node), 1).await.unwrap().remove(0);
+        let explained = world.verifier.explain(decision.id).await.unwrap();
+        assert_eq!(explained.bundle, "strict@1");
+        assert!(explained.words.contains(&"forbid nothing: forbids".to_owned()), "{:?}", explained.words);
         // What is in force is the store's to say.
         world.restart().await;
     }
     world.verifier.activate_policy(&WhichBundle::Builtin, None, &operator()).await.unwrap();
     assert!(matches!(credential(&world, &node).await, CredentialOutcome::Issued { .. }));
+}
+
+/// What was decided by policies that were replaced meanwhile is held back, and counts for nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_that_a_change_of_policies_held_back_take_no_room() {
+    let world = World::new(&[]).await;
+    let node = node(&world).await;
+    put_in_force(&world.verifier, "one", Bundle::builtin_source()).await;
+    let verifier = world.verifier.clone();
+    let changes = tokio::spawn(async move {
+        for bundle in [which("one"), WhichBundle::Builtin].iter().cycle() {
+            verifier.activate_policy(bundle, None, &operator()).await.map(drop).or_else(already).unwrap();
+        }
+    });
+    let (mut issued, mut held_back) = (0, 0);
+    for _ in 0..200 {
+        if issued == 12 || held_back == 3 {
+            break;
+        }
+        let challenge = world.verifier.challenge(&ChallengeRequest { node: node.node }).await.unwrap();
+        let (request, _key) = node.answer_with_request(&challenge);
+        match world.verifier.attest(request, None).await {
+            Ok(_) => issued += 1,
+            Err(AttestError::Refused(refusal)) => {
+                assert_eq!(refusal.code(), "node_changed");
+                held_back += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+        let live = world.verifier.fleet().node(node.node).unwrap();
+        assert_eq!(live.credentials.len(), issued, "{held_back} were held back");
+    }
+    changes.abort();
+    drop(changes.await);
+}
+
+fn already(error: PolicyError) -> Result<(), PolicyError> {
+    if matches!(error, PolicyError::Already(_)) { Ok(()) } else { Err(error) }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,17 +168,21 @@ async fn of_two_operators_who_activate_one_wins_and_the_other_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dry_run_says_which_recorded_decisions_would_change_and_changes_nothing() {
-    let gateway = Gateway::new();
-    let world = World::builder().relying_party(gateway.section("orders", &[])).start().await;
+    let (gateway, blind) = (Gateway::new(), Gateway::new());
+    let world = World::builder()
+        .relying_party(gateway.section("orders", &[]))
+        .relying_party(blind.section("elsewhere", &[("env", "other")]))
+        .start()
+        .await;
     put_in_force(&world.verifier, "databases", databases()).await;
     let node = node(&world).await.node;
     let service = Https::to(&world.client()).as_gateway(&gateway);
-    let ask = async |action: &str, note: &str| {
+    let ask = async |action: &str, reason: &str| {
         let question = json!({
             "subject": { "type": "node", "id": node.to_string() },
             "action": { "name": action },
             "resource": { "type": "database", "id": "orders" },
-            "context": { "reason": "report", "note": note },
+            "context": { "reason": reason, "authorization": "Bearer secret" },
         });
         let answer = service.post("/access/v1/evaluation", &question).await;
         let answer: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
@@ -153,14 +192,28 @@ async fn dry_run_says_which_recorded_decisions_would_change_and_changes_nothing(
     assert!(allowed);
     assert!(!ask("db:write", "report").await.0);
     // More than a record keeps: it is decided all the same, and cannot be looked at again.
-    let (allowed, large) = ask("db:read", &"x".repeat(6000)).await;
+    let (allowed, large) = ask("db:read", &"\"".repeat(4000)).await;
     assert!(allowed);
+    // Whoever may not ask is refused by that, whatever a bundle would say; a search is no decision.
+    let question = json!({
+        "subject": { "type": "node", "id": node.to_string() },
+        "action": { "name": "db:read" },
+        "resource": { "type": "database", "id": "orders" },
+    });
+    let other = Https::to(&world.client()).as_gateway(&blind);
+    let answer = other.post("/access/v1/evaluation", &question).await;
+    let answer: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(answer["context"]["code"], "unknown_subject");
+    let not_asked = answer["context"]["id"].as_str().unwrap().parse().unwrap();
+    assert_eq!(service.post("/access/v1/search/action", &question).await.status, 200);
     let (written, _warnings) =
         world.verifier.put_policy("strict".parse().unwrap(), strict(), &operator()).await.unwrap();
     let rehearsal = world.verifier.rehearse(&which("strict"), 100).await.unwrap();
     assert_eq!(rehearsal.bundle, written.id.to_string());
-    assert_eq!((rehearsal.decisions, rehearsal.now_allowed), (3, 0));
-    assert_eq!((rehearsal.now_denied, rehearsal.without_inputs), (1, 1));
+    assert_eq!((rehearsal.decisions, rehearsal.now_allowed), (4, 0));
+    assert_eq!((rehearsal.now_denied, rehearsal.without_inputs, rehearsal.not_asked), (1, 1, 1));
+    let explained = world.verifier.explain(not_asked).await.unwrap();
+    assert!(explained.words[0].contains("may not ask about this subject"), "{:?}", explained.words);
     let change = rehearsal.changes.iter().find(|change| change.id.to_string() == id).unwrap();
     assert_eq!((change.was.as_str(), change.would_be.as_str()), ("permitted", "forbidden_by_policy"));
     assert_eq!(
@@ -180,6 +233,9 @@ async fn dry_run_says_which_recorded_decisions_would_change_and_changes_nothing(
         ("databases@1", Outcome::Granted)
     );
     assert!(explained.words.iter().any(|line| line == "permit read: permits"), "{:?}", explained.words);
+    // Of what the service said, what the schema declares is on record, and no more.
+    let record = serde_json::to_value(&explained.record.record.facts).unwrap();
+    assert_eq!(record["question"]["context"], json!({ "reason": "report" }));
     let never = RecordId::new(world.verifier.now(), &mut rootbound_common::random::system());
     let refused = world.verifier.explain(never).await.unwrap_err();
     assert!(

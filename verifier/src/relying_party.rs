@@ -161,6 +161,12 @@ impl IdentifiedRelyingParty {
         self.0.may_read.all_in(labels)
     }
 
+    /// Whether it may send signals of any kind.
+    #[must_use]
+    pub fn may_signal_something(&self) -> bool {
+        !self.0.may_signal.is_empty()
+    }
+
     /// Whether it may send signals of a kind. What it set itself it may lift where it may set anything.
     #[must_use]
     pub fn may_signal(&self, kind: SignalKind) -> bool {

@@ -18,6 +18,10 @@ use super::text::Text;
 pub enum RecordKind {
     /// Somebody asked whether something may be done, and was told.
     Decision,
+    /// Somebody looked for what would be allowed, and was told.
+    Search,
+    /// A node showed evidence, asked for nothing, and stands well.
+    Attestation,
     /// A credential was issued.
     Issuance,
     /// A machine became a node of the fleet.
@@ -44,8 +48,10 @@ pub enum RecordKind {
 
 impl RecordKind {
     /// Each of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Decision,
+        Self::Search,
+        Self::Attestation,
         Self::Issuance,
         Self::Admission,
         Self::Refusal,
@@ -64,6 +70,8 @@ impl RecordKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Decision => "decision",
+            Self::Search => "search",
+            Self::Attestation => "attestation",
             Self::Issuance => "issuance",
             Self::Admission => "admission",
             Self::Refusal => "refusal",

@@ -63,6 +63,13 @@ impl Sampler {
         self.left_out.swap(0, Ordering::Relaxed)
     }
 
+    /// For so many that were left out and then not allowed, since others of their batch could not be written.
+    pub fn take_back(&self, dropped: u64) {
+        let less = |left_out: u64| Some(left_out.saturating_sub(dropped));
+        // It always has a value to go to.
+        let _ = self.left_out.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
     /// For a record that was kept and could not be written.
     pub fn give_back(&self, left_out: u64) {
         self.left_out.fetch_add(left_out, Ordering::Relaxed);
@@ -83,6 +90,18 @@ mod tests {
 
     fn left_out(sampler: &Sampler, kind: RecordKind, outcome: Outcome) -> Option<u64> {
         sampler.keep(record(kind, outcome)).map(|kept| kept.left_out)
+    }
+
+    #[test]
+    fn what_was_not_allowed_after_all_was_not_left_out() {
+        let sampler = Sampler::new(Sampling::OneIn(NonZeroU32::new(10).unwrap()));
+        for _ in 0..4 {
+            sampler.keep(record(RecordKind::Decision, Outcome::Granted));
+        }
+        sampler.take_back(2);
+        assert_eq!(sampler.take_left_out(), 1, "of three");
+        sampler.take_back(2);
+        assert_eq!(sampler.take_left_out(), 0);
     }
 
     #[test]

@@ -10,8 +10,10 @@ use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::{
     Challenge, ChallengeRequest, CredentialOutcome, EvidenceRequest, EvidenceResponse, LogsAsked,
 };
+use serde_json::{Map, Value};
 
 use super::logs::{OfQuote, Read, Sent};
+use super::policies::inputs_of;
 use super::{Verifier, decision, rng, versions_of};
 use crate::appraisal::logs::{BootFinding, Logs, RuntimeFinding};
 use crate::appraisal::{Appraisal, Deviation, Verdict, appraise};
@@ -23,7 +25,7 @@ use crate::credential::serial::SerialNumber;
 use crate::evidence::{Authenticated, EvidenceError, Unproven, authenticate};
 use crate::hold::attested_after;
 use crate::node::{Name, NodeRecord, Standing};
-use crate::policy::{Attested, CredentialKind, Denial, Grant, Question, SubjectFacts, decide_issue};
+use crate::policy::{Attested, Bundle, CredentialKind, Denial, Grant, Question, SubjectFacts, decide_issue};
 use crate::posture::{LiveCredential, LiveNode, Posture};
 use crate::reference::{ProfileBody, ReferenceBook};
 use crate::store::{
@@ -107,6 +109,12 @@ enum Answer<'a> {
     Prepared(Box<PreparedCertificate<'a>>, CertificateRecord),
 }
 
+/// An answer, and what the policies were asked for it, where they were.
+struct Answered<'a> {
+    answer: Answer<'a>,
+    asked: Option<Map<String, Value>>,
+}
+
 impl Verifier {
     /// Gives a node a challenge to be answered at once.
     pub async fn challenge(&self, request: &ChallengeRequest) -> Result<Challenge, AttestError> {
@@ -173,18 +181,23 @@ impl Verifier {
             }
         };
         let appraisal = appraise(evidence.observed(), &read.logs, &node.labels, &book);
-        let answer = self.answer(csr, &node, &evidence, &appraisal, now);
+        let policies = self.bundle.load_full();
+        let Answered { answer, asked } = self.answer(csr, &node, &evidence, &appraisal, &policies, now);
         let posture = Posture::of(&appraisal);
-        let recorded = self.record(&node, &evidence, &read, &posture, &answer, now).await;
+        let recorded = self.record(&node, &evidence, &read, &posture, (&answer, asked), now).await;
         if matches!(recorded, Err(AttestError::Store(_))) && posture.verdict == Verdict::Contraindicated {
             // Trust does not outlive evidence against it, whether or not that can be written down.
             self.fleet.distrust(node.id, node.attestation_key.name(), posture.clone());
         }
         let revision = recorded?;
         self.show(&node, revision, posture.clone(), &answer, now).await?;
-        if !Arc::ptr_eq(&book, &self.book.load()) {
-            // What was decided stands on values that an operator has just replaced: nothing is handed out on them.
-            self.reappraise(node.id).await?;
+        let other_book = !Arc::ptr_eq(&book, &self.book.load());
+        if other_book || !Arc::ptr_eq(&policies, &self.bundle.load()) {
+            // What was decided stands on values or policies that an operator has just replaced: nothing is handed out on
+            // them.
+            if other_book {
+                self.reappraise(node.id).await?;
+            }
             if let Answer::Prepared(prepared, _) = &answer {
                 self.withdraw(node.id, prepared.serial()).await?;
             }
@@ -238,9 +251,11 @@ impl Verifier {
         node: &NodeRecord,
         evidence: &Authenticated,
         appraisal: &Appraisal,
+        policies: &Bundle,
         now: Timestamp,
-    ) -> Answer<'_> {
-        let Some(csr) = csr else { return Answer::NotAsked };
+    ) -> Answered<'_> {
+        let unasked = |answer| Answered { answer, asked: None };
+        let Some(csr) = csr else { return unasked(Answer::NotAsked) };
         let demand = Demand {
             attestation_key: node.attestation_key.verifying_key(),
             qualified_signer: evidence.qualified_signer(),
@@ -250,7 +265,7 @@ impl Verifier {
         };
         let key = match ParsedRequest::parse(csr).and_then(|request| request.verify(&demand)) {
             Ok(key) => key,
-            Err(error) => return Answer::BadRequest(error),
+            Err(error) => return unasked(Answer::BadRequest(error)),
         };
         let credentials = self.fleet.node(node.id).map(|live| live.credentials.clone()).unwrap_or_default();
         let held = credentials.iter().filter(|one| one.not_after >= now).count();
@@ -260,11 +275,13 @@ impl Verifier {
             LiveNode { epoch: self.epoch_with(node, &posture), ..node.live_with(posture, credentials) };
         let facts = SubjectFacts::Node(Attested::of(node.id, &with, now));
         let question = Question::issue_credential(node.id, CredentialKind::X509Svid);
-        let permit = self.bundle.load().decide(&question, &facts).into_permit();
-        match decide_issue(appraisal, node.standing, status, held, key, permit, now) {
+        let asked = inputs_of(&question, &facts.record(), policies.id());
+        let permit = policies.decide(&question, &facts).into_permit();
+        let answer = match decide_issue(appraisal, node.standing, status, held, key, permit, now) {
             Ok(grant) => self.prepare(grant, now).unwrap_or_else(Answer::Impossible),
             Err(denial) => Answer::Denied(denial),
-        }
+        };
+        Answered { answer, asked: Some(asked) }
     }
 
     fn prepare(&self, grant: Grant, now: Timestamp) -> Result<Answer<'_>, IssueError> {
@@ -286,7 +303,7 @@ impl Verifier {
         evidence: &Authenticated,
         read: &Read,
         posture: &Posture,
-        answer: &Answer<'_>,
+        (answer, asked): (&Answer<'_>, Option<Map<String, Value>>),
         now: Timestamp,
     ) -> Result<u64, AttestError> {
         let (granted, code, detail) = match (answer, posture.verdict) {
@@ -304,10 +321,14 @@ impl Verifier {
             Answer::Prepared(_, record) => Some(record.clone()),
             Answer::NotAsked | Answer::BadRequest(_) | Answer::Denied(_) | Answer::Impossible(_) => None,
         };
-        let facts = certificate.as_ref().map(|certificate| {
-            let key = data_encoding::HEXLOWER.encode(&certificate.key_digest);
-            let (serial, until) = (certificate.serial.to_string(), certificate.not_after);
-            Facts::or_digest(serde_json::json!({ "serial": serial, "not_after": until, "key_sha256": key }))
+        let facts = asked.map(|mut facts| {
+            if let Some(certificate) = &certificate {
+                let key = data_encoding::HEXLOWER.encode(&certificate.key_digest);
+                facts.insert("serial".to_owned(), certificate.serial.to_string().into());
+                facts.insert("not_after".to_owned(), certificate.not_after.as_millis().into());
+                facts.insert("key_sha256".to_owned(), key.into());
+            }
+            Facts::or_digest(Value::Object(facts))
         });
         let trail = DecisionTrail {
             // It signed the quote, whatever is made of that.
@@ -397,7 +418,11 @@ impl Verifier {
 
     /// Takes back a certificate that was recorded and does not leave: the node may have so many, and this is none.
     async fn withdraw(&self, node: NodeId, serial: SerialNumber) -> Result<(), StoreError> {
-        self.store.withdraw_certificate(serial).await?;
+        let record = self
+            .record_of(RecordKind::Issuance, "withdraw", Actor::Verifier, Outcome::Failed, "withdrawn")
+            .about(Entity::node(node))
+            .because(&format!("certificate {serial} never left"));
+        self.store.withdraw_certificate(serial, record).await?;
         self.fleet.drop_credential(node, serial);
         Ok(())
     }

@@ -80,15 +80,23 @@ impl Verifier {
     /// As [`Self::record_outcome`], for several that were asked for at once: all are recorded, or none.
     pub async fn record_outcomes(&self, records: Vec<AuditRecord>) -> Result<(), StoreError> {
         let sampler = &self.trail.sampler;
+        let all = records.len();
         let kept: Vec<_> = records.into_iter().filter_map(|record| sampler.keep(record)).collect();
+        let dropped = u64::try_from(all.saturating_sub(kept.len())).unwrap_or(u64::MAX);
         if kept.is_empty() {
             // Where nothing can be recorded nothing is allowed, also of what would be left out.
-            return self.store.can_write().await;
+            let written = self.store.can_write().await;
+            if written.is_err() {
+                sampler.take_back(dropped);
+            }
+            return written;
         }
         let left_out = kept.iter().map(|record| record.left_out).sum();
         let appended = self.store.append(kept).await;
         if appended.is_err() {
+            // Whoever asked is told of the failure: nothing was allowed, and so nothing left out.
             sampler.give_back(left_out);
+            sampler.take_back(dropped);
         }
         appended
     }
@@ -114,6 +122,7 @@ impl Verifier {
     /// Says that the verifier started, and by which configuration the trail is kept.
     pub(super) async fn record_start(&self) -> Result<(), StoreError> {
         let Trail { key, sampler, checkpoint_interval, keep } = &self.trail;
+        self.store.forget_segments().await?;
         self.store.put_audit_key(key.public(), self.now()).await?;
         let mut run = [0; 8];
         rng().fill_bytes(&mut run);
@@ -184,6 +193,7 @@ impl Verifier {
 
     /// Signs the end of what is to be archived: the segments whose records are all before `before`. `None`: there is none.
     pub async fn seal(&self, before: Timestamp) -> Result<Option<Checkpoint>, StoreError> {
+        self.store.forget_segments().await?;
         let Some(end) = self.store.trail_before(before).await? else { return Ok(None) };
         let anchor = self.store.last_checkpoint().await?.map(|last| last.anchor).unwrap_or_default();
         self.sign(anchor, end).await.map(Some)
@@ -207,6 +217,8 @@ impl Verifier {
 
     /// Takes records away that are older than the configuration keeps them, where it says for how long.
     pub async fn forget_old_records(&self) -> Result<u64, StoreError> {
+        // What a kill left of the last time is not taken away twice.
+        self.store.forget_segments().await?;
         let Some(keep) = self.trail.keep else { return Ok(0) };
         // Once a day: each time leaves a record of its own.
         let before = self.now().minus(keep).as_millis();
@@ -220,7 +232,7 @@ impl Verifier {
     }
 
     /// First the record, then the signature over what is left, which covers the record; then the rows go. Where that is cut
-    /// short, the next that is taken away takes these too.
+    /// short, the next start takes them away, and so does whoever takes away more.
     async fn forget_up_to(&self, end: Head, record: AuditRecord) -> Result<u64, StoreError> {
         let facts = serde_json::json!({ "last": end.sequence, "hash": end.hash });
         self.store.append(vec![record.with(Facts::or_digest(facts))]).await?;

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use super::Verifier;
 use super::operate::{OperateError, Operator};
 use crate::credential::presented::PresentedSvid;
+use crate::credential::serial::SerialNumber;
 use crate::hold::HoldKind;
 use crate::node::Standing;
 use crate::posture::{AdmissionError, IdentifiedNode, LiveNode};
@@ -49,11 +50,13 @@ impl StreamEnd {
     }
 }
 
-/// What an operator asked of a node, and when. It is forgotten when it is done, or when the verifier stops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What an operator asked of a node. It is forgotten when it is done, or when the verifier stops.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Wishes {
+    /// Evidence made after this time.
     attest: Option<Timestamp>,
-    renew: Option<Timestamp>,
+    /// A credential beside these.
+    renew: Option<Arc<[SerialNumber]>>,
 }
 
 /// Wishes and listeners of all nodes.
@@ -90,23 +93,33 @@ impl Control {
         self.lock().wishes.get(&node)?.attest
     }
 
-    /// Notes what is asked of a node; says whether it listens.
-    fn wish(&self, node: NodeId, renew: bool, now: Timestamp) -> bool {
+    /// Notes that evidence of now is wanted of a node. A wish that is not done stays as it is: evidence that does for that one
+    /// does for this, and one that moved with each question would never be done.
+    fn wish_evidence(&self, node: NodeId, now: Timestamp) {
+        let mut inner = self.lock();
+        inner.wishes.entry(node).or_default().attest.get_or_insert(now);
+        if let Some(listening) = inner.listeners.get(&node) {
+            listening.wake.notify_one();
+        }
+    }
+
+    /// Notes what is asked of a node: evidence made after now, and perhaps a credential beside some; says whether it listens.
+    fn wish(&self, node: NodeId, now: Timestamp, renew: Option<Arc<[SerialNumber]>>) -> bool {
         let mut inner = self.lock();
         let wishes = inner.wishes.entry(node).or_default();
         wishes.attest = Some(now);
-        wishes.renew = if renew { Some(now) } else { wishes.renew };
+        wishes.renew = renew.or_else(|| wishes.renew.take());
         inner.listeners.get(&node).map(|listening| listening.wake.notify_one()).is_some()
     }
 
     fn wishes(&self, node: NodeId) -> Wishes {
-        self.lock().wishes.get(&node).copied().unwrap_or_default()
+        self.lock().wishes.get(&node).cloned().unwrap_or_default()
     }
 
     /// Keeps only what is still to be done; a wish that came meanwhile stays.
-    fn settle(&self, node: NodeId, seen: Wishes, left: Wishes) {
+    fn settle(&self, node: NodeId, seen: &Wishes, left: Wishes) {
         let mut inner = self.lock();
-        if inner.wishes.get(&node) != Some(&seen) {
+        if inner.wishes.get(&node) != Some(seen) {
             return;
         }
         if left == Wishes::default() {
@@ -131,11 +144,10 @@ pub struct Present {
 /// What is wished of a node, by how it stands and by what was asked; and which of the latter is not done.
 fn wished(node: &LiveNode, certificate: &PresentedSvid, wishes: Wishes, now: Timestamp) -> (Present, Wishes) {
     let evidence_at = node.posture.as_ref().map(|posture| posture.evidence_at);
+    let known = |known: &[SerialNumber]| node.credentials.iter().all(|one| known.contains(&one.serial));
     let left = Wishes {
         attest: wishes.attest.filter(|asked| evidence_at.is_none_or(|made| made <= *asked)),
-        renew: wishes.renew.filter(|_| {
-            !node.credentials.iter().any(|credential| credential.not_after > certificate.not_after)
-        }),
+        renew: wishes.renew.filter(|before| known(before)),
     };
     let demanded = left.attest.max(node.attested_after(now));
     let attest = match evidence_at {
@@ -201,16 +213,16 @@ impl Verifier {
     /// Wishes that a node shows evidence now: made after this moment. Whether it listens is not known here; one that does not
     /// hears of it when it asks next.
     pub(super) fn wish_attestation(&self, node: NodeId) {
-        let _listening = self.control.wish(node, false, self.now());
+        self.control.wish_evidence(node, self.now());
     }
 
     /// What is wished of a node that asks.
     #[must_use]
     pub fn wished_of(&self, caller: &IdentifiedNode) -> Present {
         let (node, seen) = (caller.id(), self.control.wishes(caller.id()));
-        let (present, left) = wished(caller.node(), caller.certificate(), seen, self.now());
+        let (present, left) = wished(caller.node(), caller.certificate(), seen.clone(), self.now());
         if left != seen {
-            self.control.settle(node, seen, left);
+            self.control.settle(node, &seen, left);
         }
         present
     }
@@ -259,20 +271,23 @@ impl Verifier {
             Standing::Pending | Standing::Retired => return Err(OperateError::NotAdmitted(id)),
         }
         self.store.record_decision(self.operated(id, operator, "attest_now")).await?;
-        Ok(self.control.wish(id, renew, self.now()))
+        let serials = |node: Arc<LiveNode>| node.credentials.iter().map(|one| one.serial).collect();
+        let renew = renew.then(|| self.fleet.node(id).map(serials).unwrap_or_default());
+        Ok(self.control.wish(id, self.now(), renew))
     }
 
     /// Forgets wishes that are done.
     pub(super) fn forget_wishes(&self) {
-        let wished: Vec<_> = self.control.lock().wishes.iter().map(|(id, wishes)| (*id, *wishes)).collect();
+        let wished: Vec<_> =
+            self.control.lock().wishes.iter().map(|(id, wishes)| (*id, wishes.clone())).collect();
         for (id, seen) in wished {
             let made = self.fleet.node(id).and_then(|node| Some(node.posture.as_ref()?.evidence_at));
             let done = |asked: &Timestamp| made.is_some_and(|made| made > *asked);
-            let left = Wishes { attest: seen.attest.filter(|asked| !done(asked)), ..seen };
+            let left = Wishes { attest: seen.attest.filter(|asked| !done(asked)), ..seen.clone() };
             // A certificate that is asked for comes with evidence, or the node would not listen.
             let left = if left.attest.is_none() && !self.listens(id) { Wishes::default() } else { left };
             if left != seen {
-                self.control.settle(id, seen, left);
+                self.control.settle(id, &seen, left);
             }
         }
     }
@@ -280,9 +295,10 @@ impl Verifier {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
     use crate::attestation_result::tests::{NODE, NOW, hold, live};
-    use crate::credential::serial::SerialNumber;
     use crate::posture::LiveCredential;
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -314,8 +330,8 @@ mod tests {
     #[test]
     fn a_wish_is_done_when_younger_evidence_is_there() {
         let asked = Wishes { attest: Some(NOW), renew: None };
-        let (present, left) = of(|_| {}, asked);
-        assert_eq!((present.attest, left), (Some(NOW), asked));
+        let (present, left) = of(|_| {}, asked.clone());
+        assert_eq!((present.attest, &left), (Some(NOW), &asked));
         let younger = |node: &mut LiveNode| {
             node.posture.as_mut().unwrap().evidence_at = NOW.plus(Duration::from_millis(1));
         };
@@ -326,15 +342,31 @@ mod tests {
 
     #[test]
     fn a_certificate_is_wished_for_until_a_later_one_is_there() {
-        let asked = Wishes { attest: None, renew: Some(NOW) };
-        assert!(of(|_| {}, asked).0.state.renew);
-        let not_after = certificate().not_after.plus(MINUTE);
-        let serial = SerialNumber::from_slice(&[0x41; 16]).unwrap();
-        let renewed = |node: &mut LiveNode| {
-            node.credentials.push(LiveCredential { serial, not_before: NOW, not_after })
+        let credential = |last| LiveCredential {
+            serial: SerialNumber::from_slice(&[last; 16]).unwrap(),
+            not_before: NOW,
+            not_after: NOW.plus(MINUTE),
         };
-        let (present, left) = of(renewed, asked);
+        let (old, new) = (credential(0x41), credential(0x42));
+        let asked = || Wishes { attest: None, renew: Some(Arc::from([old.serial])) };
+        let with =
+            |credentials: &[LiveCredential]| of(|node| node.credentials = credentials.to_vec(), asked());
+        for before in [&[][..], slice::from_ref(&old)] {
+            assert!(with(before).0.state.renew, "{before:?}");
+        }
+        // Also for whoever asks with the new one already, or has it in the same second.
+        let (present, left) = with(&[old.clone(), new]);
         assert!(!present.state.renew && left == Wishes::default());
+    }
+
+    #[test]
+    fn evidence_that_is_wanted_again_before_it_came_is_wanted_as_of_the_first_time() {
+        let control = Control::default();
+        control.wish_evidence(NODE, NOW);
+        control.wish_evidence(NODE, NOW.plus(MINUTE));
+        assert_eq!(control.asked_at(NODE), Some(NOW));
+        control.wish(NODE, NOW.plus(MINUTE), None);
+        assert_eq!(control.asked_at(NODE), Some(NOW.plus(MINUTE)), "an operator means now");
     }
 
     #[test]

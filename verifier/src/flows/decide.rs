@@ -9,10 +9,11 @@ use std::time::Duration;
 use rootbound_common::clock::Timestamp;
 use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::{Challenge, ChallengeRequest};
+use tokio::time::Instant;
 
 use super::attest::AttestError;
 use super::caller::Caller;
-use super::policies::inputs_of;
+use super::policies::{NOT_ASKED, inputs_of};
 use super::{Verifier, rng};
 use crate::audit::{Actor, AuditRecord, Entity, Facts, Outcome, RecordId, RecordKind};
 use crate::policy::{
@@ -20,6 +21,7 @@ use crate::policy::{
     SubjectKind,
 };
 use crate::posture::LiveNode;
+use crate::reference::Versioned;
 use crate::store::StoreError;
 
 /// Why there is no decision.
@@ -150,6 +152,7 @@ const UNKNOWN_SUBJECT: &str = "unknown_subject";
 pub(super) struct Judged {
     id: RecordId,
     at: Timestamp,
+    /// As far as the schema declares it.
     question: Question,
     /// What was attested of its subject.
     facts: RecordedFacts,
@@ -157,7 +160,7 @@ pub(super) struct Judged {
     node: Option<NodeId>,
     /// What the policies say; `None`: the caller may not ask.
     outcome: Option<Judgement>,
-    policy: String,
+    policy: Versioned,
 }
 
 impl Judged {
@@ -175,7 +178,11 @@ impl Judged {
         let Self { id, question, facts, policy, .. } = self;
         let outcome = if self.allowed() { Outcome::Granted } else { Outcome::Refused };
         let (subject, object) = (question.subject(), question.resource());
-        let (inputs, digest) = Facts::with_digest(inputs_of(question, facts));
+        let mut inputs = inputs_of(question, facts, policy);
+        if self.outcome.is_none() {
+            inputs.insert(NOT_ASKED.to_owned(), true.into());
+        }
+        let (inputs, digest) = Facts::with_digest(inputs.into());
         let action = &question.action().name;
         let detail = match &self.outcome {
             None => "it may not ask about the subject".to_owned(),
@@ -188,7 +195,7 @@ impl Judged {
             object: Some(Entity::named(&object.kind, &object.id)),
             ..AuditRecord::new(*id, RecordKind::Decision, action, actor, outcome, self.code())
                 .about(Entity::named(&subject.kind, &subject.id))
-                .by(policy)
+                .by(&policy.to_string())
                 .of_inputs(digest)
                 .because(&detail)
                 .with(inputs)
@@ -219,10 +226,9 @@ impl Verifier {
     ) -> Result<Vec<Result<Decided, E>>, DecideError> {
         let bundle = self.bundle.load_full();
         let (mut judged, mut outcomes, mut asked) = (Vec::new(), Vec::new(), None);
-        for (position, question) in questions.enumerate() {
-            if position % BETWEEN_PAUSES == BETWEEN_PAUSES - 1 {
-                tokio::task::yield_now().await;
-            }
+        let mut turn = Turn::begins();
+        for question in questions {
+            turn.pause_when_it_is_over().await;
             let allowed = match question {
                 Ok(question) => {
                     let one = self.decide(&bundle, caller, question, &mut asked);
@@ -287,7 +293,8 @@ impl Verifier {
         };
         let outcome = may_ask.then(|| bundle.decide(&question, &facts).judgement().clone());
         let facts = facts.record();
-        let (id, policy) = (RecordId::new(now, &mut rng()), bundle.id().to_string());
+        let (id, policy) = (RecordId::new(now, &mut rng()), bundle.id().clone());
+        let question = bundle.declared(&question);
         Judged { id, at: now, question, facts, node: known.map(|(id, _)| id), outcome, policy }
     }
 
@@ -312,10 +319,9 @@ impl Verifier {
         question: &Question,
         found: usize,
     ) -> Result<(), StoreError> {
-        let id = RecordId::new(self.now(), &mut rng());
+        let question = bundle.declared(question);
         let action = &question.action().name;
-        let record =
-            AuditRecord::new(id, RecordKind::Decision, action, actor_of(caller), Outcome::Done, SEARCHED);
+        let record = self.record_of(RecordKind::Search, action, actor_of(caller), Outcome::Done, SEARCHED);
         let subject = question.subject();
         let record = record
             .about(Entity::named(&subject.kind, &subject.id))
@@ -355,7 +361,7 @@ impl Verifier {
                 false => format!("{code}, by {}", policies.join(", ")),
             }
         });
-        let policy = may_know.then_some(judged.policy);
+        let policy = may_know.then(|| judged.policy.to_string());
         Ok(Decided { id: judged.id, at: judged.at, allowed, code, obligations, reason_for_admin, policy })
     }
 
@@ -414,8 +420,24 @@ impl AskedAbout {
     }
 }
 
-/// Questions that are decided before others have their turn: some milliseconds' worth.
-const BETWEEN_PAUSES: usize = 64;
+/// How long questions are decided before others have their turn: most take microseconds, the slowest some milliseconds.
+const TURN: Duration = Duration::from_millis(2);
+
+/// One of the turns in which many questions are decided.
+pub(super) struct Turn(Instant);
+
+impl Turn {
+    pub(super) fn begins() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(super) async fn pause_when_it_is_over(&mut self) {
+        if self.0.elapsed() >= TURN {
+            tokio::task::yield_now().await;
+            *self = Self::begins();
+        }
+    }
+}
 
 /// Whether a caller may ask about the subject of a question, and so hear why it is refused something.
 ///
@@ -442,7 +464,8 @@ fn may_ask(
             if !may_read {
                 return false;
             }
-            let facts = SubjectFacts::Service(ServiceFacts { may_read, may_signal: false });
+            let facts =
+                SubjectFacts::Service(ServiceFacts { may_read, may_signal: party.may_signal_something() });
             (("service", party.name().to_string()), facts)
         }
     };

@@ -7,6 +7,7 @@ use rand_core::Rng;
 use rootbound_common::clock::Timestamp;
 use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::JoinToken;
+use serde_json::{Map, Value};
 use tokio::sync::MutexGuard;
 
 use super::enroll::digest_of_token;
@@ -184,7 +185,12 @@ impl Verifier {
         changes: Vec<(Name, Option<Name>)>,
         operator: &Operator,
     ) -> Result<NodeRecord, OperateError> {
-        let change = self.store.label_node(id, changes, self.operated(id, operator, "labelled")).await?;
+        let mut decision = self.operated(id, operator, "labelled");
+        let named = changes.iter().map(|(key, value)| {
+            (key.to_string(), value.as_ref().map_or(Value::Null, |value| value.to_string().into()))
+        });
+        decision.trail.facts = Some(Facts::or_digest(serde_json::json!({ "labels": Map::from_iter(named) })));
+        let change = self.store.label_node(id, changes, decision).await?;
         let node = self.changed(id, change).await?;
         self.reappraise(id).await?;
         Ok(node)
@@ -549,6 +555,7 @@ impl Verifier {
     /// Forgets what has no use any more: spent challenges and enrolments that have expired, certificates and decisions
     /// that are older than `keep`, and refusals beyond the newest `most_refusals`.
     pub async fn forget(&self, keep: Duration, most_refusals: u32) -> Result<u64, StoreError> {
+        self.forget_wishes();
         let now: Timestamp = self.now();
         let before = now.minus(keep);
         let mut forgotten = self.store.forget_spent_challenges(now).await?;
@@ -557,7 +564,6 @@ impl Verifier {
         forgotten += self.store.forget_decisions(before, most_refusals).await?;
         forgotten += self.store.forget_holds(before).await?;
         forgotten += self.store.forget_signals(before).await?;
-        self.forget_wishes();
         Ok(forgotten)
     }
 }

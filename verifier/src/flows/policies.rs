@@ -5,9 +5,10 @@
 
 use rootbound_common::clock::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
+use super::Verifier;
 use super::operate::Operator;
-use super::{Verifier, rng};
 use crate::audit::{AuditRecord, Entity, Outcome as Told, RecordId, RecordKind, SequencedRecord};
 use crate::node::Name;
 use crate::policy::{
@@ -114,6 +115,8 @@ pub struct Rehearsal {
     pub decisions: u64,
     /// Of these, those that were recorded without what was asked.
     pub without_inputs: u64,
+    /// Those whose caller might not ask about the subject: whether it might now is not looked at.
+    pub not_asked: u64,
     /// Those that would be denied and were allowed.
     pub now_denied: u64,
     /// Those that would be allowed and were denied.
@@ -226,31 +229,19 @@ impl Verifier {
     }
 
     fn policy_record(&self, action: &str, name: &str, operator: &Operator) -> AuditRecord {
-        let id = RecordId::new(self.now(), &mut rng());
-        AuditRecord::new(id, RecordKind::PolicyChange, action, operator.actor(), Told::Done, action)
+        self.record_of(RecordKind::PolicyChange, action, operator.actor(), Told::Done, action)
             .about(Entity::named("policy_bundle", name))
             .because(&operator.reason)
     }
 
     /// What a bundle would make of the last recorded decisions: those that services asked for.
     pub async fn rehearse(&self, which: &WhichBundle, last: u64) -> Result<Rehearsal, PolicyError> {
-        let (record, source) = self.policy_source(which).await?;
-        let id = record.map_or_else(builtin_id, |record| record.id);
-        self.rehearse_source(id, source, last).await
-    }
-
-    /// The same of a bundle that is not written yet.
-    pub async fn rehearse_source(
-        &self,
-        id: Versioned,
-        source: BundleSource,
-        last: u64,
-    ) -> Result<Rehearsal, PolicyError> {
-        let bundle = Bundle::compile(id, source)?;
+        let bundle = self.policy(which).await?;
         let mut rehearsal = Rehearsal {
             bundle: bundle.id().to_string(),
             decisions: 0,
             without_inputs: 0,
+            not_asked: 0,
             now_denied: 0,
             now_allowed: 0,
             changes: Vec::new(),
@@ -274,18 +265,31 @@ impl Verifier {
     /// A decision: what was asked, what was attested, which policies determined it, and what would have allowed it.
     pub async fn explain(&self, id: RecordId) -> Result<Explained, PolicyError> {
         let record = self.store.record(id).await?;
-        let record = record.filter(|found| found.record.kind == RecordKind::Decision);
+        let decides =
+            |kind| matches!(kind, RecordKind::Decision | RecordKind::Issuance | RecordKind::Refusal);
+        let record = record.filter(|found| decides(found.record.kind));
         let record = record.ok_or_else(|| PolicyError::NoSuchDecision(id.to_string()))?;
-        let (question, facts) = inputs(&record).ok_or(PolicyError::WithoutInputs(id))?;
-        let version = record.record.versions.first().map(|version| version.as_str().to_owned());
-        let which = version.as_deref().and_then(which_bundle);
-        let which = which.ok_or_else(|| PolicyError::NoSuchBundle(version.unwrap_or_default()))?;
-        let (written, source) = self.policy_source(&which).await?;
-        let bundle = Bundle::compile(written.map_or_else(builtin_id, |written| written.id), source)?;
-        let explanation = bundle.explain(&question, &facts);
-        let words = in_lines(&question, &explanation);
+        let Inputs { question, attested, policy, not_asked } =
+            Inputs::of(&record).ok_or(PolicyError::WithoutInputs(id))?;
+        let which = which_bundle(&policy).ok_or(PolicyError::NoSuchBundle(policy))?;
+        let bundle = self.policy(&which).await?;
+        let explanation = bundle.explain(&question, &attested);
+        let mut words = in_lines(&question, &explanation);
+        if not_asked {
+            words.insert(
+                0,
+                "the caller may not ask about this subject, and heard no more than that; else:".to_owned(),
+            );
+        }
         let explanation = serde_json::to_value(&explanation).unwrap_or_default();
         Ok(Explained { record, bundle: bundle.id().to_string(), explanation, words })
+    }
+
+    /// A bundle, compiled.
+    async fn policy(&self, which: &WhichBundle) -> Result<Bundle, PolicyError> {
+        let (record, source) = self.policy_source(which).await?;
+        let id = record.map_or_else(builtin_id, |record| record.id);
+        in_the_background(move || Ok(Bundle::compile(id, source)?)).await
     }
 
     /// The bundle that is in force by the store, compiled.
@@ -308,11 +312,16 @@ impl Verifier {
 impl Rehearsal {
     fn look_at(&mut self, bundle: &Bundle, record: &SequencedRecord) {
         self.decisions += 1;
-        let Some((question, facts)) = inputs(record) else {
+        let Some(Inputs { question, attested, not_asked, policy: _ }) = Inputs::of(record) else {
             self.without_inputs += 1;
             return;
         };
-        let outcome = bundle.rehearse(&question, &facts);
+        if not_asked {
+            // Whoever may not ask is denied whatever the policies for the question say.
+            self.not_asked += 1;
+            return;
+        }
+        let outcome = bundle.rehearse(&question, &attested);
         let was_allowed = record.record.outcome == Told::Granted;
         let count = match (was_allowed, outcome.allowed()) {
             (true, false) => &mut self.now_denied,
@@ -337,16 +346,38 @@ impl Rehearsal {
 }
 
 /// What was asked and attested, as [`inputs_of`] wrote it.
-fn inputs(record: &SequencedRecord) -> Option<(Question, RecordedFacts)> {
-    let facts = record.record.facts.as_ref()?;
-    let question = Question::deserialize(facts.member("question")?).ok()?;
-    let attested = RecordedFacts::deserialize(facts.member("attested")?).ok()?;
-    Some((question, attested))
+#[derive(Deserialize)]
+struct Inputs {
+    question: Question,
+    attested: RecordedFacts,
+    policy: String,
+    /// The caller might not ask about the subject.
+    #[serde(default)]
+    not_asked: bool,
 }
 
-/// What was asked and attested, for the record of a decision.
-pub(super) fn inputs_of(question: &Question, attested: &RecordedFacts) -> serde_json::Value {
-    serde_json::json!({ "question": question, "attested": attested })
+impl Inputs {
+    fn of(record: &SequencedRecord) -> Option<Self> {
+        Self::deserialize(record.record.facts.as_ref()?.as_value()).ok()
+    }
+}
+
+/// The member of [`inputs_of`] that is there where the caller might not ask.
+pub(super) const NOT_ASKED: &str = "not_asked";
+
+/// What was asked, as far as the schema declares it, what was attested, and which bundle decided: for the record.
+pub(super) fn inputs_of(
+    question: &Question,
+    attested: &RecordedFacts,
+    policy: &Versioned,
+) -> Map<String, Value> {
+    let value = |value: Result<Value, _>| value.unwrap_or_default();
+    let members = [
+        ("question", value(serde_json::to_value(question))),
+        ("attested", value(serde_json::to_value(attested))),
+        ("policy", policy.to_string().into()),
+    ];
+    members.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()
 }
 
 /// The id of the bundle that is part of the program.
@@ -370,10 +401,10 @@ fn parse(id: &Versioned, text: &[u8]) -> Result<BundleSource, StoreError> {
     })
 }
 
-/// Compiles a bundle and runs its cases, beside what else the verifier does; with its text for the store.
+/// Compiles a bundle and runs its cases; with its text for the store.
 async fn compiled(id: Versioned, source: BundleSource) -> Result<(Bundle, Vec<u8>), PolicyError> {
-    let work = tokio::task::spawn_blocking(move || {
-        let text = serde_json::to_vec(&source).unwrap_or_default();
+    in_the_background(move || {
+        let text = serde_json::to_vec(&source).map_err(|error| StoreError::Database(Box::new(error)))?;
         let bundle = Bundle::compile(id, source)?;
         let report = bundle.run_cases();
         let mut failures = report.iter().filter(|case| !case.passed());
@@ -382,8 +413,15 @@ async fn compiled(id: Versioned, source: BundleSource) -> Result<(Bundle, Vec<u8
             return Err(PolicyError::CasesFail { failed, cases, first: failure(first) });
         }
         Ok((bundle, text))
-    });
-    work.await.map_err(|error| StoreError::Database(Box::new(error)))?
+    })
+    .await
+}
+
+/// Beside what else the verifier does: a large bundle takes seconds.
+async fn in_the_background<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PolicyError> + Send + 'static,
+) -> Result<T, PolicyError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::Database(Box::new(error)))?
 }
 
 /// An explanation in words.

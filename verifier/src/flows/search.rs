@@ -8,7 +8,7 @@ use rootbound_common::id::NodeId;
 use rootbound_common::tpm::HashAlgorithm;
 
 use super::caller::Caller;
-use super::decide::{DecideError, actor_of};
+use super::decide::{DecideError, Turn, actor_of};
 use super::{Verifier, rng};
 use crate::policy::{Bundle, Question, SubjectKind};
 
@@ -65,10 +65,12 @@ impl Verifier {
         let limit = limit.min(MAX_JUDGED);
         let candidates = self.candidates(&bundle, &question, sought, after.as_deref()).await?;
         let (mut names, mut last, mut about) = (Vec::new(), None, None);
+        let mut turn = Turn::begins();
         for name in candidates.iter().take(MAX_JUDGED) {
             if names.len() >= limit {
                 break;
             }
+            turn.pause_when_it_is_over().await;
             if let Some(asked) = naming(&question, sought, name)
                 && self.decide(&bundle, caller, asked, &mut about).allowed()
             {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use rootbound_common::clock::Timestamp;
 use rootbound_common::crypto::sha256;
 use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::{SignalKind, SignalRequest, SignalResponse};
@@ -12,6 +13,7 @@ use rootbound_common::wire::v1::{SignalKind, SignalRequest, SignalResponse};
 use super::{Verifier, decision, rng};
 use crate::audit::Actor;
 use crate::hold::{HeldBy, Hold, HoldId, HoldKind, HoldReason, NotAHoldId, NotAReason};
+use crate::policy::{Question, ServiceFacts, SubjectFacts};
 use crate::relying_party::IdentifiedRelyingParty;
 use crate::store::holds::{HoldChange, Lift};
 use crate::store::signals::{SignalOutcome, SignalRecord};
@@ -41,6 +43,9 @@ pub enum SignalRefusal {
     /// The operator did not allow it.
     #[error("this relying party may not send signals of this kind")]
     NotAllowed,
+    /// The policies in force do not permit it.
+    #[error("the policies in force do not permit this signal")]
+    DeniedByPolicy,
     /// A node that is not there, or is none that this relying party may read: the answer is the same.
     #[error("there is no such node, or this relying party may not read it")]
     UnknownNode,
@@ -66,6 +71,7 @@ impl SignalRefusal {
             Self::Hold(_) => "signal_hold",
             Self::Members => "signal_members",
             Self::NotAllowed => "signal_not_allowed",
+            Self::DeniedByPolicy => "signal_denied_by_policy",
             Self::UnknownNode => "unknown_node",
             Self::OtherContent => "signal_id_reused",
             Self::NoSuchHold => "unknown_hold",
@@ -159,7 +165,13 @@ impl Verifier {
         if !readable {
             return Err(SignalRefusal::UnknownNode.into());
         }
-        self.record_signal(source, request, change).await
+        // What the configuration allows, the policies may narrow.
+        let facts = SubjectFacts::Service(ServiceFacts { may_read: true, may_signal: true });
+        let question = Question::signal(source.name().to_string(), node);
+        if !self.bundle.load().decide(&question, &facts).allowed() {
+            return Err(SignalRefusal::DeniedByPolicy.into());
+        }
+        self.record_signal(source, request, change, now).await
     }
 
     async fn record_signal(
@@ -167,8 +179,9 @@ impl Verifier {
         source: &IdentifiedRelyingParty,
         request: SignalRequest,
         change: HoldChange,
+        now: Timestamp,
     ) -> Result<SignalResponse, SignalError> {
-        let (now, node, kind) = (self.now(), request.node, request.kind);
+        let (node, kind) = (request.node, request.kind);
         let hold = match &change {
             HoldChange::Set(hold) => Some(hold),
             HoldChange::Lift(_) | HoldChange::DemandEvidence(_) => None,

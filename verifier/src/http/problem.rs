@@ -361,7 +361,9 @@ impl From<SignalRefusal> for Refusal {
             | SignalRefusal::Reason(_)
             | SignalRefusal::Hold(_)
             | SignalRefusal::Members => StatusCode::BAD_REQUEST,
-            SignalRefusal::NotARelyingParty | SignalRefusal::NotAllowed => StatusCode::FORBIDDEN,
+            SignalRefusal::NotARelyingParty | SignalRefusal::DeniedByPolicy | SignalRefusal::NotAllowed => {
+                StatusCode::FORBIDDEN
+            }
             SignalRefusal::UnknownNode | SignalRefusal::NoSuchHold => StatusCode::NOT_FOUND,
             SignalRefusal::OtherContent | SignalRefusal::TooManyHolds => StatusCode::CONFLICT,
         };

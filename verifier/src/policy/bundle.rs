@@ -14,8 +14,9 @@ use super::cases::{Case, CaseReport};
 use super::cost::{cost, depth, reads};
 use super::error::BundleError;
 use super::facts::{FactSet, Status};
+use super::question::Question;
 use super::scan::{Refused, Text, scan};
-use super::schema::JoinedSchema;
+use super::schema::{JoinedSchema, MAX_TEXT};
 use super::slice::{Environment, Slice, slices};
 use super::stack::{FOR_ANY_POLICY, on_stack_of};
 use crate::node::Name;
@@ -417,6 +418,7 @@ fn entities(text: Option<&str>, schema: &JoinedSchema) -> Result<Entities, Bundl
     let text = text.unwrap_or("[]");
     let json: Value = serde_json::from_str(text).map_err(|error| invalid(&error))?;
     bound_ancestors(&json)?;
+    bound_values(&json)?;
     let entities = Entities::from_json_str(text, Some(&schema.schema)).map_err(|error| invalid(&error))?;
     let ours = |uid: &EntityUid| {
         let kind = uid.type_name();
@@ -426,6 +428,34 @@ fn entities(text: Option<&str>, schema: &JoinedSchema) -> Result<Entities, Bundl
         return Err(BundleError::EntityReserved { entity: uid.to_string() });
     }
     Ok(entities)
+}
+
+/// The cost of a decision is reckoned by the longest text and the largest set that a request may have: the operator's own data
+/// have none that are larger.
+fn bound_values(entities: &Value) -> Result<(), BundleError> {
+    for entity in entities.as_array().into_iter().flatten() {
+        let mut open: Vec<&Value> =
+            ["attrs", "tags"].into_iter().filter_map(|member| entity.get(member)).collect();
+        while let Some(value) = open.pop() {
+            let fits = match value {
+                Value::String(text) => text.len() <= MAX_TEXT,
+                Value::Array(items) => {
+                    open.extend(items);
+                    items.len() <= Question::MAX_MEMBERS
+                }
+                Value::Object(members) => {
+                    open.extend(members.values());
+                    true
+                }
+                Value::Null | Value::Bool(_) | Value::Number(_) => true,
+            };
+            if !fits {
+                let uid = entity.get("uid").map(ToString::to_string).unwrap_or_default();
+                return Err(BundleError::EntityTooLarge { entity: uid.chars().take(200).collect() });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Cedar keeps every ancestor of every entity: a chain of ten thousand would be fifty million.

@@ -206,6 +206,16 @@ pub enum BundleError {
     /// Parents of parents.
     #[error("the entities have more than {} parents, those of parents included", Bundle::MAX_ANCESTORS)]
     EntitiesTooRelated,
+    /// A text or a set of an entity is longer than a request's may be.
+    #[error(
+        "an attribute of {entity} has a text of more than {} bytes, or a set of more than {} members",
+        super::schema::MAX_TEXT,
+        super::question::Question::MAX_MEMBERS
+    )]
+    EntityTooLarge {
+        /// Which.
+        entity: String,
+    },
     /// Machines are known by what they prove.
     #[error("the entities declare {entity}: what is known of it is the verifier's")]
     EntityReserved {
@@ -273,6 +283,7 @@ impl BundleError {
             Self::TooManyChecks { .. } => "bundle_too_many_checks",
             Self::EntitiesInvalid { .. } => "entities_invalid",
             Self::EntitiesTooRelated => "entities_too_related",
+            Self::EntityTooLarge { .. } => "entity_too_large",
             Self::EntityReserved { .. } => "entity_reserved",
             Self::TooSlow { .. } => "bundle_too_slow",
             Self::CaseUnparsable { .. } => "case_invalid",

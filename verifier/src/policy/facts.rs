@@ -233,7 +233,8 @@ impl<'a> Attested<'a> {
     pub fn of(id: NodeId, node: &'a LiveNode, now: Timestamp) -> Self {
         let posture = node.posture.as_ref();
         let text = |text: &'a Option<String>| text.as_deref().map(Cow::Borrowed);
-        let newest = node.credentials.iter().map(|credential| credential.not_before).max();
+        let count = node.credentials.iter().filter(|credential| credential.not_after >= now);
+        let newest = count.map(|credential| credential.not_before).max();
         Self(NodeFacts {
             node: id,
             posture: node.status(now).into(),

@@ -252,6 +252,27 @@ impl Question {
         Self::plain(("service", service), "Signal", ("node", node.to_string()))
     }
 
+    /// The same question with other words about its parts: some of its own.
+    pub(super) fn with_properties(
+        &self,
+        subject: Properties,
+        action: Properties,
+        resource: Properties,
+        context: Properties,
+    ) -> Self {
+        let entity = |entity: &Entity, properties| Entity {
+            kind: entity.kind.clone(),
+            id: entity.id.clone(),
+            properties,
+        };
+        Self(Arc::new(Parts {
+            subject: entity(self.subject(), subject),
+            action: Action { name: self.action().name.clone(), properties: action },
+            resource: entity(self.resource(), resource),
+            context,
+        }))
+    }
+
     fn plain(subject: (&str, String), action: &str, resource: (&str, String)) -> Self {
         let entity =
             |(kind, id): (&str, String)| Entity { kind: kind.to_owned(), id, properties: Properties::new() };

@@ -320,6 +320,42 @@ impl RequestShape {
     }
 }
 
+impl RequestShape {
+    /// What is declared of what the caller says.
+    pub(super) fn declared(&self, question: &Question) -> Question {
+        let kept = |shape: &Option<RecordShape>, said: &Properties| {
+            shape.as_ref().map(|shape| kept(shape, said)).unwrap_or_default()
+        };
+        question.with_properties(
+            kept(&self.subject, &question.subject().properties),
+            kept(&self.action, &question.action().properties),
+            kept(&self.resource, &question.resource().properties),
+            kept(&self.context, question.context()),
+        )
+    }
+}
+
+fn kept(shape: &RecordShape, said: &Properties) -> Properties {
+    let kept = |attribute: &Attribute| {
+        Some((attribute.name.clone(), kept_value(&attribute.shape, said.get(&attribute.name)?)))
+    };
+    shape.iter().filter_map(kept).collect()
+}
+
+fn kept_value(shape: &Shape, said: &Value) -> Value {
+    match (shape, said) {
+        (Shape::Record(shape), Value::Object(members)) => Value::Object(kept(shape, members)),
+        (Shape::Set(shape), Value::Array(items)) => {
+            Value::Array(items.iter().map(|item| kept_value(shape, item)).collect())
+        }
+        // Of another type than is declared: that it does not fit is all that there is to know.
+        (_, Value::Object(_)) => Value::Object(Properties::new()),
+        (_, Value::Array(_)) => Value::Array(Vec::new()),
+        (Shape::Bool | Shape::Long | Shape::Record(_) | Shape::Set(_), Value::String(_)) => Value::Null,
+        (_, scalar) => scalar.clone(),
+    }
+}
+
 impl Misfit {
     fn below(self, name: &str) -> Self {
         let at = if self.at.is_empty() { name.to_owned() } else { format!("{name}.{}", self.at) };

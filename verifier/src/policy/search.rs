@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::bundle::Bundle;
+use super::question::Question;
+use super::schema::RequestShape;
 use super::slice::Environment;
 
 impl Bundle {
@@ -21,6 +23,14 @@ impl Bundle {
             self.environments.get(&environment).is_some_and(|slice| slice.permits())
         });
         declared.map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// A question as far as the schema declares what the caller says with it: of an action that it does not have, nothing.
+    #[must_use]
+    pub fn declared(&self, question: &Question) -> Question {
+        let none = RequestShape::default();
+        let action = self.schema.actions.get(&question.action().name);
+        action.map_or(&none, |action| &action.request).declared(question)
     }
 
     /// Ids of the entities of a type in its data, later than `after`, the first `most` in their order.

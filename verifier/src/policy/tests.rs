@@ -644,6 +644,77 @@ fn a_policy_sees_who_holds_a_node_and_only_while_it_does() {
 }
 
 #[test]
+fn a_credential_that_has_expired_has_no_age() {
+    let when = "when { context.attested has credential_age && context.attested.credential_age <= 3600 }";
+    let bundle = compile(&permit("a", "", when));
+    let until =
+        |not_after| live(|node| node.credentials.iter_mut().for_each(|one| one.not_after = not_after));
+    assert!(outcome(&bundle, &write(), &until(NOW)).allowed(), "to its last millisecond");
+    let expired = until(NOW.minus(Duration::from_millis(1)));
+    assert_eq!(outcome(&bundle, &write(), &expired).code(), "no_policy_permits");
+}
+
+#[test]
+fn entities_have_no_longer_values_than_requests() {
+    let schema = "entity Note = { text: String, tags: Set<Long> };\n".to_owned() + SCHEMA;
+    let with = |text: usize, tags: usize| {
+        let uid = json!({ "type": "Note", "id": "n" });
+        let attrs = json!({ "text": "x".repeat(text), "tags": (0..tags).collect::<Vec<_>>() });
+        let entities = json!([{ "uid": uid, "attrs": attrs, "parents": [] }]).to_string();
+        let source = BundleSource {
+            schema: Some(schema.clone()),
+            entities: Some(entities),
+            ..source(&permit("a", "", ""))
+        };
+        Bundle::compile(id(), source).map(drop)
+    };
+    assert!(with(4096, 1000).is_ok());
+    for (text, tags) in [(4097, 1), (1, 1001)] {
+        let refused = with(text, tags).unwrap_err();
+        assert!(matches!(refused, BundleError::EntityTooLarge { .. }), "{refused}");
+        assert_eq!(refused.code(), "entity_too_large");
+    }
+}
+
+#[test]
+fn of_a_question_what_the_schema_declares_is_kept_and_no_more() {
+    let schema = r#"
+        entity Db;
+        type Inner = { a: Long };
+        action write appliesTo {
+            principal: [Rootbound::Node],
+            resource: [Db],
+            context: {
+                attested: Rootbound::Attested,
+                request: { subject: { team?: String }, context: { inner?: Inner, many?: Set<Inner> } },
+            },
+        };
+    "#;
+    let source = BundleSource {
+        schema: Some(schema.to_owned()),
+        entities: None,
+        ..source(r#"@id("a") permit (principal, action, resource);"#)
+    };
+    let bundle = Bundle::compile(id(), source).unwrap();
+    let ask = |name: &str| -> Question {
+        serde_json::from_value(json!({
+            "subject": { "type": "node", "id": "n", "properties": { "team": { "token": "t" }, "token": "t" } },
+            "action": { "name": name, "properties": { "token": "t" } },
+            "resource": { "type": "Db", "id": "orders", "properties": { "token": "t" } },
+            "context": { "inner": { "a": 1, "token": "t" }, "many": [{ "a": 2, "token": "t" }, "t"], "token": "t" },
+        }))
+        .unwrap()
+    };
+    let kept = serde_json::to_value(bundle.declared(&ask("write"))).unwrap();
+    assert_eq!(kept["subject"], json!({ "type": "node", "id": "n", "properties": { "team": {} } }));
+    assert_eq!(kept["action"], json!({ "name": "write" }));
+    assert_eq!(kept["resource"], json!({ "type": "Db", "id": "orders" }));
+    assert_eq!(kept["context"], json!({ "inner": { "a": 1 }, "many": [{ "a": 2 }, null] }));
+    let unknown = serde_json::to_value(bundle.declared(&ask("other"))).unwrap();
+    assert!(!unknown.to_string().contains("\"t\""), "of an action that there is not, nothing: {unknown}");
+}
+
+#[test]
 fn every_attested_record_fits_the_schema() {
     let bundle = compile(&permit("a", "", ""));
     let firmware = |node: &mut LiveNode| posture(node).booted.firmware = Some("1.0".into());

@@ -289,7 +289,8 @@ pub trait EvidenceStore: Send + Sync {
     async fn certificates(&self, node: NodeId, limit: u32) -> Result<Vec<CertificateRecord>, StoreError>;
 
     /// Takes a certificate back that was recorded and never left: it counts no more, as those under superseded AKs.
-    async fn withdraw_certificate(&self, serial: SerialNumber) -> Result<(), StoreError>;
+    async fn withdraw_certificate(&self, serial: SerialNumber, record: AuditRecord)
+    -> Result<(), StoreError>;
 
     /// Forgets certificates that expired before `before`; returns how many.
     async fn forget_certificates(&self, before: Timestamp) -> Result<u64, StoreError>;
@@ -514,7 +515,7 @@ impl DecisionRecord {
             DecisionKind::Enroll => (RecordKind::Refusal, "enroll", Actor::Stranger, asked),
             DecisionKind::Activate if *granted => (RecordKind::Admission, "activate", asker, asked),
             DecisionKind::Activate => (RecordKind::Refusal, "activate", asker, asked),
-            DecisionKind::Attest if *granted => (RecordKind::Decision, "attest", asker, asked),
+            DecisionKind::Attest if *granted => (RecordKind::Attestation, "attest", asker, asked),
             DecisionKind::Attest => (RecordKind::Refusal, "attest", asker, asked),
             DecisionKind::Reappraise => {
                 (RecordKind::PostureChange, "reappraise", Actor::Verifier, Outcome::Done)

@@ -1,6 +1,6 @@
 //! Load on the real daemons, as programs of their own over loopback TLS and SQLite: round trips and memory.
 //!
-//! `--mode evaluate` asks for decisions instead.
+//! `--mode evaluate` asks for decisions instead, `--mode control` holds control streams.
 //!
 //! Nodes are simulated: their EKs and AKs are software keys, which sign a thousand times faster than a TPM, so that the
 //! verifier is what is measured. The generator runs on the same machine and takes its share of it.

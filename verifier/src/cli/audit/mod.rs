@@ -185,16 +185,25 @@ impl Verify {
         let pinned = !given.is_empty();
         let verification = if self.files.is_empty() {
             let daemon = Daemon::at(socket)?;
-            let (checkpoints, keys) = daemon.checkpoints()?;
+            let (mut checkpoints, keys) = daemon.checkpoints()?;
             if !pinned {
                 given = keys;
             }
-            let mut walk = begin(&given, known.as_ref(), &checkpoints);
-            daemon.segments(1, |segment| {
-                walk.segment(&segment);
-                Ok::<_, SourceError>(true)
-            })?;
-            walk.end()
+            loop {
+                let mut walk = begin(&given, known.as_ref(), &checkpoints);
+                daemon.segments(1, |segment| {
+                    walk.segment(&segment);
+                    Ok::<_, SourceError>(true)
+                })?;
+                let verification = walk.end();
+                let (now, _) = daemon.checkpoints()?;
+                let anchor = |checkpoints: &[Checkpoint]| checkpoints.last().map(|last| last.anchor);
+                // What was archived while we read is missing from what we read, and from nothing else.
+                if verification.is_whole() || anchor(&now) == anchor(&checkpoints) {
+                    break verification;
+                }
+                checkpoints = now;
+            }
         } else {
             let files = Files::new(&self.files);
             let (checkpoints, keys) = files.checkpoints()?;
@@ -244,7 +253,9 @@ impl Export {
             }
         }
         let from = self.after.as_ref().map_or(1, |after| after.sequence.saturating_add(1));
-        let mut due = checkpoints.iter().filter(|checkpoint| checkpoint.head.sequence >= from).peekable();
+        // Also one of exactly the last record that was exported: it may have been made since.
+        let due = checkpoints.iter().filter(|checkpoint| checkpoint.head.sequence.saturating_add(1) >= from);
+        let mut due = due.peekable();
         if let Some(cursor) = self.after.as_ref().filter(|cursor| cursor.sequence > 0) {
             daemon.check_cursor(cursor)?;
         }

@@ -74,7 +74,8 @@ impl<'a> Daemon<'a> {
             }
             for segment in page {
                 let segment = Segment::from(segment);
-                from = from.max(segment.head().sequence.saturating_add(1));
+                // A damaged one may say that it ends before it begins.
+                from = from.max(segment.first).max(segment.head().sequence).saturating_add(1);
                 if !each(segment)? {
                     return Ok(());
                 }
@@ -142,7 +143,8 @@ impl<'a> Files<'a> {
                 }
                 number += 1;
                 let line = line.strip_suffix(b"\n").unwrap_or(&line);
-                each(number, &String::from_utf8_lossy(line));
+                // What is no text is no line of an export, and stays none.
+                each(number, std::str::from_utf8(line).unwrap_or("\u{fffd}"));
             }
         }
         Ok(())

@@ -37,6 +37,7 @@ pub(super) fn rehearsal(rehearsal: &Rehearsal) -> String {
         ("Bundle", rehearsal.bundle.clone()),
         ("Decisions looked at", rehearsal.decisions.to_string()),
         ("Recorded without what was asked", rehearsal.without_inputs.to_string()),
+        ("Caller might not ask", rehearsal.not_asked.to_string()),
         ("Allowed, would be denied", rehearsal.now_denied.to_string()),
         ("Denied, would be allowed", rehearsal.now_allowed.to_string()),
     ]);

@@ -351,8 +351,8 @@ pub struct SegmentDetail {
 impl From<Segment> for SegmentDetail {
     fn from(segment: Segment) -> Self {
         let Segment { first, previous, links, hash, times, body } = segment;
-        // What is no text any more is none of the lines that were written, whatever becomes of it here.
-        Self { first, previous, links, hash, times, body: String::from_utf8_lossy(&body).into_owned() }
+        // What is no text any more is none of the lines that were written: then no line is shown, and verification says so.
+        Self { first, previous, links, hash, times, body: String::from_utf8(body).unwrap_or_default() }
     }
 }
 
@@ -751,6 +751,20 @@ pub struct CaDetail {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A byte that is no UTF-8 must not come out as the character that stands for it, which a record may have.
+    #[test]
+    fn segment_that_is_no_text_shows_no_line() {
+        let of = |body: &[u8]| {
+            let hash = Hash::from_bytes([0; 32]);
+            let times = (Timestamp::from_millis(0), Timestamp::from_millis(0));
+            let segment =
+                Segment { first: 1, previous: hash, links: vec![hash], hash, times, body: body.to_vec() };
+            SegmentDetail::from(segment).body
+        };
+        assert_eq!(of("{\"a\":\"\u{fffd}\"}\n".as_bytes()), "{\"a\":\"\u{fffd}\"}\n");
+        assert_eq!(of(b"{\"a\":\"\xff\"}\n"), "");
+    }
 
     #[test]
     fn reasons_are_short_and_printable() {

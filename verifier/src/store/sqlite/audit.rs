@@ -67,7 +67,8 @@ impl AuditStore for SqliteStore {
                 if segments.len() == limit || (length > PAGE && !segments.is_empty()) {
                     return Ok(segments);
                 }
-                next = last.saturating_add(1);
+                // A damaged one may say that it ends before it begins.
+                next = last.max(to_integer(segment.first)?).saturating_add(1);
                 if last >= from {
                     segments.push(segment);
                 }
@@ -165,12 +166,19 @@ impl AuditStore for SqliteStore {
             "SELECT number, anchor, anchor_hash, head, head_hash, at, key, signature FROM audit_checkpoint \
              WHERE number > ?1 ORDER BY number LIMIT ?2",
         )
-        // Numbers begin with 1 and have no gap: none is ever deleted.
         .bind(skip)
         .bind(i64::from(limit))
         .fetch_all(&mut *reader)
         .await?;
-        rows.iter().map(parse_checkpoint).collect()
+        // Numbers begin with 1 and have no gap: none is ever deleted.
+        let numbered = |(number, row): (i64, &SqliteRow)| {
+            let columns = Columns::named_by_number(row, "audit checkpoint", "number");
+            match columns.plain::<i64>("number")? {
+                found if found == number => parse_checkpoint(row),
+                _ => Err(columns.inconsistent("one before it is missing")),
+            }
+        };
+        (skip.saturating_add(1)..).zip(&rows).map(numbered).collect()
     }
 
     async fn last_checkpoint(&self) -> Result<Option<Checkpoint>, StoreError> {
@@ -244,7 +252,13 @@ pub(super) async fn head(connection: &mut SqliteConnection) -> Result<Head, Stor
 /// Established when this returns: the last segment is what its hashes say · the last checkpoint is of this trail.
 pub(super) async fn checked_head(connection: &mut SqliteConnection) -> Result<Head, StoreError> {
     let head = head(connection).await?;
-    if let Some(segment) = segment_of(connection, head.sequence).await? {
+    let last = segment_of(connection, head.sequence).await?;
+    let segments: i64 =
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM audit_segment)").fetch_one(&mut *connection).await?;
+    if last.is_none() && segments != 0 {
+        return Err(inconsistent(head.sequence, "the last segment does not have as many records as it says"));
+    }
+    if let Some(segment) = last {
         let mut hash = segment.previous;
         for (line, link) in segment.lines().zip(&segment.links) {
             hash = hash.then(line);

@@ -9,6 +9,7 @@ use sqlx::sqlite::SqliteRow;
 use super::columns::{Columns, to_integer, to_json};
 use super::writer::Recorded as Trailed;
 use super::{SqliteStore, decision, logs};
+use crate::audit::AuditRecord;
 use crate::credential::serial::SerialNumber;
 use crate::evidence::StoredQuote;
 use crate::posture::Posture;
@@ -108,14 +109,18 @@ impl EvidenceStore for SqliteStore {
         rows.iter().map(parse_certificate).collect()
     }
 
-    async fn withdraw_certificate(&self, serial: SerialNumber) -> Result<(), StoreError> {
-        self.write(move |connection| {
+    async fn withdraw_certificate(
+        &self,
+        serial: SerialNumber,
+        record: AuditRecord,
+    ) -> Result<(), StoreError> {
+        self.write_recorded(move |connection| {
             Box::pin(async move {
                 sqlx::query("UPDATE certificate SET superseded = 1 WHERE serial = ?1")
                     .bind(serial.as_bytes().as_slice())
                     .execute(connection)
                     .await?;
-                Ok(())
+                Ok(Trailed((), vec![record]))
             })
         })
         .await

@@ -7,6 +7,7 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::columns::Columns;
+use super::writer::Recorded;
 use super::{SqliteStore, decision, node};
 use crate::hold::{HeldBy, Hold, HoldKind, HoldReason, attested_after};
 use crate::node::NodeRecord;
@@ -21,13 +22,14 @@ impl HoldStore for SqliteStore {
         change: HoldChange,
         decision: DecisionRecord,
     ) -> Result<HoldOutcome, StoreError> {
-        self.write(move |connection| {
+        self.write_recorded(move |connection| {
             Box::pin(async move {
                 let outcome = apply(connection, node, change, decision.at).await?;
+                let mut records = Vec::new();
                 if let HoldOutcome::Changed(_) = &outcome {
-                    decision::insert(connection, &decision).await?;
+                    records.push(decision::insert(connection, &decision).await?);
                 }
-                Ok(outcome)
+                Ok(Recorded(outcome, records))
             })
         })
         .await

@@ -40,8 +40,14 @@ pub(super) type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 /// Members of one commit: enough that the disk no longer limits, few enough that the first does not wait long.
 const GROUP: usize = 128;
 
+/// Records of decisions that one commit takes besides: some 20 ms of work, for which evidence may have to wait.
+const GROUP_RECORDS: usize = 4096;
+
 /// Writes that wait; who comes later is told to come again.
 const QUEUE: usize = 1024;
+
+/// Places that decisions leave to everything else: attestation, signals and operators go on while services ask too much.
+const NOT_FOR_DECISIONS: usize = QUEUE / 2;
 
 /// The way to the writing connection. Ends when it is dropped or [closed](Self::close); what waits then is still done.
 pub(super) struct Writer {
@@ -80,8 +86,11 @@ impl Writer {
         answer.await.map_err(|_| closed())?
     }
 
-    /// Records what changes nothing else, and returns once it is on disk.
+    /// Records what changes nothing else, and returns once it is on disk. [`NOT_FOR_DECISIONS`] places are not for it.
     pub(super) async fn append(&self, records: Vec<Encoded>) -> Result<(), StoreError> {
+        if self.jobs.capacity() <= NOT_FOR_DECISIONS {
+            return Err(if self.jobs.is_closed() { closed() } else { StoreError::Overloaded });
+        }
         let (caller, answer) = oneshot::channel();
         self.ask(Request::Append(records, caller))?;
         answer.await.map_err(|_| closed())?
@@ -119,10 +128,9 @@ async fn run(
     loop {
         tokio::select! {
             () = stop.cancelled(), if !queue.is_closed() => queue.close(),
-            received = queue.recv_many(&mut group, GROUP) => {
-                if received == 0 {
-                    break;
-                }
+            first = queue.recv() => {
+                let Some(first) = first else { break };
+                gather(first, &mut queue, &mut group);
                 let committed = commit_together(&mut connection, head.take(), &mut group).await;
                 failing.store(committed.is_err(), Ordering::Relaxed);
                 let failure = match committed {
@@ -141,6 +149,19 @@ async fn run(
     // The last connection to close brings the log into the database file and removes it.
     if let Err(error) = connection.close().await {
         tracing::error!(%error, "the store's database did not close well; its log is read when it is opened next");
+    }
+}
+
+/// What one commit takes of what waits.
+fn gather(first: Request, queue: &mut mpsc::Receiver<Request>, group: &mut Vec<Request>) {
+    let mut records = first.records();
+    group.push(first);
+    while group.len() < GROUP
+        && records < GROUP_RECORDS
+        && let Ok(next) = queue.try_recv()
+    {
+        records = records.saturating_add(next.records());
+        group.push(next);
     }
 }
 
@@ -225,6 +246,14 @@ enum Request {
 }
 
 impl Request {
+    /// Records that it is known to bring; those of [`Self::Work`] are few.
+    fn records(&self) -> usize {
+        match self {
+            Self::Work(_) => 1,
+            Self::Append(records, _) => records.len(),
+        }
+    }
+
     /// Tells the caller, once it is known whether the group was committed.
     fn answer(self, failure: Option<GroupFailed>) {
         match self {
@@ -572,13 +601,18 @@ mod tests {
         let rest = async {
             is_busy.await.unwrap();
             let mut waiting = Vec::new();
-            for _ in 0..QUEUE {
-                let (caller, answer) = oneshot::channel();
-                writer.ask(Request::Append(vec![record("waits").encode()], caller)).unwrap();
-                waiting.push(answer);
-            }
+            let mut wait = |places| {
+                for _ in 0..places {
+                    let (caller, answer) = oneshot::channel();
+                    writer.ask(Request::Append(vec![record("waits").encode()], caller)).unwrap();
+                    waiting.push(answer);
+                }
+            };
+            // Decisions are told before anybody else is.
+            wait(QUEUE - NOT_FOR_DECISIONS);
             let refused = writer.append(vec![record("late").encode()]).await;
             assert!(matches!(refused, Err(StoreError::Overloaded)), "{refused:?}");
+            wait(NOT_FOR_DECISIONS);
             let refused = insert(&writer, INSERTS[0], false).await;
             assert!(matches!(refused, Err(StoreError::Overloaded)), "{refused:?}");
             go.send(()).unwrap();
@@ -588,5 +622,24 @@ mod tests {
         };
         tokio::join!(first, rest).0.unwrap();
         assert_eq!(trail(&writer).await.len(), QUEUE);
+    }
+
+    /// One commit takes what waits up to so many records, and the rest comes in the next.
+    #[tokio::test]
+    async fn commit_of_many_records_leaves_the_rest_to_the_next() {
+        let (jobs, mut queue) = mpsc::channel(QUEUE);
+        let many = |count: usize| {
+            Request::Append((0..count).map(|_| record("one").encode()).collect(), oneshot::channel().0)
+        };
+        for count in [GROUP_RECORDS - 1, 1, 1, GROUP_RECORDS, 1] {
+            assert!(jobs.send(many(count)).await.is_ok());
+        }
+        let mut sizes = Vec::new();
+        while let Ok(first) = queue.try_recv() {
+            let mut group = Vec::new();
+            gather(first, &mut queue, &mut group);
+            sizes.push(group.iter().map(Request::records).sum::<usize>());
+        }
+        assert_eq!(sizes, [GROUP_RECORDS, GROUP_RECORDS + 1, 1]);
     }
 }

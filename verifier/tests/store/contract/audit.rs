@@ -103,7 +103,7 @@ pub(crate) async fn every_decision_is_a_record_of_the_same_id(back_end: &impl Ba
         (DecisionKind::Enroll, false, RecordKind::Refusal, Outcome::Refused, Actor::Stranger),
         (DecisionKind::Activate, true, RecordKind::Admission, Outcome::Granted, Actor::Node(node)),
         (DecisionKind::Activate, false, RecordKind::Refusal, Outcome::Refused, Actor::Stranger),
-        (DecisionKind::Attest, true, RecordKind::Decision, Outcome::Granted, Actor::Node(node)),
+        (DecisionKind::Attest, true, RecordKind::Attestation, Outcome::Granted, Actor::Node(node)),
         (DecisionKind::Attest, false, RecordKind::Refusal, Outcome::Refused, Actor::Stranger),
         (DecisionKind::Reappraise, true, RecordKind::PostureChange, Outcome::Done, Actor::Verifier),
         (DecisionKind::Operate, true, RecordKind::OperatorAction, Outcome::Done, Actor::Operator("".into())),

@@ -9,7 +9,7 @@ use rootbound_verifier::store::{DecisionKind, EvidenceRecord, Recorded, Store, S
 use super::BackEnd;
 use crate::fixtures::{
     Machine, NOW, assert_same, at_once, certificate, codes, decision, evidence, fresh, last_seen, later,
-    posture,
+    posture, record,
 };
 
 pub(crate) async fn evidence_is_recorded_whole_and_counts_the_revision_up(back_end: &impl BackEnd) {
@@ -171,7 +171,10 @@ pub(crate) async fn certificate_that_is_withdrawn_is_listed_and_does_not_count(b
     let kept = machine.attested(&*store, later(600)).await;
     let withdrawn = machine.attested(&*store, later(600)).await;
     for _ in 0..2 {
-        store.withdraw_certificate(withdrawn).await.unwrap();
+        let taken_back = record("withdrawn");
+        let id = taken_back.id;
+        store.withdraw_certificate(withdrawn, taken_back).await.unwrap();
+        assert!(store.record(id).await.unwrap().is_some(), "and the trail says so");
         let live = store.live_node(machine.id(), NOW).await.unwrap().unwrap();
         let serials: Vec<_> = live.credentials.iter().map(|credential| credential.serial).collect();
         assert_eq!((live.revision, serials), (3, vec![kept]));

@@ -3,14 +3,15 @@
 use rootbound_common::clock::Timestamp;
 use rootbound_common::id::NodeId;
 use rootbound_common::random;
+use rootbound_verifier::audit::{RecordId, RecordKind};
 use rootbound_verifier::hold::{HeldBy, Hold, HoldId, HoldKind};
 use rootbound_verifier::node::NodeRecord;
 use rootbound_verifier::store::holds::{HoldChange, HoldEnd, HoldOutcome, Lift};
 use rootbound_verifier::store::signals::{SignalOutcome, SignalRecord};
-use rootbound_verifier::store::{DecisionKind, DecisionRecord, Recorded, Store};
+use rootbound_verifier::store::{DecisionKind, DecisionRecord, RecordFilter, Recorded, Store};
 
 use super::BackEnd;
-use crate::fixtures::{Machine, NOW, at_once, codes, decision, evidence, later};
+use crate::fixtures::{Machine, NOW, at_once, codes, decision, evidence, fresh, later};
 
 fn operator() -> HeldBy {
     HeldBy::Operator("uid 0".to_owned())
@@ -36,11 +37,18 @@ fn lift(by: HeldBy, hold: Option<HoldId>) -> HoldChange {
 }
 
 fn decided(node: NodeId, at: Timestamp) -> DecisionRecord {
-    DecisionRecord { at, ..decision(Some(node), DecisionKind::Operate, "held") }
+    let id = RecordId::of(at, fresh());
+    DecisionRecord { id, at, ..decision(Some(node), DecisionKind::Operate, "held") }
 }
 
+/// What changes something is on record in the trail, and nothing else.
 async fn change(store: &dyn Store, node: NodeId, change: HoldChange) -> HoldOutcome {
-    store.change_holds(node, change, decided(node, later(5))).await.unwrap()
+    let decision = decided(node, later(5));
+    let id = decision.id;
+    let outcome = store.change_holds(node, change, decision).await.unwrap();
+    let recorded = store.record(id).await.unwrap().is_some();
+    assert_eq!(recorded, matches!(outcome, HoldOutcome::Changed(_)), "{outcome:?}");
+    outcome
 }
 
 async fn changed(store: &dyn Store, node: NodeId, wanted: HoldChange) -> NodeRecord {
@@ -176,6 +184,8 @@ pub(crate) async fn signal_takes_effect_once(back_end: &impl BackEnd) {
     let nothing = store.record_signal(signal("2", 1), id, lift(scanner("nobody"), None), decided()).await;
     assert!(matches!(nothing.unwrap(), SignalOutcome::NoSuchHold));
     assert_eq!(codes(&*store, Some(id)).await.iter().filter(|code| *code == "signal_block").count(), 2);
+    let signals = RecordFilter { kinds: vec![RecordKind::Signal], ..RecordFilter::default() };
+    assert_eq!(store.records(&signals, None, 100).await.unwrap().records.len(), 2, "in the trail, too");
     assert_eq!(store.forget_signals(NOW).await.unwrap(), 0);
     assert_eq!(store.forget_signals(later(1)).await.unwrap(), 2);
     let forgotten = store.record_signal(signal("1", 2), id, set(), decided()).await.unwrap();

@@ -483,6 +483,23 @@ async fn trail_that_was_changed_behind_the_store_is_damaged_where_it_was_changed
     }
 }
 
+/// Whoever reads a trail that was damaged behind the store comes to its end.
+#[tokio::test]
+async fn segment_and_checkpoint_that_say_what_cannot_be_are_no_loop() {
+    let (sqlite, _) = recorded().await;
+    let empty = "PRAGMA ignore_check_constraints = ON; UPDATE audit_segment SET links = x'' WHERE first = 5;";
+    let far = "UPDATE audit_checkpoint SET number = 9000000000000000000";
+    sqlite.corrupt(&format!("{WITHOUT_TRIGGERS} {empty} {far}")).await;
+    let store = sqlite.store();
+    for (from, expected) in [(1, vec![1, 3, 5]), (5, vec![]), (6, vec![])] {
+        let segments = store.segments(from, 10).await.unwrap();
+        let firsts: Vec<_> = segments.iter().map(|segment| segment.first).collect();
+        assert_eq!(firsts, expected, "from {from}: the last ends before it begins");
+    }
+    let missing = store.checkpoints(0, 10).await;
+    assert_inconsistent(missing, "audit checkpoint", "9000000000000000000", "before it is missing", far);
+}
+
 #[tokio::test]
 async fn database_whose_trail_has_another_end_is_not_opened() {
     for (sql, expected) in [
@@ -495,6 +512,10 @@ async fn database_whose_trail_has_another_end_is_not_opened() {
         ("DELETE FROM audit_segment WHERE first = 5", "ends before its last checkpoint"),
         ("DELETE FROM audit_segment", "ends before its last checkpoint"),
         ("UPDATE audit_checkpoint SET head_hash = zeroblob(32)", "not the one that its checkpoint is of"),
+        (
+            "PRAGMA ignore_check_constraints = ON; UPDATE audit_segment SET links = x'' WHERE first = 5",
+            "as many records as it says",
+        ),
     ] {
         let (sqlite, _) = recorded().await;
         sqlite.corrupt(&format!("{WITHOUT_TRIGGERS} {sql}")).await;
