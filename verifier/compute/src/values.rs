@@ -1,0 +1,159 @@
+//! Values of a boot, as they are written down: what they are, and where they come from.
+
+use std::fmt;
+
+use rootbound_common::crypto::Digest;
+use rootbound_common::tpm::{HashAlgorithm, PcrIndex};
+use serde::{Deserialize, Serialize};
+
+/// Values that may be measured in a boot, in one bank. As JSON, for files and messages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootValues {
+    /// The bank that digests are of.
+    pub bank: HashAlgorithm,
+    /// In the order of the boot, as far as there is one.
+    pub values: Vec<BootValue>,
+}
+
+/// One value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootValue {
+    /// What it is.
+    pub measured: Measured,
+    /// In words, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub label: String,
+    /// Where it comes from.
+    #[serde(default, skip_serializing_if = "Source::is_unknown")]
+    pub source: Source,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Measured {
+    /// PCR 4: a boot loader, unified kernel image or kernel, by its Authenticode digest.
+    BootApplication {
+        /// Its Authenticode digest.
+        digest: TaggedDigest,
+    },
+    /// PCR 2: a driver from an option ROM.
+    Driver {
+        /// Its Authenticode digest.
+        digest: TaggedDigest,
+    },
+    /// PCR 9: an initrd.
+    Initrd {
+        /// Of the file as the kernel gets it.
+        digest: TaggedDigest,
+    },
+    /// PCRs 8, 9 and 12: a command line, whole, to the byte, as its event has it.
+    CommandLine {
+        /// Its text.
+        text: String,
+    },
+    /// Any other event.
+    Event {
+        /// Its PCR.
+        pcr: PcrIndex,
+        /// What it extends the PCR with.
+        digest: TaggedDigest,
+    },
+    /// PCR 0: a version of the S-CRTM.
+    FirmwareVersion {
+        /// Its text.
+        text: String,
+    },
+    /// PCR 0: a firmware volume or another blob.
+    FirmwareBlob {
+        /// Of its bytes.
+        digest: TaggedDigest,
+    },
+}
+
+/// Where a value comes from, as far as that is known.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The file, as it was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The package that the file is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
+    /// The package's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The node whose evidence showed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+impl Source {
+    /// Whether nothing is known.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A digest with its algorithm: `sha256:` and lower-case hex.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TaggedDigest(pub Digest);
+
+/// A text is no digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a digest is written `sha256:` and lower-case hex of its size; sha1, sha384 and sha512 alike")]
+pub struct NotADigest;
+
+impl fmt::Display for TaggedDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.0.algorithm(), self.0)
+    }
+}
+
+impl TryFrom<String> for TaggedDigest {
+    type Error = NotADigest;
+
+    fn try_from(text: String) -> Result<Self, NotADigest> {
+        let (algorithm, hex) = text.split_once(':').ok_or(NotADigest)?;
+        let algorithm = algorithm.parse().map_err(|_| NotADigest)?;
+        Digest::from_hex(algorithm, hex).map(Self).ok_or(NotADigest)
+    }
+}
+
+impl From<TaggedDigest> for String {
+    fn from(digest: TaggedDigest) -> Self {
+        digest.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_written_as_they_are_read_and_nothing_unknown_is() {
+        let text = r#"{"bank":"sha256","values":[
+            {"measured":{"kind":"command_line","text":"quiet"},"label":"of the release","source":{"package":"linux"}},
+            {"measured":{"kind":"event","pcr":11,"digest":"sha256:DIGEST"}}]}"#
+            .replace("DIGEST", &"0a".repeat(32));
+        let values: BootValues = serde_json::from_str(&text).unwrap();
+        assert_eq!(values.values[0].source.package.as_deref(), Some("linux"));
+        let again: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_value(&values).unwrap(), again);
+        for (from, to) in [
+            ("quiet\"", "quiet\",\"also\":1"),
+            ("0a0a", "0A0a"),
+            ("0a0a", "0a"),
+            ("\"pcr\":11", "\"pcr\":24"),
+        ] {
+            let odd = text.replacen(from, to, 1);
+            assert_ne!(odd, text);
+            assert!(serde_json::from_str::<BootValues>(&odd).is_err(), "{odd}");
+        }
+    }
+}
