@@ -26,7 +26,9 @@ use rustls_pki_types::ServerName;
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ClientConfig;
 
+use crate::drift;
 use crate::drive::Load;
 
 /// How the load is made.
@@ -75,13 +77,14 @@ pub(crate) async fn run(settings: Settings) {
     }
     over.store(true, Ordering::Relaxed);
     changes.await.expect("changes that end");
+    drift::run(&world, &gateway).await;
 }
 
 fn node(id: NodeId) -> serde_json::Value {
     json!({ "type": "node", "id": id.to_string() })
 }
 
-fn question(id: NodeId) -> Bytes {
+pub(crate) fn question(id: NodeId) -> Bytes {
     let body = json!({ "subject": node(id), "action": { "name": "db:write" }, "resource": orders() });
     Bytes::from(body.to_string())
 }
@@ -134,7 +137,8 @@ async fn ask(
 ) -> Load {
     let mut ways = Vec::new();
     for _ in 0..settings.connections {
-        ways.push(connect(world, gateway).await);
+        let anchors = read_trust_anchors(&world.bundle()).expect("the trust bundle");
+        ways.push(connect(world, gateway.tls(anchors)).await);
     }
     let start = Instant::now();
     let tasks: Vec<_> = ways
@@ -165,7 +169,8 @@ async fn ask(
     Load::new(waited, start.elapsed())
 }
 
-async fn decided(way: &mut SendRequest<Full<Bytes>>, path: &str, body: Bytes) {
+/// Asks, and says whether what was asked for is allowed; of a batch nothing is said.
+pub(crate) async fn decided(way: &mut SendRequest<Full<Bytes>>, path: &str, body: Bytes) -> bool {
     let request = Request::post(path)
         .header(HOST, "127.0.0.1")
         .header(CONTENT_TYPE, "application/json")
@@ -176,11 +181,11 @@ async fn decided(way: &mut SendRequest<Full<Bytes>>, path: &str, body: Bytes) {
     assert_eq!(response.status(), StatusCode::OK);
     let body = response.into_body().collect().await.expect("a body").to_bytes();
     assert!(body.starts_with(b"{\"decision\":") || body.starts_with(b"{\"evaluations\":"), "{body:?}");
+    body.starts_with(b"{\"decision\":true")
 }
 
-async fn connect(world: &World, gateway: &Gateway) -> SendRequest<Full<Bytes>> {
-    let anchors = read_trust_anchors(&world.bundle()).expect("the trust bundle");
-    let connector = TlsConnector::from(Arc::new(gateway.tls(anchors)));
+pub(crate) async fn connect(world: &World, tls: ClientConfig) -> SendRequest<Full<Bytes>> {
+    let connector = TlsConnector::from(Arc::new(tls));
     let stream = TcpStream::connect(world.address()).await.expect("a verifier that listens");
     stream.set_nodelay(true).expect("a socket");
     let name = ServerName::try_from("127.0.0.1").expect("an address");

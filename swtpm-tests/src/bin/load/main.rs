@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod control;
+mod drift;
 mod drive;
 mod evaluate;
 
