@@ -450,10 +450,10 @@ fn may_ask(
     subject: Option<&LiveNode>,
     now: Timestamp,
 ) -> bool {
-    let (who, facts) = match caller {
+    match caller {
         Caller::Node(node) => {
             let facts = SubjectFacts::Node(Attested::of(node.id(), node.node(), now));
-            (("node", node.id().to_string()), facts)
+            bundle.decide(&Question::ask(("node", node.id().to_string()), question), &facts).allowed()
         }
         Caller::RelyingParty(party) => {
             let may_read = match question.subject_kind() {
@@ -461,15 +461,10 @@ fn may_ask(
                 SubjectKind::OnNode => false,
                 SubjectKind::Service | SubjectKind::Other => true,
             };
-            if !may_read {
-                return false;
-            }
-            let facts =
-                SubjectFacts::Service(ServiceFacts { may_read, may_signal: party.may_signal_something() });
-            (("service", party.name().to_string()), facts)
+            let facts = ServiceFacts { may_read, may_signal: party.may_signal_something() };
+            may_read && bundle.service_may_ask(party.name().as_str(), facts, question)
         }
-    };
-    bundle.decide(&Question::ask(who, question), &facts).allowed()
+    }
 }
 
 /// Who asks, for the trail.

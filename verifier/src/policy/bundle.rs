@@ -10,6 +10,7 @@ use rootbound_common::crypto::sha256;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::asking::Asked;
 use super::cases::{Case, CaseReport};
 use super::cost::{cost, depth, reads};
 use super::error::BundleError;
@@ -174,6 +175,7 @@ pub struct Bundle {
     pub(super) entities: Entities,
     pub(super) environments: HashMap<Environment, Arc<Slice>>,
     pub(super) authorizer: Authorizer,
+    pub(super) asked: Asked,
     rules: Vec<Arc<Rule>>,
     cases: Vec<(FileName, Case)>,
     warnings: Vec<String>,
@@ -264,6 +266,7 @@ impl Bundle {
             entities,
             environments,
             authorizer: Authorizer::new(),
+            asked: Asked::default(),
             rules,
             cases,
             warnings,

@@ -277,7 +277,7 @@ fn seconds(age: Duration) -> u64 {
 
 /// What the operator lets a relying party do to the node that a question is about. Its caller states it from the
 /// verifier's own configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceFacts {
     /// It may read how the node stands, or ask about a subject that is no machine of ours.

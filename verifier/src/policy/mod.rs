@@ -4,9 +4,11 @@
 //! - [`bundle`]: policies, schema, entities and cases, compiled; `schema`, `scan`, `cost`, `slice`: its parts
 //! - [`decide`]: a question and facts by a bundle, and the [`Permit`] that comes of it; [`cases`]: the same, rehearsed
 //! - [`explain`]: each policy, condition by condition
+//! - `asking`: whether a relying party may ask
 //! - `search`: what a bundle knows by name
 //! - `issue`: grants and denials of credentials
 
+mod asking;
 pub mod bundle;
 pub mod cases;
 mod cost;
