@@ -239,6 +239,7 @@ pub(crate) mod tests {
                 deviations: Vec::new(),
                 claims: BOOT,
                 booted: Booted::default(),
+                observed: None,
             }),
             credentials: Vec::new(),
             holds: Vec::new(),

@@ -19,6 +19,7 @@ use crate::credential::serial::SerialNumber;
 use crate::enrollment::Endorsement;
 use crate::hold::{Hold, HoldKind, attested_after};
 use crate::node::{EndorsedBy, Labels, NodeRecord, Standing};
+use crate::reference::Observe;
 
 /// The code where stored evidence does not verify any more.
 pub(crate) const STORED_EVIDENCE_INVALID: &str = "stored_evidence_invalid";
@@ -45,6 +46,9 @@ pub struct Posture {
     /// What is proved of the boot. A row from before there was such a thing says nothing.
     #[serde(default)]
     pub booted: Booted,
+    /// How the profile observes what deviates, instead of acting on it.
+    #[serde(default)]
+    pub observed: Option<Observe>,
 }
 
 impl Posture {
@@ -60,7 +64,20 @@ impl Posture {
             deviations: appraisal.deviations().iter().map(crate::appraisal::Deviation::report).collect(),
             claims: TrustVector::of(appraisal),
             booted: appraisal.booted().clone(),
+            observed: appraisal.observed(),
         }
+    }
+
+    /// Whether what was handed out on the one may stand on the other.
+    #[must_use]
+    pub fn stands_like(&self, other: &Self) -> bool {
+        self.verdict == other.verdict && self.observed == other.observed
+    }
+
+    /// Whether it deviates, and its profile does not act on it at this time.
+    #[must_use]
+    pub fn is_observed(&self, now: Timestamp) -> bool {
+        self.verdict == Verdict::Contraindicated && self.observed.is_some_and(|observe| now < observe.until)
     }
 
     /// Where the stored evidence that a posture was founded on does not verify any more. The next quote puts it right.
@@ -84,6 +101,7 @@ impl Posture {
             deviations: vec![deviation],
             claims: TrustVector::UNFOUNDED,
             booted: Booted::default(),
+            observed: None,
         }
     }
 
@@ -96,8 +114,9 @@ impl Posture {
 
 /// How a node stands at a time: the one place that says so. Each line outdoes those below it.
 ///
-/// A contraindication does not fade: stale is only what would be affirming. A node that is ours no longer is blocked, and
-/// of one that nobody has admitted nothing is known, whatever they showed.
+/// A contraindication does not fade: stale is only what would be affirming, or is observed. Of a node whose standing was
+/// lowered no deviation is only observed. A node that is ours no longer is blocked, and of one that nobody has admitted nothing
+/// is known, whatever they showed.
 fn status_of(
     standing: Standing,
     posture: Option<&Posture>,
@@ -114,15 +133,20 @@ fn status_of(
         (Standing::Pending, _) | (Standing::Admitted { .. }, None) => return PostureStatus::Unknown,
         (Standing::Admitted { .. }, Some(posture)) => posture,
     };
-    match posture.verdict {
-        Verdict::Contraindicated => PostureStatus::Contraindicated,
-        Verdict::Affirming if now.since(posture.evidence_at) > posture.fresh_for => PostureStatus::Stale,
-        Verdict::Affirming if attested_after(demanded, holds, now) >= Some(posture.evidence_at) => {
-            PostureStatus::Stale
+    let lowered = held(HoldKind::Lower);
+    let status = match posture.verdict {
+        Verdict::Contraindicated if lowered || !posture.is_observed(now) => {
+            return PostureStatus::Contraindicated;
         }
-        Verdict::Affirming if held(HoldKind::Lower) => PostureStatus::Warning,
+        Verdict::Contraindicated => PostureStatus::Warning,
+        Verdict::Affirming if lowered => PostureStatus::Warning,
         Verdict::Affirming => PostureStatus::Affirming,
+    };
+    let is_old = now.since(posture.evidence_at) > posture.fresh_for;
+    if is_old || attested_after(demanded, holds, now) >= Some(posture.evidence_at) {
+        return PostureStatus::Stale;
     }
+    status
 }
 
 /// For the wire.
@@ -145,6 +169,10 @@ fn report_of(
         references: posture.map(|posture| posture.references.clone()).unwrap_or_default(),
         deviations: posture.map(|posture| posture.deviations.clone()).unwrap_or_default(),
         holds: holds.iter().filter(|hold| hold.is_in_force(now)).map(told).collect(),
+        observed_until: posture
+            .filter(|posture| posture.is_observed(now))
+            .and_then(|posture| posture.observed)
+            .map(|observe| observe.until),
     }
 }
 
@@ -251,8 +279,12 @@ impl LiveNode {
 
     /// Whether what was handed out on the one may stand on the other: all that the epoch counts is alike.
     fn stands_like(&self, other: &Self) -> bool {
-        let verdict = |node: &Self| node.posture.as_ref().map(|posture| posture.verdict);
-        verdict(self) == verdict(other)
+        let postures = match (&self.posture, &other.posture) {
+            (Some(one), Some(other)) => one.stands_like(other),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        postures
             && self.standing == other.standing
             && self.attestation_key == other.attestation_key
             && self.attested_after == other.attested_after
@@ -300,8 +332,10 @@ pub enum AdmissionError {
     /// It drifted.
     #[error("the node's posture is contraindicated: {0}")]
     PostureContraindicated(String),
-    /// Its standing was lowered.
-    #[error("the node's standing was lowered by an operator or a relying party")]
+    /// Its standing was lowered, or its profile observes what deviates.
+    #[error(
+        "the node's posture is accepted with reservations: its standing was lowered, or its profile observes deviations"
+    )]
     PostureWarning,
     /// It is held.
     #[error("the node is blocked by an operator or a relying party")]

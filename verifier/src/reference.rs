@@ -209,6 +209,46 @@ pub struct ProfileBody {
     /// What may run, by the IMA list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<RuntimeRules>,
+    /// Whether deviations are recorded and not acted on, for now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observe: Option<Observe>,
+}
+
+/// Until when a profile records deviations without acting: its nodes stand at `warning` instead of `contraindicated`, and are
+/// `contraindicated` by themselves from then on. What is denied by name is acted on all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Observe {
+    /// The end, as in RFC 3339: at most [`ProfileBody::LONGEST_OBSERVATION`] after the version was written.
+    #[serde(with = "rfc3339")]
+    pub until: Timestamp,
+    /// Whether nodes that deviate get credentials. Without it they get none that a profile which enforces would not give.
+    #[serde(default)]
+    pub issue: bool,
+}
+
+/// A time as in RFC 3339, for people.
+mod rfc3339 {
+    use std::borrow::Cow;
+    use std::time::UNIX_EPOCH;
+
+    use humantime_serde::re::humantime::parse_rfc3339;
+    use rootbound_common::clock::Timestamp;
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(at)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        let text = Cow::<'_, str>::deserialize(deserializer)?;
+        let since = parse_rfc3339(&text).ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let millis = since.and_then(|since| i64::try_from(since.as_millis()).ok());
+        millis
+            .map(Timestamp::from_millis)
+            .ok_or_else(|| D::Error::custom("a time is written `2026-12-24T00:00:00Z`"))
+    }
 }
 
 /// A log that goes along with a quote.
@@ -275,6 +315,9 @@ pub enum ProfileError {
     /// Too many sets are named.
     #[error("references: at most {} sets", ProfileBody::MAX_REFERENCES)]
     TooManyReferences,
+    /// It would not act for too long, or never begins to observe.
+    #[error("observe: `until` has to be after now, and at most {} days", ProfileBody::LONGEST_OBSERVATION.as_secs() / 86_400)]
+    ObserveUntil,
     /// A duration or count is out of bounds.
     #[error("{what}: must be between {low} and {high}")]
     OutOfBounds {
@@ -288,6 +331,8 @@ pub enum ProfileError {
 }
 
 impl ProfileBody {
+    /// For how long a version of a profile may observe: who has not looked by then does not look.
+    pub const LONGEST_OBSERVATION: Duration = Duration::from_secs(90 * 24 * 3600);
     /// Sets in one profile: staged rollouts need a handful.
     pub const MAX_REFERENCES: usize = 32;
 
@@ -308,6 +353,7 @@ impl ProfileBody {
             collect: Vec::new(),
             boot: None,
             runtime: None,
+            observe: None,
         }
     }
 
@@ -481,6 +527,12 @@ impl Profile {
     /// Checks and takes a profile.
     pub fn new(id: Versioned, body: ProfileBody, provenance: Provenance) -> Result<Self, ProfileError> {
         body.check()?;
+        if let Some(Observe { until, .. }) = body.observe {
+            let at = provenance.created_at;
+            if until <= at || until.since(at) > ProfileBody::LONGEST_OBSERVATION {
+                return Err(ProfileError::ObserveUntil);
+            }
+        }
         Ok(Self { id, body, provenance })
     }
 
@@ -646,6 +698,43 @@ mod tests {
             labels.set(name(key), Some(name(value))).unwrap();
         }
         labels
+    }
+
+    #[test]
+    fn a_profile_observes_for_a_bounded_time() {
+        let provenance = Provenance {
+            author: "uid 0".into(),
+            reason: String::new(),
+            created_at: Timestamp::from_millis(1_000),
+        };
+        let with = |until| {
+            let observe = Some(Observe { until, issue: false });
+            let body = ProfileBody { observe, ..ProfileBody::initial(name("default")) };
+            let id = Versioned { name: name("a"), version: 1 };
+            Profile::new(id, body, provenance.clone()).map(|_| ())
+        };
+        let latest = provenance.created_at.plus(ProfileBody::LONGEST_OBSERVATION);
+        assert_eq!(with(provenance.created_at.plus(Duration::from_millis(1))), Ok(()));
+        assert_eq!(with(latest), Ok(()));
+        for until in [provenance.created_at, latest.plus(Duration::from_millis(1))] {
+            assert_eq!(with(until), Err(ProfileError::ObserveUntil));
+        }
+    }
+
+    #[test]
+    fn the_end_of_an_observation_is_written_as_people_write_times() {
+        let observe: Observe = toml::from_str("until = \"2026-12-24T00:00:00Z\"").unwrap();
+        assert_eq!(observe, Observe { until: Timestamp::from_millis(1_798_070_400_000), issue: false });
+        let text = toml::to_string(&observe).unwrap();
+        assert_eq!(toml::from_str::<Observe>(&text).unwrap(), observe, "{text}");
+        for odd in [
+            "until = 1798070400000",
+            "until = \"tomorrow\"",
+            "until = \"1969-12-24T00:00:00Z\"",
+            "issue = true",
+        ] {
+            assert!(toml::from_str::<Observe>(odd).is_err(), "{odd}");
+        }
     }
 
     #[test]

@@ -315,6 +315,9 @@ pub struct PostureReport {
     /// What an operator or a relying party holds against the node, and is in force.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub holds: Vec<HoldReport>,
+    /// Until when the profile records the deviations without acting on them; absent where it acts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_until: Option<Timestamp>,
 }
 
 /// What is told of a hold. Who set it and why is for operators: the node may be in the wrong hands.

@@ -91,6 +91,7 @@ fn live() -> LiveNode {
                 kernel: Some("ab".repeat(32)),
                 firmware: Some("1.2.3".to_owned()),
             },
+            observed: None,
         }),
         credentials: vec![LiveCredential {
             serial: SerialNumber::from_slice(&[0x41; 16]).expect("a serial number"),

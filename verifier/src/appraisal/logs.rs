@@ -102,6 +102,16 @@ impl BootFinding {
             Self::Deviation(deviation) => deviation.code(),
         }
     }
+
+    /// Whether a reference value, or a log that is still to come, would explain it.
+    #[must_use]
+    pub const fn is_explicable(&self) -> bool {
+        match self {
+            Self::Missing | Self::Absent => true,
+            Self::Damaged(_) | Self::Refused(_) | Self::Deviation(BootDeviation::Denied { .. }) => false,
+            Self::Deviation(_) => true,
+        }
+    }
 }
 
 /// What deviates about what ran.
@@ -170,6 +180,26 @@ impl RuntimeFinding {
             Self::Refused(error) => error.code(),
             Self::Deviation(deviation) | Self::NotCovered(deviation) => deviation.code(),
             Self::More { .. } => "runtime_more_deviations",
+        }
+    }
+
+    /// Whether a reference value, or a part of the list that is still to come, would explain it. What is denied is always
+    /// among those that are kept.
+    #[must_use]
+    pub const fn is_explicable(&self) -> bool {
+        match self {
+            Self::Damaged(_)
+            | Self::Refused(_)
+            | Self::Deviation(RuntimeDeviation::Denied { .. })
+            | Self::NotCovered(RuntimeDeviation::Denied { .. }) => false,
+            Self::Missing
+            | Self::Absent
+            | Self::OutOfStep { .. }
+            | Self::EmptyPart
+            | Self::Incomplete { .. }
+            | Self::Deviation(_)
+            | Self::NotCovered(_)
+            | Self::More { .. } => true,
         }
     }
 }

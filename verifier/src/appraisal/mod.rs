@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evidence::Observed;
 use crate::node::Labels;
-use crate::reference::{JudgedBy, NoProfile, Profile, ReferenceBook, Versioned, idle_bank};
+use crate::reference::{JudgedBy, NoProfile, Observe, Profile, ReferenceBook, Versioned, idle_bank};
 use boot::Booted;
 use logs::{BootEvidence, BootFinding, Logs, RuntimeEvidence, RuntimeFinding};
 
@@ -102,6 +102,18 @@ impl Deviation {
         }
     }
 
+    /// Whether a reference value, or a log that is still to come, would explain it. None explains what an operator has denied
+    /// by name, a log that is not the one that was measured, and a bank that says nothing.
+    #[must_use]
+    pub const fn is_explicable(&self) -> bool {
+        match self {
+            Self::Boot(finding) => finding.is_explicable(),
+            Self::Runtime(finding) => finding.is_explicable(),
+            Self::NotQuoted { .. } | Self::NoReference { .. } | Self::PcrMismatch { .. } => true,
+            Self::NoProfile(_) | Self::IdleBank { .. } => false,
+        }
+    }
+
     /// For the wire and the store.
     #[must_use]
     pub fn report(&self) -> DeviationReport {
@@ -148,6 +160,14 @@ impl Appraisal {
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         if self.deviations.is_empty() { Verdict::Affirming } else { Verdict::Contraindicated }
+    }
+
+    /// How the profile observes what deviates, where it does: all of it could be explained by a reference value.
+    #[must_use]
+    pub fn observed(&self) -> Option<Observe> {
+        let observe = self.profile.as_ref()?.body().observe?;
+        let acts = self.deviations.is_empty() || !self.deviations.iter().all(Deviation::is_explicable);
+        (!acts).then_some(observe)
     }
 
     /// When the evidence was made, at the earliest.

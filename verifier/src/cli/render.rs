@@ -206,6 +206,9 @@ fn node_text(node: &NodeDetail) -> String {
         ("Last accepted", time(node.made_at)),
         ("Posture", posture_line(&node.posture)),
     ]);
+    if let Some(until) = node.posture.observed_until {
+        text += &format!("  its profile observes until {until}: deviations are recorded, not acted on\n");
+    }
     for deviation in &node.posture.deviations {
         text += &format!("  deviation ({}): {}\n", deviation.code, deviation.detail);
     }

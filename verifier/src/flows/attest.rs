@@ -361,11 +361,7 @@ impl Verifier {
         let live = self.fleet.node(node.id);
         let epoch = live.as_ref().map_or(0, |live| live.epoch).max(node.epoch);
         let before = live.as_ref().and_then(|live| live.posture.as_ref());
-        if before.is_some_and(|before| before.verdict == posture.verdict) {
-            epoch
-        } else {
-            epoch.saturating_add(1)
-        }
+        if before.is_some_and(|before| before.stands_like(posture)) { epoch } else { epoch.saturating_add(1) }
     }
 
     /// The record of a verdict that is another than before.

@@ -189,6 +189,9 @@ pub struct NodeFacts<'a> {
     /// Rises whenever what was handed out before counts no more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,
+    /// Whether it deviates, and its profile records that without acting on it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub observed: bool,
     /// Digest of the kernel, where the boot log proves it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel: Option<Cow<'a, str>>,
@@ -219,6 +222,7 @@ impl NodeFacts<'_> {
             secure_boot: self.secure_boot,
             holds: self.holds,
             epoch: self.epoch,
+            observed: self.observed,
         }
     }
 }
@@ -250,6 +254,7 @@ impl<'a> Attested<'a> {
             secure_boot: posture.and_then(|posture| posture.booted.secure_boot),
             holds: node.holds_in_force(now).map(held).collect(),
             epoch: Some(node.epoch),
+            observed: posture.is_some_and(|posture| posture.is_observed(now)),
             kernel: posture.and_then(|posture| text(&posture.booted.kernel)),
             firmware: posture.and_then(|posture| text(&posture.booted.firmware)),
         })
@@ -405,6 +410,7 @@ impl Seen<'_> {
                     facts.into_iter().flat_map(|facts| facts.holds.iter()).map(|hold| text(hold)),
                 )),
                 Fact::Epoch => facts.and_then(|facts| facts.epoch).map(long),
+                Fact::Observed => facts.map(|facts| RestrictedExpression::new_bool(facts.observed)),
                 Fact::Node => facts.map(|facts| RestrictedExpression::new_string(facts.node.to_string())),
                 Fact::EvidenceAge => facts.and_then(|facts| facts.evidence_age).map(long),
                 Fact::Profile => facts.and_then(|facts| facts.profile.as_deref()).map(text),
@@ -528,6 +534,8 @@ facts! {
     Holds = 16, "holds";
     /// Rises whenever what was handed out before counts no more.
     Epoch = 17, "epoch";
+    /// Whether it deviates, and its profile only records that.
+    Observed = 18, "observed";
 }
 
 /// Attributes of `context.attested`, as a set.

@@ -106,11 +106,12 @@ impl Denial {
 ///
 /// Established when a grant returns: the node is admitted · nobody blocks it or lowers its standing, and its evidence was
 /// made since it was last demanded anew (`status`, of the node with this appraisal) · its appraisal is affirming, by a
-/// profile · the evidence is fresh by that profile · the policies permit it, for this node · the key is tied to the PCRs
+/// profile, or that observes for now and has credentials issued meanwhile · the evidence is fresh by that profile · the policies permit it, for this node · the key is tied to the PCRs
 /// that this profile names · the node holds few others. That the key is bound to the node's TPM and boot state, its type
 /// says.
 ///
-/// Policies narrow what comes before them: none of them gives a credential to a node that is not affirming.
+/// Policies narrow what comes before them: none of them gives a credential to a node that is neither affirming nor so
+/// observed.
 pub fn decide_issue(
     appraisal: &Appraisal,
     standing: Standing,
@@ -127,12 +128,15 @@ pub fn decide_issue(
     }
     match status {
         PostureStatus::Blocked => return Err(Denial::Blocked),
-        PostureStatus::Warning => return Err(Denial::PostureWarning),
+        // A node that deviates is at warning only where its profile observes.
+        PostureStatus::Warning if appraisal.verdict() == Verdict::Affirming => {
+            return Err(Denial::PostureWarning);
+        }
         PostureStatus::Stale | PostureStatus::Unknown => return Err(Denial::PostureStale),
         // What it deviates in, the appraisal says.
-        PostureStatus::Affirming | PostureStatus::Contraindicated => {}
+        PostureStatus::Affirming | PostureStatus::Contraindicated | PostureStatus::Warning => {}
     }
-    let profile = affirming(appraisal)?;
+    let profile = issuing(appraisal, status)?;
     if now.since(appraisal.evidence_at()) > profile.body().freshness() {
         return Err(Denial::PostureStale);
     }
@@ -145,13 +149,21 @@ pub fn decide_issue(
     if held >= MAX_HELD {
         return Err(Denial::TooManyCredentials { held });
     }
-    Ok(Grant { node: appraisal.node(), key, lifetime: profile.body().credential_lifetime })
+    let mut lifetime = profile.body().credential_lifetime;
+    if let Some(observe) = appraisal.observed() {
+        lifetime = lifetime.min(observe.until.since(now));
+    }
+    Ok(Grant { node: appraisal.node(), key, lifetime })
 }
 
-/// The profile by which an appraisal is affirming.
-fn affirming(appraisal: &Appraisal) -> Result<&Profile, Denial> {
+/// The profile by which an appraisal is affirming, or by whose word a credential is issued while it observes.
+fn issuing(appraisal: &Appraisal, status: PostureStatus) -> Result<&Profile, Denial> {
+    let issues = appraisal.observed().is_some_and(|observe| observe.issue);
     match (appraisal.verdict(), appraisal.profile()) {
         (Verdict::Affirming, Some(profile)) => Ok(profile),
+        (Verdict::Contraindicated, Some(profile)) if issues && status == PostureStatus::Warning => {
+            Ok(profile)
+        }
         (Verdict::Affirming | Verdict::Contraindicated, _) => Err(Denial::PostureContraindicated {
             first: appraisal.deviations().first().map(ToString::to_string).unwrap_or_default(),
             count: appraisal.deviations().len(),

@@ -95,6 +95,7 @@ fn live(change: impl FnOnce(&mut LiveNode)) -> LiveNode {
                 kernel: Some("ab".repeat(32)),
                 firmware: None,
             },
+            observed: None,
         }),
         credentials: vec![LiveCredential {
             serial: SerialNumber::from_slice(&[0x41; 16]).unwrap(),
@@ -602,6 +603,7 @@ fn each_attested_fact_is_there_under_its_name() {
         && !(context.attested has firmware) && !(context.attested has may_read) && !(context.attested has may_signal)
     } when {
         context.attested.holds.isEmpty() && context.attested has epoch && context.attested.epoch == 1
+        && context.attested has observed && !context.attested.observed
     }"#;
     let bundle = compile(&permit("a", "", facts));
     let outcome = outcome(&bundle, &write(), &live(|_| {}));

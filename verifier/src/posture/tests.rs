@@ -32,6 +32,7 @@ fn posture(verdict: Verdict) -> Posture {
         deviations: vec![],
         claims: TrustVector::NONE,
         booted: Booted::default(),
+        observed: None,
     }
 }
 
@@ -110,6 +111,33 @@ fn a_contraindication_does_not_fade_into_staleness() {
     let status = |verdict| LiveNode { posture: Some(posture(verdict)), ..node() }.status(later);
     assert_eq!(status(Verdict::Contraindicated), PostureStatus::Contraindicated);
     assert_eq!(status(Verdict::Affirming), PostureStatus::Stale);
+}
+
+#[test]
+fn a_node_that_deviates_is_at_warning_while_its_profile_observes() {
+    let until = NOW.plus(MINUTE);
+    let observed =
+        Posture { observed: Some(Observe { until, issue: false }), ..posture(Verdict::Contraindicated) };
+    let node = || LiveNode { posture: Some(observed.clone()), ..node() };
+    assert_eq!(node().status(NOW), PostureStatus::Warning);
+    assert_eq!(node().report(NOW).observed_until, Some(until));
+    assert_eq!(node().status(until), PostureStatus::Contraindicated, "it ends by itself");
+    assert_eq!(node().report(until).observed_until, None);
+    let demanded = LiveNode { attested_after: Some(NOW), ..node() };
+    assert_eq!(demanded.status(NOW), PostureStatus::Stale);
+    for (kind, status) in
+        [(HoldKind::Lower, PostureStatus::Contraindicated), (HoldKind::Block, PostureStatus::Blocked)]
+    {
+        let held = LiveNode { holds: vec![hold(kind, None)], ..node() };
+        assert_eq!(held.status(NOW), status);
+    }
+    let affirming = Posture { observed: None, ..posture(Verdict::Affirming) };
+    assert_eq!(LiveNode { posture: Some(affirming), ..node() }.status(NOW), PostureStatus::Affirming);
+    // When the profile enforces again, what was handed out stands on something else.
+    let enforced = Posture { observed: None, ..observed.clone() };
+    assert!(!enforced.stands_like(&observed));
+    let before = node();
+    assert_eq!(LiveNode { posture: Some(enforced), ..node() }.epoch_after(&before), before.epoch + 1);
 }
 
 fn hold(kind: HoldKind, expires_at: Option<Timestamp>) -> Hold {

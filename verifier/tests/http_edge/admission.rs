@@ -97,6 +97,7 @@ pub(super) fn live(stage: &Stage, leaf: &Leaf, change: impl FnOnce(&mut LiveNode
         deviations: Vec::new(),
         claims: TrustVector { executables: Executables::ApprovedBoot, ..TrustVector::NONE },
         booted: Booted::default(),
+        observed: None,
     };
     let mut live = LiveNode {
         revision: stage.verifier.fleet().node(node(1)).map_or(1, |live| live.revision + 1),

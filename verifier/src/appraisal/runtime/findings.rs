@@ -68,7 +68,18 @@ pub(super) fn keep(kept: &mut Vec<RuntimeDeviation>, more: &mut u64, deviation: 
     if kept.iter().any(|other| other.is_like(&deviation)) {
         return;
     }
-    if kept.len() < RuntimeFindings::MAX { kept.push(deviation) } else { *more = more.saturating_add(1) }
+    if kept.len() < RuntimeFindings::MAX {
+        kept.push(deviation);
+        return;
+    }
+    *more = more.saturating_add(1);
+    // What is denied by name is never among the rest.
+    let denied = |kept: &RuntimeDeviation| matches!(kept, RuntimeDeviation::Denied { .. });
+    if denied(&deviation)
+        && let Some(other) = kept.iter_mut().rfind(|kept| !denied(kept))
+    {
+        *other = deviation;
+    }
 }
 
 /// What a list that went through the quoted value means, by rules. Only [`super::Judge::finish`] makes it.

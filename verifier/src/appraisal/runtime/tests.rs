@@ -582,6 +582,17 @@ fn the_number_of_deviations_that_are_kept_is_bounded() {
 }
 
 #[test]
+fn what_is_denied_is_kept_however_much_else_deviates() {
+    let mut entries: Vec<_> = (0..100).map(|number| ima_ng(&format!("/opt/{number}"), "evil")).collect();
+    entries.push(ima_ng("/opt/worse", "worse"));
+    let denied = listed(b"worse");
+    let appraisal = appraise(RuntimeRules { deny: vec![denied], ..rules() }, &entries);
+    let is_denied = |kept: &&RuntimeDeviation| matches!(kept, RuntimeDeviation::Denied { .. });
+    assert_eq!(appraisal.deviations().filter(is_denied).count(), 1);
+    assert_eq!((appraisal.deviations().count(), appraisal.more()), (RuntimeFindings::MAX, 37));
+}
+
+#[test]
 fn wrong_signatures_cost_no_more_than_a_thousand_verifications() {
     let key = Signer::p256();
     let wrong = xattr(3, 2, 4, key.id(), &key.sign(b"y"));
