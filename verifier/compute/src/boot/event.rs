@@ -7,6 +7,8 @@ use crate::values::{Measured, TaggedDigest};
 
 /// PCR 0: firmware.
 pub const FIRMWARE: PcrIndex = const { index(0) };
+/// PCR 2: drivers of cards.
+pub const DRIVERS: PcrIndex = const { index(2) };
 /// PCR 4: boot loaders and kernels.
 pub const BOOT_MANAGER: PcrIndex = const { index(4) };
 /// PCR 5: the partition table.
@@ -48,6 +50,20 @@ impl Event {
     pub fn other(pcr: PcrIndex, digest: Digest, label: impl Into<String>) -> Self {
         let measured = Measured::Event { pcr, digest: TaggedDigest(digest) };
         Self { pcr, digest, measured, label: label.into() }
+    }
+
+    /// PCR 0: a firmware volume, or another blob that a platform names.
+    #[must_use]
+    pub fn firmware_blob(digest: Digest, label: impl Into<String>) -> Self {
+        let measured = Measured::FirmwareBlob { digest: TaggedDigest(digest) };
+        Self { pcr: FIRMWARE, digest, measured, label: label.into() }
+    }
+
+    /// PCR 2: a driver of a card, by its Authenticode digest.
+    #[must_use]
+    pub fn driver(digest: Digest, label: impl Into<String>) -> Self {
+        let measured = Measured::Driver { digest: TaggedDigest(digest) };
+        Self { pcr: DRIVERS, digest, measured, label: label.into() }
     }
 
     /// PCR 4: an image that firmware starts, by its Authenticode digest.
