@@ -125,3 +125,114 @@ fn kernel_input(bank: HashAlgorithm, command_line: &str, initrds: &[Initrd<'_>])
     let initrd = any.then(|| Event::initrd(hasher.finish(), "the kernel's EFI stub: initrd"));
     options.into_iter().chain(initrd).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use rootbound_common::crypto::Digest;
+
+    use super::*;
+    use crate::boot::event::fold;
+    use crate::values::Measured;
+
+    const SHA256: HashAlgorithm = HashAlgorithm::Sha256;
+    /// The command line of the real boots below (QEMU, OVMF, Debian 12).
+    const WORDS: &str =
+        "console=ttyS0 quiet rootfstype=ramfs ima_policy=tcb ima_hash=sha256 ima_template=ima-sig";
+
+    fn hex(text: &str) -> Digest {
+        Digest::from_hex(SHA256, text).unwrap()
+    }
+
+    const ONE: [Initrd<'static>; 1] = [Initrd { path: "/initrd", content: b"12345" }];
+
+    fn texts(events: &[Event]) -> Vec<(u8, String)> {
+        let text = |event: &Event| match &event.measured {
+            Measured::CommandLine { text } => Some((event.pcr.get(), text.clone())),
+            _ => None,
+        };
+        events.iter().filter_map(text).collect()
+    }
+
+    #[test]
+    fn systemd_boot_measures_what_a_real_boot_has() {
+        let events = systemd_boot(SHA256, WORDS, &ONE);
+        let expected = hex("a5109e0bf3afccd54966bd9de5542020fdced8588d5c3c9bbfacac0f3f16d8c0");
+        assert_eq!((events[0].pcr, events[0].digest), (KERNEL_CONFIG, expected));
+        assert_eq!((events[1].pcr, events[1].digest), (KERNEL_INITRD, expected));
+        assert_eq!((events[2].pcr, events[2].digest), (KERNEL_INITRD, hash(SHA256, &[b"12345"])));
+        assert_eq!(
+            fold(SHA256, KERNEL_CONFIG, &events),
+            hex("d390802bdcdf2bb33820935e8a20f0a619dfe8ae8887d62d9e8624461fd61a01")
+        );
+        // Its initrd is not at hand, but its digest is.
+        let initrd = hex("615a8111c5aaa6c56c35b25e966fbf07ae0c21b1fbc310189b504fb066229c4f");
+        let of_boot = [events[1].clone(), Event::initrd(initrd, "")];
+        assert_eq!(
+            fold(SHA256, KERNEL_INITRD, &of_boot),
+            hex("63b8b7ab01ab323ad57f5286b05294bddc38791915a9c662fb933d892cfdf7d3")
+        );
+    }
+
+    #[test]
+    fn qemu_says_where_the_initrd_is_behind_the_command_line() {
+        let expected = hex("96ccc4231a21a4585160dfc5f7abed261ec86cf50b85cd7f040008f434749181");
+        assert_eq!(direct(SHA256, WORDS, &ONE)[0].digest, expected);
+        assert_eq!(texts(&direct(SHA256, "a", &[])), [(9, "a".to_owned())]);
+    }
+
+    #[test]
+    fn several_initrds_reach_the_kernel_one_right_after_the_other() {
+        let two = [Initrd { path: "/ucode", content: b"abc" }, Initrd { path: "sub/initrd", content: b"de" }];
+        let expected = hash(SHA256, &[b"abcde"]);
+        for events in
+            [efi_stub(SHA256, "x", &two), direct(SHA256, "x", &two), systemd_boot(SHA256, "x", &two)]
+        {
+            assert_eq!(events.last().map(|event| event.digest), Some(expected));
+        }
+        let text = "initrd=\\ucode initrd=sub\\initrd x".to_owned();
+        assert_eq!(texts(&systemd_boot(SHA256, "x", &two)), [(12, text.clone()), (9, text)]);
+        let only = "initrd=\\initrd".to_owned();
+        assert_eq!(texts(&systemd_boot(SHA256, "", &ONE)), [(12, only.clone()), (9, only)]);
+    }
+
+    #[test]
+    fn nothing_is_measured_of_nothing() {
+        assert_eq!(efi_stub(SHA256, "", &[]), []);
+        assert_eq!(systemd_boot(SHA256, "", &[]), []);
+    }
+
+    /// GRUB 2.06 with `linuxefi`: the commands and digests of a real boot.
+    #[test]
+    fn grub_measures_commands_and_files_as_a_real_boot_has_them() {
+        let linux = format!("linuxefi /vmlinuz {WORDS}");
+        let boot = Grub {
+            kernel_path: "/vmlinuz",
+            kernel: b"kernel",
+            command_line: WORDS,
+            initrds: ONE.to_vec(),
+            commands: vec!["set timeout=0", &linux, "initrdefi /initrd", "boot"],
+            files: vec![("(hd0,gpt1)/EFI/debian/grub.cfg", b"config")],
+        };
+        let events = grub(SHA256, &boot);
+        let found: Vec<_> = events.iter().map(|event| (event.pcr.get(), event.digest)).collect();
+        let expected = [
+            (9, hash(SHA256, &[b"config"])),
+            (8, hex("d3a793f471b6bfe8d783f5e629314cad4763d48986a8cd4df25475334b40f49b")),
+            (8, hex("3f6f12537b884d78fb3567b207b061996389890153e9127ecea5044e273135f8")),
+            (9, hash(SHA256, &[b"kernel"])),
+            (8, hex("9360a487eb661cf22ceb857813223b974de7a76d29ba9b81c9c5bb20b4536e2c")),
+            (8, hex("e47b42c745c4d4c4a0f726aa480e7f27184f37df3926f4e9f7e3159f9aa29a46")),
+            (9, hash(SHA256, &[b"12345"])),
+            (8, hex("4509beb0ab401d71fa4a5cd94a55c9a74f13332776ae4019c5bfc4c2005157ff")),
+        ];
+        assert_eq!(found, expected);
+        let without = grub(SHA256, &Grub { commands: Vec::new(), ..boot });
+        assert_eq!(without.len(), 4, "file, kernel, command line, initrd");
+    }
+
+    #[test]
+    fn an_overriding_command_line_is_measured_as_it_comes() {
+        let event = overriding(SHA256, "a");
+        assert_eq!((event.pcr, event.digest), (KERNEL_CONFIG, hash(SHA256, &[b"a\0\0\0"])));
+    }
+}

@@ -175,3 +175,110 @@ fn word(bytes: &[u8], at: usize) -> Option<usize> {
     let word = bytes.get(at..)?.first_chunk().copied()?;
     usize::try_from(u32::from_le_bytes(word)).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::boot::testing::ImageBuilder;
+
+    const BANK: HashAlgorithm = HashAlgorithm::Sha256;
+
+    fn vendor(authorized: &[u8], deauthorized: &[u8]) -> Vec<u8> {
+        let size = |part: &[u8]| u32::try_from(part.len()).unwrap();
+        let words = [size(authorized), size(deauthorized), 16, 16 + size(authorized)];
+        let table: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        [&table, authorized, deauthorized].concat()
+    }
+
+    fn levels_section(previous: &[u8], latest: &[u8]) -> Vec<u8> {
+        let second = u32::try_from(8 + previous.len()).unwrap();
+        [&[0; 4], &8_u32.to_le_bytes()[..], &second.to_le_bytes(), previous, latest].concat()
+    }
+
+    fn certificate() -> Vec<u8> {
+        [&[0x30, 0x82, 0, 3][..], b"DER"].concat()
+    }
+
+    fn of(vendor: &[u8], level: Option<&[u8]>) -> Result<(Vec<Event>, Vec<Event>), ShimError> {
+        // In memory the sections have longer names than a header holds; objcopy's string table is tested with the images.
+        let mut image = ImageBuilder::new().section("/4", vendor).section(".sbat", b"sbat,1\nshim,4\n\0\x1b");
+        if let Some(level) = level {
+            image = image.section("/17", level);
+        }
+        let mut file = image.build();
+        let table = u32::try_from(file.len()).unwrap();
+        file.extend(b"\x1c\0\0\0.vendor_cert\0.sbatlevel\0");
+        crate::boot::testing::set(&mut file, crate::boot::testing::at::PE + 12, table);
+        let image = Image::parse(&file)?;
+        let shim = Shim::of(&image)?;
+        assert_eq!(shim.sbat(), Some("sbat,1\nshim,4\n"));
+        Ok((shim.mok_lists(BANK).to_vec(), shim.sbat_levels(BANK)))
+    }
+
+    /// Of a real boot of Debian's shim 16.1, Secure Boot off.
+    #[test]
+    fn the_original_level_and_the_trust_of_lists_are_those_of_a_real_boot() {
+        let (lists, levels) = of(&vendor(&certificate(), b"list"), None).unwrap();
+        assert_eq!(
+            levels[0].digest.to_string(),
+            "922e939a5565798a5ef12fe09d8b49bf951a8e7f89a0cca7a51636693d41a34d"
+        );
+        assert_eq!(
+            lists[2].digest.to_string(),
+            "4bf5122f344554c53bde2ebb8cd2b7e3d1600ad631c385a5d7cce23c7785459a"
+        );
+        assert_eq!(levels.len(), 1);
+        assert!(lists.iter().all(|event| event.pcr == MOK) && levels[0].pcr == SECURE_BOOT);
+    }
+
+    #[test]
+    fn a_certificate_is_put_into_a_list_and_a_list_is_taken_as_it_is() {
+        let (lists, _) = of(&vendor(&certificate(), b"list"), None).unwrap();
+        let entry = [&SHIM_LOCK[..], &certificate()].concat();
+        let list = [&X509[..], &[51, 0, 0, 0, 0, 0, 0, 0, 23, 0, 0, 0], &entry].concat();
+        assert_eq!(lists[0].digest, hash(BANK, &[&list]));
+        assert_eq!(lists[1].digest, hash(BANK, &[b"list"]));
+        let (lists, _) = of(&vendor(b"another list", b""), None).unwrap();
+        assert_eq!(lists[0].digest, hash(BANK, &[b"another list"]));
+        let dummy = [&SHA256[..], &[76, 0, 0, 0, 0, 0, 0, 0, 48, 0, 0, 0], &SHIM_LOCK, &[0; 32]].concat();
+        assert_eq!(lists[1].digest, hash(BANK, &[&dummy]));
+    }
+
+    #[test]
+    fn each_level_that_it_sets_is_computed() {
+        let section = levels_section(b"sbat,1,2024\nshim,2\n\0", b"sbat,1,2025\nshim,4\n\0");
+        let (_, levels) = of(&vendor(&certificate(), b""), Some(&section)).unwrap();
+        assert_eq!(levels.len(), 3);
+        assert_eq!(levels[2], level(BANK, "latest", b"sbat,1,2025\nshim,4\n"));
+        assert_eq!(levels[1], level(BANK, "previous", b"sbat,1,2024\nshim,2\n"));
+    }
+
+    #[test]
+    fn sections_that_do_not_hold_what_they_say_are_refused() {
+        let plain = ImageBuilder::new().section(".text", b"x").build();
+        let image = Image::parse(&plain).unwrap();
+        assert_eq!(Shim::of(&image), Err(ShimError::NoVendorCertificate));
+        let long = [&u32::MAX.to_le_bytes()[..], &vendor(b"", b"")[4..]].concat();
+        assert!(matches!(of(&long, None), Err(ShimError::VendorCertificate { .. })));
+        let far = [&vendor(b"x", b"")[..8], &[0xff; 4], &[16, 0, 0, 0], b"x"].concat();
+        assert!(matches!(of(&far, None), Err(ShimError::VendorCertificate { .. })));
+        let good = vendor(&certificate(), b"");
+        for level in
+            [b"".to_vec(), levels_section(b"sbat,1\0", b"no level\0"), levels_section(b"sbat,1\0", b"sbat,1")]
+        {
+            assert!(matches!(of(&good, Some(&level)), Err(ShimError::SbatLevel { .. })), "{level:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_sections_never_panic(
+            vendor in proptest::collection::vec(any::<u8>(), 0..40),
+            level in proptest::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let _ = of(&vendor, Some(&level));
+        }
+    }
+}

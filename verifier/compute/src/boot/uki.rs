@@ -359,3 +359,6 @@ fn member(out: &mut Vec<u8>, inode: u32, mode: u32, name: &str, content: &[u8]) 
 fn padding(length: usize) -> &'static [u8] {
     ZEROS.get(..length.next_multiple_of(4).saturating_sub(length)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;
