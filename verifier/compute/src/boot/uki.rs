@@ -208,7 +208,8 @@ impl<'a> Uki<'a> {
         Ok(Event::boot_application(kernel.authenticode(bank), "the kernel in the unified kernel image"))
     }
 
-    /// The command line as the stub passes it on: up to a NUL, white space and control characters as spaces, none around it.
+    /// The command line as the stub passes it on: up to a NUL, white space and control characters as spaces, none at its end
+    /// and, since 253, none at its beginning.
     pub fn command_line(&self) -> Result<Option<String>, UkiError> {
         let Some(section) = self.filled(".cmdline") else { return Ok(None) };
         let error = UkiError::CommandLine { offset: section.data.start };
@@ -219,7 +220,9 @@ impl<'a> Uki<'a> {
         let text = content.split(|byte| *byte == 0).next().unwrap_or_default();
         let text = std::str::from_utf8(text).map_err(|_| error)?;
         let blank = |one: char| one <= ' ' || one == '\u{7f}';
-        Ok(Some(text.trim_matches(blank).replace(blank, " ")))
+        let text = text.trim_end_matches(blank);
+        let text = if self.version >= StubVersion(253) { text.trim_start_matches(blank) } else { text };
+        Ok(Some(text.replace(blank, " ")))
     }
 
     /// PCR 9: the initrd as the kernel gets it, with the archives that the stub makes of sections.

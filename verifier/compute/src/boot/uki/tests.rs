@@ -125,11 +125,14 @@ fn the_kernel_inside_is_a_boot_application() {
 
 #[test]
 fn the_command_line_is_passed_without_white_space_around_it() {
-    let text = |content: &[u8]| {
-        let file = stub("252").section(".cmdline", content).section(".linux", &kernel()).build();
+    let of_version = |version: &str, content: &[u8]| {
+        let file = stub(version).section(".cmdline", content).section(".linux", &kernel()).build();
         parse(&file).unwrap().command_line()
     };
+    let text = |content: &[u8]| of_version("253", content);
     assert_eq!(text(b"a=1 b\n"), Ok(Some("a=1 b".to_owned())));
+    // As measured in a boot with 252.39: it keeps what is in front.
+    assert_eq!(of_version("252.39", b"  a\t x=1\n\n"), Ok(Some("  a  x=1".to_owned())));
     assert_eq!(text(b" \ta\n\tb \0 rest"), Ok(Some("a  b".to_owned())));
     assert_eq!(text(&[b'a'; MAX_COMMAND_LINE]), Ok(Some("a".repeat(MAX_COMMAND_LINE))));
     assert!(matches!(text(&[b'a'; MAX_COMMAND_LINE + 1]), Err(UkiError::CommandLine { .. })));
@@ -255,4 +258,57 @@ proptest! {
             let _ = (uki.sections(SHA256), uki.kernel(SHA256), uki.kernel_input(SHA256));
         }
     }
+}
+
+/// systemd's own program for the same, of the version that Debian 12 has.
+#[test]
+fn systemd_measure_comes_to_the_same_values() {
+    let program = "/usr/lib/systemd/systemd-measure";
+    let version = std::process::Command::new(program).arg("--version").output();
+    if !version.is_ok_and(|output| output.stdout.starts_with(b"systemd 252")) {
+        use std::io::Write;
+        writeln!(
+            std::io::stderr(),
+            "skipped: systemd_measure_comes_to_the_same_values: no systemd-measure 252"
+        )
+        .unwrap();
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let contents: [(&str, &[u8]); 6] = [
+        ("linux", &kernel()),
+        ("osrel", b"ID=test\n"),
+        ("cmdline", b"quiet"),
+        ("initrd", b"initrd"),
+        ("splash", b"BM"),
+        ("pcrpkey", b"a key"),
+    ];
+    let mut image = stub("252");
+    let mut command = std::process::Command::new(program);
+    command.args(["calculate", "--bank=sha384", "--bank=sha256"]);
+    for (name, content) in contents {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        command.arg(format!("--{name}={}", path.display()));
+        image = image.section(&format!(".{name}"), content);
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = String::from_utf8(output.stdout).unwrap();
+    let theirs: Vec<_> = output.lines().filter(|line| line.starts_with("11:")).collect();
+    let file = image.build();
+    let mut ours = Vec::new();
+    let mut banks = [HashAlgorithm::Sha256, HashAlgorithm::Sha384]
+        .map(|bank| (bank, parse(&file).unwrap().sections(bank)));
+    for phase in 0..4 {
+        for (bank, events) in &mut banks {
+            events.push(phases(*bank)[phase].clone());
+            ours.push(format!("11:{bank}={}", fold(*bank, UNIFIED_KERNEL, events.iter())));
+        }
+    }
+    let sorted = |mut lines: Vec<String>| {
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(ours), sorted(theirs.into_iter().map(str::to_owned).collect()));
 }
