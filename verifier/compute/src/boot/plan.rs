@@ -176,7 +176,8 @@ impl Plan<'_> {
         let shim = Shim::of(&image).map_err(failed)?;
         let lists = shim.mok_lists(self.bank);
         found.whole(MOK, &lists, "shim, where the machine's owner enrolled nothing");
-        lists.into_iter().chain(shim.sbat_levels(self.bank)).for_each(|event| found.add(event, file.name));
+        let others = shim.authority(self.bank).into_iter().chain(shim.sbat_levels(self.bank));
+        lists.into_iter().chain(others).for_each(|event| found.add(event, file.name));
         found
             .note("shim: keys and hashes that a machine's owner enrolled (MokList, MokListX) are in no file");
         found.note(
