@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use crate::appraisal::runtime::DigestSet;
 use crate::http::admin::message::DigestFrame;
 
 /// Longer than any reference set or profile.
@@ -51,6 +52,39 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
         return Err(FileError::TooLong { path: path.to_owned() });
     }
     parse(&text).map_err(|message| FileError::Malformed { path: path.to_owned(), message })
+}
+
+/// Reads all of a file that may be a digest set; `-` is standard input.
+pub(super) fn read_whole(path: &Path) -> Result<Vec<u8>, FileError> {
+    if path != Path::new("-") {
+        return read_bytes(path, DigestSet::MAX_BYTES);
+    }
+    let limit = u64::try_from(DigestSet::MAX_BYTES).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().take(limit.saturating_add(1)).read_to_end(&mut bytes);
+    read.map_err(|source| FileError::Unreadable { path: path.to_owned(), source })?;
+    let fits = bytes.len() <= DigestSet::MAX_BYTES;
+    if fits { Ok(bytes) } else { Err(FileError::TooLong { path: path.to_owned() }) }
+}
+
+/// What was read, as [`read`] takes it.
+pub(super) fn parse_bytes<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, FileError> {
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX {
+        return Err(FileError::TooLong { path: path.to_owned() });
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| malformed(path, error.to_string()))?;
+    parse(text).map_err(|message| malformed(path, message))
+}
+
+pub(super) fn malformed(path: &Path, message: String) -> FileError {
+    FileError::Malformed { path: path.to_owned(), message }
+}
+
+/// The text of a digest set, compressed.
+pub(super) fn packed(path: &Path, text: &[u8]) -> Result<DigestFrame, FileError> {
+    let frame = zstd::encode_all(text, LEVEL);
+    let frame = frame.map_err(|source| FileError::Unreadable { path: path.to_owned(), source })?;
+    DigestFrame::new(frame).ok_or_else(|| FileError::TooLong { path: path.to_owned() })
 }
 
 /// Reads the bytes of a file of at most so many.

@@ -14,6 +14,7 @@ mod init;
 mod policy;
 mod render;
 mod run;
+mod sets;
 mod table;
 mod verbs;
 
