@@ -113,8 +113,13 @@ pub(super) fn read_packed(path: &Path) -> Result<DigestFrame, FileError> {
 const LEVEL: i32 = 3;
 
 fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    if text.trim_start().starts_with('{') {
-        serde_json::from_str(text).map_err(|error| error.to_string())
+    // Such as `show` prints: who made it, then JSON.
+    let mut rest = text.trim_start();
+    while let Some((_, after)) = rest.strip_prefix('#').and_then(|rest| rest.split_once('\n')) {
+        rest = after.trim_start();
+    }
+    if rest.starts_with('{') {
+        serde_json::from_str(rest).map_err(|error| error.to_string())
     } else {
         toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
     }
