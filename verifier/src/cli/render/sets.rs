@@ -22,7 +22,8 @@ pub(super) fn list(sets: &[SetSummary]) -> String {
 
 pub(super) fn written(set: &SetWritten) -> String {
     let SetWritten { kind, name, version, .. } = set;
-    format!("{name}@{version} ({kind}) is current\n{}", reappraised(set.reappraised))
+    let what = if set.restored { "is current again" } else { "written" };
+    format!("{name}@{version} {what} ({kind})\n{}", reappraised(set.reappraised))
 }
 
 /// JSON that `set` takes.

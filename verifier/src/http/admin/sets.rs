@@ -177,6 +177,9 @@ pub struct SetWritten {
     pub name: Name,
     /// The version.
     pub version: u32,
+    /// Whether it is not new: the update on top of it was taken back.
+    #[serde(default)]
+    pub restored: bool,
     /// What it changed.
     pub reappraised: Reappraised,
 }
@@ -225,7 +228,10 @@ pub(super) async fn answer(session: &Session<'_>, command: SetCommand) -> Result
             written(verifier.promote_set(&set, &session.operator(&reason)).await?)
         }
         SetCommand::Unstage { set, reason } => {
-            written(verifier.unstage_set(&set, &session.operator(&reason)).await?)
+            let WrittenSet { kind, id, reappraised } =
+                verifier.unstage_set(&set, &session.operator(&reason)).await?;
+            let (name, version) = (id.name, id.version);
+            Ok(Reply::SetWritten(SetWritten { kind, name, version, restored: true, reappraised }))
         }
         SetCommand::Diff { from, to, limit } => {
             Ok(Reply::SetDiff(Box::new(verifier.diff_sets(&from, &to, limit).await?)))
@@ -260,7 +266,13 @@ pub(super) async fn answer(session: &Session<'_>, command: SetCommand) -> Result
 
 fn written(set: WrittenSet) -> Result<Reply, OperateError> {
     let WrittenSet { kind, id, reappraised } = set;
-    Ok(Reply::SetWritten(SetWritten { kind, name: id.name, version: id.version, reappraised }))
+    Ok(Reply::SetWritten(SetWritten {
+        kind,
+        name: id.name,
+        version: id.version,
+        restored: false,
+        reappraised,
+    }))
 }
 
 fn denied((list, reappraised): (DenyList, Reappraised)) -> Result<Reply, OperateError> {
