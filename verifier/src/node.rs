@@ -47,6 +47,12 @@ impl Name {
         Self("builtin".to_owned())
     }
 
+    /// `deny`: the deny list; no set is called so.
+    #[must_use]
+    pub fn deny_list() -> Self {
+        Self("deny".to_owned())
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {

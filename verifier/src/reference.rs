@@ -1,4 +1,10 @@
 //! Reference values and profiles: what is expected of which nodes. Named, versioned, immutable.
+//!
+//! - [`boot_set`]: values of boots, for the rules of profiles
+//! - [`deny`]: what nothing makes acceptable
+
+pub mod boot_set;
+pub mod deny;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,6 +21,9 @@ use crate::appraisal::boot::{BootRules, BootRulesError};
 use crate::appraisal::runtime::{CompiledRules, DigestSet, RuntimeRules, RuntimeRulesError};
 use crate::evidence::ima;
 use crate::node::{Labels, Name};
+
+pub use boot_set::{BootSet, BootSetError, BootSetVersion};
+pub use deny::{DeniedAs, DenyEntry, DenyError, DenyList};
 
 /// One version of something that has a name, printed as `name@version`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -555,12 +564,40 @@ impl Profile {
     }
 }
 
+/// What a book is of: the current version of each profile and set.
+#[derive(Debug, Clone, Default)]
+pub struct References {
+    /// Profiles.
+    pub profiles: Vec<Profile>,
+    /// Sets of PCR values.
+    pub sets: Vec<ReferenceSet>,
+    /// Sets of values of boots.
+    pub boot_sets: Vec<BootSetVersion>,
+    /// Sets of digests of what runs.
+    pub digest_sets: Vec<DigestSetVersion>,
+    /// What nothing makes acceptable.
+    pub deny: DenyList,
+}
+
+/// Boot rules with the values of their sets.
+#[derive(Debug)]
+pub struct CompiledBoot {
+    /// As if all were written in the profile.
+    pub rules: BootRules,
+    /// The versions that they came of.
+    pub sets: Vec<Versioned>,
+}
+
 /// Every current profile and reference set: what appraisals read. Replaced as a whole when one changes.
 #[derive(Debug, Clone, Default)]
 pub struct ReferenceBook {
     profiles: Vec<Profile>,
     sets: BTreeMap<Name, ReferenceSet>,
+    boot_sets: BTreeMap<Name, BootSetVersion>,
     digest_sets: BTreeMap<Name, DigestSetVersion>,
+    deny: DenyList,
+    /// The boot rules of each profile that has any.
+    boot: BTreeMap<Name, Arc<CompiledBoot>>,
     /// The run-time rules of each profile that asks for the IMA list, ready for use.
     runtime: BTreeMap<Name, Arc<CompiledRules>>,
 }
@@ -591,19 +628,37 @@ pub enum NoProfile {
 }
 
 impl ReferenceBook {
-    /// The book of the current version of each profile and set. Run-time rules are compiled here, once.
+    /// The book of profiles that name no boot sets.
     pub fn new(
         profiles: Vec<Profile>,
         sets: Vec<ReferenceSet>,
         digest_sets: Vec<DigestSetVersion>,
     ) -> Result<Self, ProfileError> {
+        Self::of(References { profiles, sets, digest_sets, ..References::default() })
+    }
+
+    /// The book of the current version of each profile and set. Rules are compiled here, once.
+    ///
+    /// What a profile and its boot sets contradict each other about is refused where one is written ([`Self::check`]); a book
+    /// of both is made all the same, and accepts what neither denies.
+    pub fn of(references: References) -> Result<Self, ProfileError> {
+        let References { profiles, sets, boot_sets, digest_sets, deny } = references;
+        let boot_sets: BTreeMap<_, _> = boot_sets.into_iter().map(|set| (set.id.name.clone(), set)).collect();
+        let boot = profiles.iter().filter_map(|profile| {
+            let rules = profile.body.boot.as_ref()?;
+            let named: Vec<_> = rules.sets.iter().filter_map(|name| boot_sets.get(name)).collect();
+            let (rules, sets) =
+                (rules.with_sets(named.iter().copied()), named.iter().map(|set| set.id.clone()));
+            Some((profile.id.name.clone(), Arc::new(CompiledBoot { rules, sets: sets.collect() })))
+        });
+        let boot = boot.collect();
         let digest_sets: BTreeMap<_, _> =
             digest_sets.into_iter().map(|set| (set.id.name.clone(), set)).collect();
         let mut runtime = BTreeMap::new();
         for profile in &profiles {
             let find = |name: &Name| digest_sets.get(name).map(|set| Arc::clone(&set.digests));
             let compiled = match &profile.body.runtime {
-                Some(rules) => CompiledRules::new(rules.clone(), find)?,
+                Some(rules) => CompiledRules::with_deny(rules.clone(), find, &deny)?,
                 // What accepts nothing still replays, and nobody reads what it finds.
                 None if profile.body.collect.contains(&LogKind::Ima) => {
                     let digest_sets = vec![Name::default_set()];
@@ -614,7 +669,64 @@ impl ReferenceBook {
             runtime.insert(profile.id.name.clone(), Arc::new(compiled));
         }
         let sets = sets.into_iter().map(|set| (set.id.name.clone(), set)).collect();
-        Ok(Self { profiles, sets, digest_sets, runtime })
+        Ok(Self { profiles, sets, boot_sets, digest_sets, deny, boot, runtime })
+    }
+
+    /// What it is of: to change something of, and see what that would come to.
+    #[must_use]
+    pub fn references(&self) -> References {
+        References {
+            profiles: self.profiles.clone(),
+            sets: self.sets.values().cloned().collect(),
+            boot_sets: self.boot_sets.values().cloned().collect(),
+            digest_sets: self.digest_sets.values().cloned().collect(),
+            deny: self.deny.clone(),
+        }
+    }
+
+    /// Refuses a profile whose boot sets say what it could not have said itself.
+    pub fn check(&self, body: &ProfileBody) -> Result<(), ProfileError> {
+        let Some(rules) = &body.boot else { return Ok(()) };
+        let sets: Vec<_> = rules.sets.iter().filter_map(|name| self.boot_sets.get(name)).collect();
+        Ok(rules.check_with(&sets)?)
+    }
+
+    /// Refuses a boot set that contradicts a profile that names it.
+    pub fn check_boot_set(&self, name: &Name, set: &BootSet) -> Result<(), (Versioned, BootRulesError)> {
+        let provenance = Provenance {
+            author: String::new(),
+            reason: String::new(),
+            created_at: Timestamp::from_millis(0),
+        };
+        let next =
+            BootSetVersion { id: Versioned { name: name.clone(), version: 0 }, set: set.clone(), provenance };
+        for profile in &self.profiles {
+            let Some(rules) = profile.body.boot.as_ref().filter(|rules| rules.sets.contains(name)) else {
+                continue;
+            };
+            let of = |named: &Name| if named == name { Some(&next) } else { self.boot_sets.get(named) };
+            let sets: Vec<_> = rules.sets.iter().filter_map(of).collect();
+            rules.check_with(&sets).map_err(|error| (profile.id.clone(), error))?;
+        }
+        Ok(())
+    }
+
+    /// The boot rules of a profile of this book, where it has any.
+    #[must_use]
+    pub fn boot(&self, profile: &Profile) -> Option<&CompiledBoot> {
+        self.boot.get(&profile.id.name).map(Arc::as_ref)
+    }
+
+    /// The current version of a boot set.
+    #[must_use]
+    pub fn boot_set(&self, name: &Name) -> Option<&BootSetVersion> {
+        self.boot_sets.get(name)
+    }
+
+    /// What nothing makes acceptable.
+    #[must_use]
+    pub fn deny(&self) -> &DenyList {
+        &self.deny
     }
 
     /// What a node with these labels is judged by.

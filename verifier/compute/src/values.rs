@@ -22,6 +22,14 @@ pub struct BootValues {
     pub notes: Vec<String>,
 }
 
+impl BootValues {
+    /// Values of a bank, and nothing beside them.
+    #[must_use]
+    pub const fn new(bank: HashAlgorithm, values: Vec<BootValue>) -> Self {
+        Self { bank, values, pcrs: Vec::new(), notes: Vec::new() }
+    }
+}
+
 /// What a PCR holds at some moment of the boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -156,6 +156,80 @@ CREATE TABLE digest_set (
     CHECK ((withdrawn_by IS NULL) = (withdrawn_at IS NULL))
 ) STRICT;
 
+-- Values of boots, for the rules of profiles.
+CREATE TABLE boot_set (
+    name TEXT NOT NULL,
+    version INTEGER NOT NULL CHECK (version > 0),
+    content TEXT NOT NULL,
+    author TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    withdrawn_by TEXT,
+    withdrawn_reason TEXT,
+    withdrawn_at INTEGER,
+    PRIMARY KEY (name, version),
+    CHECK ((withdrawn_by IS NULL) = (withdrawn_reason IS NULL)),
+    CHECK ((withdrawn_by IS NULL) = (withdrawn_at IS NULL))
+) STRICT;
+
+-- Updates of sets: `version` has what `over` had, and what is new.
+CREATE TABLE set_staging (
+    number INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL CHECK (kind IN ('pcrs', 'boot', 'digests')),
+    name TEXT NOT NULL,
+    version INTEGER NOT NULL CHECK (version > over),
+    over INTEGER NOT NULL CHECK (over > 0),
+    -- What is new: of digests the content, of the others the values.
+    part TEXT,
+    part_content BLOB REFERENCES digest_content (hash),
+    part_digests INTEGER CHECK (part_digests > 0),
+    ended TEXT CHECK (ended IN ('promoted', 'unstaged', 'overtaken')),
+    ended_at INTEGER,
+    CHECK ((kind = 'digests') = (part_content IS NOT NULL)),
+    CHECK ((kind = 'digests') = (part IS NULL)),
+    CHECK ((part_content IS NULL) = (part_digests IS NULL)),
+    CHECK ((ended IS NULL) = (ended_at IS NULL))
+) STRICT;
+
+CREATE UNIQUE INDEX set_staging_open ON set_staging (kind, name) WHERE ended IS NULL;
+
+CREATE TRIGGER set_staging_ends_once
+BEFORE UPDATE ON set_staging WHEN OLD.ended IS NOT NULL
+BEGIN SELECT RAISE(ABORT, 'an update of a set that has ended stays so'); END;
+
+CREATE TRIGGER set_staging_is_immutable
+BEFORE UPDATE OF kind, name, version, over, part, part_content, part_digests ON set_staging
+BEGIN SELECT RAISE(ABORT, 'what an update of a set is of never changes'); END;
+
+-- What nothing makes acceptable. The last version is in force.
+CREATE TABLE deny_list (
+    version INTEGER PRIMARY KEY CHECK (version > 0),
+    entries TEXT NOT NULL,
+    author TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TRIGGER deny_list_is_immutable
+BEFORE UPDATE ON deny_list
+BEGIN SELECT RAISE(ABORT, 'a version of the deny list never changes'); END;
+
+CREATE TRIGGER deny_list_stays
+BEFORE DELETE ON deny_list
+BEGIN SELECT RAISE(ABORT, 'a version of the deny list is never deleted'); END;
+
+CREATE TRIGGER boot_set_is_immutable
+BEFORE UPDATE OF name, version, content, author, reason, created_at ON boot_set
+BEGIN SELECT RAISE(ABORT, 'a version of a boot set never changes'); END;
+
+CREATE TRIGGER boot_set_is_withdrawn_once
+BEFORE UPDATE ON boot_set WHEN OLD.withdrawn_at IS NOT NULL
+BEGIN SELECT RAISE(ABORT, 'a withdrawn version of a boot set stays withdrawn'); END;
+
+CREATE TRIGGER boot_set_stays
+BEFORE DELETE ON boot_set
+BEGIN SELECT RAISE(ABORT, 'a version of a boot set is never deleted'); END;
+
 CREATE TABLE profile (
     name TEXT NOT NULL,
     version INTEGER NOT NULL CHECK (version > 0),

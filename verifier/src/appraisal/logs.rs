@@ -1,10 +1,11 @@
 //! What became of the logs that came with a quote, and what deviates in them.
 
-use super::boot::{BootDeviation, BootRules, judge};
+use super::boot::{BootDeviation, BootRules, judge, judge_denied};
 use super::runtime::{RuntimeAppraisal, RuntimeDeviation};
 use crate::evidence::boot_log::{BootHistory, BootLogError};
 use crate::evidence::frame::FrameError;
 use crate::evidence::ima::ImaError;
+use crate::reference::DenyList;
 
 /// The logs of a machine, as far as they were asked for and came. What is not there explains nothing.
 #[derive(Debug)]
@@ -204,15 +205,16 @@ impl RuntimeFinding {
     }
 }
 
-/// What deviates about the boot, by rules.
-pub(super) fn judge_boot(evidence: &BootEvidence, rules: &BootRules) -> Vec<BootFinding> {
+/// What deviates about the boot, by rules and by the deny list.
+pub(super) fn judge_boot(evidence: &BootEvidence, rules: &BootRules, deny: &DenyList) -> Vec<BootFinding> {
     match evidence {
         BootEvidence::NotSent => vec![BootFinding::Missing],
         BootEvidence::Absent => vec![BootFinding::Absent],
         BootEvidence::Damaged(error) => vec![BootFinding::Damaged(*error)],
         BootEvidence::Refused(error) => vec![BootFinding::Refused(error.clone())],
         BootEvidence::Authentic(history) => {
-            judge(history, rules).into_iter().map(BootFinding::Deviation).collect()
+            let denied = judge_denied(history, deny).into_iter();
+            denied.chain(judge(history, rules)).map(BootFinding::Deviation).collect()
         }
     }
 }

@@ -18,7 +18,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::evidence::Observed;
 use crate::node::Labels;
-use crate::reference::{JudgedBy, NoProfile, Observe, Profile, ReferenceBook, Versioned, idle_bank};
+use crate::reference::{
+    CompiledBoot, JudgedBy, NoProfile, Observe, Profile, ReferenceBook, Versioned, idle_bank,
+};
 use boot::Booted;
 use logs::{BootEvidence, BootFinding, Logs, RuntimeEvidence, RuntimeFinding};
 
@@ -74,6 +76,18 @@ pub enum Deviation {
         /// What would have been accepted.
         accepted: Vec<Digest>,
     },
+    /// The value is on the deny list.
+    #[error("{bank} PCR {pcr} is {observed}, which is denied: {by}")]
+    PcrDenied {
+        /// The bank.
+        bank: HashAlgorithm,
+        /// The PCR.
+        pcr: PcrIndex,
+        /// What was observed.
+        observed: Digest,
+        /// The entry's label and the list's version.
+        by: String,
+    },
     /// About what booted.
     #[error(transparent)]
     Boot(BootFinding),
@@ -97,6 +111,7 @@ impl Deviation {
             Self::IdleBank { .. } => "bank_idle",
             Self::NoReference { .. } => "no_reference_value",
             Self::PcrMismatch { .. } => "pcr_mismatch",
+            Self::PcrDenied { .. } => "pcr_denied",
             Self::Boot(finding) => finding.code(),
             Self::Runtime(finding) => finding.code(),
         }
@@ -110,7 +125,7 @@ impl Deviation {
             Self::Boot(finding) => finding.is_explicable(),
             Self::Runtime(finding) => finding.is_explicable(),
             Self::NotQuoted { .. } | Self::NoReference { .. } | Self::PcrMismatch { .. } => true,
-            Self::NoProfile(_) | Self::IdleBank { .. } => false,
+            Self::NoProfile(_) | Self::IdleBank { .. } | Self::PcrDenied { .. } => false,
         }
     }
 
@@ -121,7 +136,9 @@ impl Deviation {
             Self::NoProfile(_) | Self::Boot(_) | Self::Runtime(_) => (None, None, None, &[][..]),
             Self::NotQuoted { bank, pcr } => (Some(*bank), Some(*pcr), None, &[][..]),
             Self::IdleBank { bank } => (Some(*bank), None, None, &[][..]),
-            Self::NoReference { bank, pcr, observed } => (Some(*bank), Some(*pcr), Some(observed), &[][..]),
+            Self::NoReference { bank, pcr, observed } | Self::PcrDenied { bank, pcr, observed, .. } => {
+                (Some(*bank), Some(*pcr), Some(observed), &[][..])
+            }
             Self::PcrMismatch { bank, pcr, observed, accepted } => {
                 (Some(*bank), Some(*pcr), Some(observed), accepted.as_slice())
             }
@@ -182,7 +199,7 @@ impl Appraisal {
         self.profile.as_ref()
     }
 
-    /// The reference sets that were used.
+    /// The sets that were used, of each kind, and the deny list where it denies anything.
     #[must_use]
     pub fn references(&self) -> &[Versioned] {
         &self.references
@@ -212,7 +229,8 @@ impl Appraisal {
 /// Established when the verdict is affirming: exactly one profile fits best · every PCR that it selects was quoted · no
 /// selected bank is idle · every selected PCR that the profile neither ignores nor explains by a log has a value that one of
 /// the profile's current sets accepts · where the profile judges by a log, that came, replays to the quoted values, and
-/// holds nothing that the rules do not accept. A named set that does not exist accepts nothing.
+/// holds nothing that the rules do not accept · nothing of all this is on the deny list. A named set that does not exist
+/// accepts nothing.
 #[must_use]
 pub fn appraise(observed: &Observed, logs: &Logs, labels: &Labels, book: &ReferenceBook) -> Appraisal {
     let mut appraisal = Appraisal {
@@ -235,6 +253,12 @@ pub fn appraise(observed: &Observed, logs: &Logs, labels: &Labels, book: &Refere
     if let Some(bank) = idle_bank(observed.pcrs()) {
         appraisal.deviations.push(Deviation::IdleBank { bank });
     }
+    let deny = book.deny();
+    for (bank, pcr, value) in observed.pcrs().iter() {
+        if let Some(by) = deny.denies(value) {
+            appraisal.deviations.push(Deviation::PcrDenied { bank, pcr, observed: *value, by });
+        }
+    }
     for (bank, pcrs) in profile.body().pcrs.banks() {
         for pcr in pcrs.iter() {
             let accepted = sets.iter().flat_map(|set| set.accepted.of(bank, pcr));
@@ -246,11 +270,14 @@ pub fn appraise(observed: &Observed, logs: &Logs, labels: &Labels, book: &Refere
             appraisal.deviations.extend(deviation);
         }
     }
-    if let Some(rules) = &profile.body().boot {
+    let mut boot_sets = Vec::new();
+    if let Some(CompiledBoot { rules, sets }) = book.boot(profile) {
         if let BootEvidence::Authentic(history) = &logs.boot {
             appraisal.booted = Booted::of(observed.clock(), Some(history));
         }
-        appraisal.deviations.extend(logs::judge_boot(&logs.boot, rules).into_iter().map(Deviation::Boot));
+        let findings = logs::judge_boot(&logs.boot, rules, deny);
+        appraisal.deviations.extend(findings.into_iter().map(Deviation::Boot));
+        boot_sets = sets.iter().collect();
     }
     let mut digest_sets = Vec::new();
     if let Some(rules) = &profile.body().runtime {
@@ -259,8 +286,9 @@ pub fn appraise(observed: &Observed, logs: &Logs, labels: &Labels, book: &Refere
         appraisal.deviations.extend(findings.into_iter().map(Deviation::Runtime));
         digest_sets = rules.digest_sets.iter().filter_map(|name| book.digest_set(name)).collect();
     }
-    let sets = sets.iter().map(|set| &set.id).chain(digest_sets.into_iter().map(|set| &set.id));
-    appraisal.references = sets.cloned().collect();
+    let sets =
+        sets.iter().map(|set| &set.id).chain(boot_sets).chain(digest_sets.into_iter().map(|set| &set.id));
+    appraisal.references = sets.cloned().chain((!deny.is_empty()).then(|| deny.id())).collect();
     appraisal.profile = Some(profile.clone());
     appraisal
 }

@@ -316,7 +316,8 @@ const fn against(deviation: &Deviation) -> TrustVector {
         Deviation::IdleBank { .. } => BOTH,
         Deviation::NotQuoted { pcr, .. }
         | Deviation::NoReference { pcr, .. }
-        | Deviation::PcrMismatch { pcr, .. } => match measured(*pcr) {
+        | Deviation::PcrMismatch { pcr, .. }
+        | Deviation::PcrDenied { pcr, .. } => match measured(*pcr) {
             Measured::Executables => EXECUTABLES,
             Measured::Configuration => CONFIGURATION,
         },

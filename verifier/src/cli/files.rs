@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use crate::appraisal::runtime::DigestSet;
 use crate::http::admin::message::DigestFrame;
 
 /// Longer than any reference set or profile.
@@ -53,6 +54,39 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
     parse(&text).map_err(|message| FileError::Malformed { path: path.to_owned(), message })
 }
 
+/// Reads all of a file that may be a digest set; `-` is standard input.
+pub(super) fn read_whole(path: &Path) -> Result<Vec<u8>, FileError> {
+    if path != Path::new("-") {
+        return read_bytes(path, DigestSet::MAX_BYTES);
+    }
+    let limit = u64::try_from(DigestSet::MAX_BYTES).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().take(limit.saturating_add(1)).read_to_end(&mut bytes);
+    read.map_err(|source| FileError::Unreadable { path: path.to_owned(), source })?;
+    let fits = bytes.len() <= DigestSet::MAX_BYTES;
+    if fits { Ok(bytes) } else { Err(FileError::TooLong { path: path.to_owned() }) }
+}
+
+/// What was read, as [`read`] takes it.
+pub(super) fn parse_bytes<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, FileError> {
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX {
+        return Err(FileError::TooLong { path: path.to_owned() });
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| malformed(path, error.to_string()))?;
+    parse(text).map_err(|message| malformed(path, message))
+}
+
+pub(super) fn malformed(path: &Path, message: String) -> FileError {
+    FileError::Malformed { path: path.to_owned(), message }
+}
+
+/// The text of a digest set, compressed.
+pub(super) fn packed(path: &Path, text: &[u8]) -> Result<DigestFrame, FileError> {
+    let frame = zstd::encode_all(text, LEVEL);
+    let frame = frame.map_err(|source| FileError::Unreadable { path: path.to_owned(), source })?;
+    DigestFrame::new(frame).ok_or_else(|| FileError::TooLong { path: path.to_owned() })
+}
+
 /// Reads the bytes of a file of at most so many.
 pub(super) fn read_bytes(path: &Path, max: usize) -> Result<Vec<u8>, FileError> {
     let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };
@@ -79,8 +113,13 @@ pub(super) fn read_packed(path: &Path) -> Result<DigestFrame, FileError> {
 const LEVEL: i32 = 3;
 
 fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    if text.trim_start().starts_with('{') {
-        serde_json::from_str(text).map_err(|error| error.to_string())
+    // Such as `show` prints: who made it, then JSON.
+    let mut rest = text.trim_start();
+    while let Some((_, after)) = rest.strip_prefix('#').and_then(|rest| rest.split_once('\n')) {
+        rest = after.trim_start();
+    }
+    if rest.starts_with('{') {
+        serde_json::from_str(rest).map_err(|error| error.to_string())
     } else {
         toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
     }

@@ -16,6 +16,7 @@ mod init;
 mod policy;
 mod render;
 mod run;
+mod sets;
 mod table;
 mod verbs;
 
@@ -88,7 +89,8 @@ enum Verb {
     /// Policies: who may do what, in bundles whose versions never change
     #[command(subcommand, after_help = EXIT_CODES)]
     Policy(policy::PolicyVerb),
-    /// Reference sets: accepted PCR values, in versions that never change; and values out of files
+    /// Reference sets: PCR values, values of boots and digests that are accepted, in versions that never change; what is denied;
+    /// and values out of files
     #[command(subcommand, after_help = EXIT_CODES)]
     Reference(ReferenceVerb),
     #[command(flatten)]

@@ -2,6 +2,7 @@
 //! more than show.
 
 mod policies;
+mod sets;
 
 use rootbound_common::clock::Timestamp;
 use rootbound_common::text::only_shows;
@@ -48,6 +49,12 @@ impl Show for Reply {
             Self::JoinTokenCreated(token) => join_token_created(token),
             Self::References(sets) => references(sets),
             Self::Reference(set) => reference(set),
+            Self::Sets(list) => sets::list(list),
+            Self::SetWritten(written) => sets::written(written),
+            Self::BootSet(set) => sets::boot_set(set),
+            Self::SetDiff(diff) => sets::diff(diff),
+            Self::DenyList(list) => sets::deny_list(list),
+            Self::Denied(written) => sets::denied(written),
             Self::Written(written) => written_text(written),
             Self::DigestSets(sets) => digest_sets(sets),
             Self::DigestSet(set) => digest_set(set),

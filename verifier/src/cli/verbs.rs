@@ -9,6 +9,7 @@ use rootbound_common::wire::v1::PostureStatus;
 
 use super::files::{self, FileError};
 use super::policy::DecisionVerb;
+use super::sets::SetVerb;
 use crate::hold::{HoldId, HoldKind};
 use crate::http::admin::message::{Command, Words};
 use crate::node::{Labels, Name, NameError};
@@ -217,30 +218,8 @@ pub(super) enum ReferenceVerb {
         #[command(flatten)]
         reason: Reason,
     },
-    /// Show a version of a set
-    Show {
-        /// NAME or NAME@VERSION
-        #[arg(value_parser = versioned)]
-        set: (Name, Option<u32>),
-    },
-    /// List every version of every set
-    List,
-    /// Write the next version of a set from a file
-    Set {
-        /// The set
-        name: Name,
-        /// TOML or JSON: `{"sha256": {"7": ["<hex>", ...]}}`; `-` is standard input
-        file: PathBuf,
-        #[command(flatten)]
-        reason: Reason,
-    },
-    /// Withdraw a set: its values are accepted no longer
-    Remove {
-        /// The set
-        name: Name,
-        #[command(flatten)]
-        reason: Reason,
-    },
+    #[command(flatten)]
+    Sets(SetVerb),
 }
 
 #[derive(Debug, Subcommand)]
@@ -395,12 +374,7 @@ impl ReferenceVerb {
             Self::Capture { node, name, reason } => {
                 Command::ReferenceCapture { node, name, reason: reason.reason }
             }
-            Self::Show { set: (name, version) } => Command::ReferenceShow { name, version },
-            Self::List => Command::ReferenceList,
-            Self::Set { name, file, reason } => {
-                Command::ReferenceSet { name, accepted: files::read(&file)?, reason: reason.reason }
-            }
-            Self::Remove { name, reason } => Command::ReferenceRemove { name, reason: reason.reason },
+            Self::Sets(verb) => verb.command()?,
         })
     }
 }

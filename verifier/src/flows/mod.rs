@@ -13,6 +13,7 @@
 //! - [`decide`]: whether something may be done, by how things stand at that moment; [`search`]: what would be allowed
 //! - [`policies`]: bundles of policies are written, rehearsed, put in force; decisions are explained
 //! - [`results`]: how a node stands, for whoever may know it
+//! - [`sets`]: sets are written, staged, promoted, withdrawn, compared; what is denied everywhere
 //! - [`signals`]: a relying party says something against a node
 
 pub mod attest;
@@ -29,6 +30,7 @@ pub mod operate;
 pub mod policies;
 pub mod results;
 pub mod search;
+pub mod sets;
 pub mod signals;
 
 use std::sync::Arc;

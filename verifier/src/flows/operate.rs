@@ -13,6 +13,7 @@ use tokio::sync::MutexGuard;
 use super::enroll::digest_of_token;
 use super::logs::{OfQuote, Sent};
 use super::policies::PolicyError;
+use super::sets::{SetError, permitted};
 use super::{Verifier, decision, rng, versions_of};
 use crate::appraisal::runtime::{DigestSet, DigestSetError};
 use crate::appraisal::{Verdict, appraise};
@@ -123,6 +124,9 @@ pub enum OperateError {
     /// It was about policies or decisions.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// It was about sets.
+    #[error(transparent)]
+    Set(#[from] SetError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -149,6 +153,7 @@ impl OperateError {
             Self::TooManyHolds(_) => "too_many_holds",
             Self::HoldReason(_) => "reason_refused",
             Self::Policy(error) => error.code(),
+            Self::Set(error) => error.code(),
             Self::Store(_) => "store_failed",
         }
     }
@@ -204,7 +209,13 @@ impl Verifier {
     }
 
     /// The record of something that an operator does to something else than a node's standing.
-    fn done(&self, operator: &Operator, kind: RecordKind, action: &str, subject: Entity) -> AuditRecord {
+    pub(super) fn done(
+        &self,
+        operator: &Operator,
+        kind: RecordKind,
+        action: &str,
+        subject: Entity,
+    ) -> AuditRecord {
         let record = self.record_of(kind, action, operator.actor(), Outcome::Done, action);
         record.about(subject).because(&operator.reason)
     }
@@ -246,6 +257,7 @@ impl Verifier {
         accepted: AcceptedPcrs,
         operator: &Operator,
     ) -> Result<(ReferenceSet, Reappraised), OperateError> {
+        permitted(&name)?;
         let change = self.changes.lock().await;
         let subject = Entity::named("reference_set", name.as_str());
         let record = self.done(operator, RecordKind::ReferenceChange, "put_reference_set", subject);
@@ -290,6 +302,7 @@ impl Verifier {
         text: Vec<u8>,
         operator: &Operator,
     ) -> Result<(DigestSetVersion, Reappraised), OperateError> {
+        permitted(&name)?;
         let digests = Arc::new(DigestSet::parse(&text)?);
         let change = self.changes.lock().await;
         let subject = Entity::named("digest_set", name.as_str());
@@ -326,6 +339,7 @@ impl Verifier {
     ) -> Result<(Profile, Reappraised), OperateError> {
         body.check()?;
         let change = self.changes.lock().await;
+        self.book.load().check(&body)?;
         let subject = Entity::named("profile", name.as_str());
         let record = self.done(operator, RecordKind::ReferenceChange, "put_profile", subject);
         let profile = self.store.put_profile(name, body, self.provenance(operator), record).await?;
@@ -342,7 +356,10 @@ impl Verifier {
     }
 
     /// Puts what was just written into force. One change at a time, else the older of two books could come last.
-    async fn references_changed(&self, _change: MutexGuard<'_, ()>) -> Result<Reappraised, OperateError> {
+    pub(super) async fn references_changed(
+        &self,
+        _change: MutexGuard<'_, ()>,
+    ) -> Result<Reappraised, OperateError> {
         let book = self.store.reference_book(&self.book.load_full()).await?;
         self.book.store(Arc::new(book));
         self.reappraise_all().await.map_err(OperateError::Store)

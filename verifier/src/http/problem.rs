@@ -21,6 +21,7 @@ use crate::flows::enroll::{EnrollError, EnrollRefusal};
 use crate::flows::operate::OperateError;
 use crate::flows::policies::PolicyError;
 use crate::flows::results::ResultRefusal;
+use crate::flows::sets::SetError;
 use crate::flows::signals::{SignalError, SignalRefusal};
 use crate::policy::QuestionError;
 use crate::posture::AdmissionError;
@@ -452,6 +453,18 @@ impl From<OperateError> for Refusal {
             | OperateError::BootLog { .. }
             | OperateError::JoinTokenLifetime => Self::new(StatusCode::FORBIDDEN, code, detail),
             OperateError::Policy(error) => error.into(),
+            OperateError::Set(error) => match error {
+                SetError::AlreadyStaged(_)
+                | SetError::NotStaged(_)
+                | SetError::Overtaken(_)
+                | SetError::Ambiguous(_)
+                | SetError::NotDenied(_) => Self::new(StatusCode::CONFLICT, code, detail),
+                SetError::BootSet(_)
+                | SetError::Contradicts { .. }
+                | SetError::Reserved
+                | SetError::Kinds(..)
+                | SetError::Deny(_) => Self::new(StatusCode::FORBIDDEN, code, detail),
+            },
             OperateError::Store(error) => error.into(),
         }
     }

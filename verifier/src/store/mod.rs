@@ -8,6 +8,7 @@ pub mod audit;
 pub mod holds;
 pub mod logs;
 mod policy;
+pub mod sets;
 pub mod signals;
 mod sqlite;
 mod words;
@@ -36,6 +37,7 @@ pub use audit::{AuditStore, RecordFilter, RecordPage};
 pub use holds::HoldStore;
 pub use logs::LogStore;
 pub use policy::{Activated, Activation, PolicyBundleRecord, PolicyStore};
+pub use sets::SetStore;
 pub use signals::SignalStore;
 pub use sqlite::{SqliteStore, StoreOpenError};
 
@@ -69,6 +71,7 @@ pub trait Store:
     + EvidenceStore
     + LogStore
     + ReferenceStore
+    + SetStore
     + PolicyStore
     + InventoryStore
     + JoinTokenStore

@@ -23,5 +23,6 @@ mod control;
 mod pki;
 mod requests;
 mod results;
+mod sets;
 mod stage;
 mod trail;

@@ -13,7 +13,7 @@ use crate::evidence::boot_log::{
 };
 
 /// Deviations of one boot that are named: nobody reads more, and each is kept for its node.
-const MAX_NAMED: usize = 64;
+pub(super) const MAX_NAMED: usize = 64;
 
 /// Judges what was measured by what is expected. Empty where every rule is met.
 ///

@@ -3,12 +3,14 @@
 //! - `rules`, `command_line`: what an operator expects
 //! - `deviation`: what was otherwise, naming the event
 //! - `judge`, `secure_boot`: [`judge`]
+//! - `deny`: the fleet's deny list, over all of it
 //! - `booted`: what policies may know of it
 //! - `capture`: rules out of a boot that is known to be good
 
 mod booted;
 mod capture;
 mod command_line;
+mod deny;
 mod deviation;
 mod judge;
 mod rules;
@@ -19,6 +21,7 @@ mod tests;
 pub use booted::Booted;
 pub use capture::{LeftOut, capture};
 pub use command_line::{CommandLineFault, CommandLineRules, TokenRules, Unreadable};
+pub use deny::judge_denied;
 pub use deviation::{BootDeviation, NamedEvent};
 pub use judge::judge;
 pub use rules::{

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::command_line::CommandLineRules;
 use crate::evidence::boot_log::ConfigurationVariable;
+use crate::node::Name;
 
 /// A digest in rules: `sha256:<hex>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -220,6 +221,9 @@ pub struct BootRules {
     pub bank: HashAlgorithm,
     /// The PCRs that are judged by their events.
     pub explained: PcrSet,
+    /// Boot sets, whose values are as good as if they were written here. One that does not exist accepts nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<Name>,
     /// PCR 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firmware: Option<FirmwareRules>,
@@ -317,6 +321,19 @@ pub enum BootRulesError {
         /// What contradicts.
         why: &'static str,
     },
+    /// A set whose digests could never match.
+    #[error("sets: `{set}` has {bank} values, and the rules are for {expected}")]
+    SetOfOtherBank {
+        /// The set.
+        set: Name,
+        /// Its bank.
+        bank: HashAlgorithm,
+        /// That of the rules.
+        expected: HashAlgorithm,
+    },
+    /// Too many sets.
+    #[error("`sets`: at most {}", BootRules::MAX_SETS)]
+    TooManySets,
     /// More than a profile holds.
     #[error("`{rules}` has more than {} entries", BootRules::MAX_ENTRIES)]
     TooMany {
@@ -330,6 +347,8 @@ const SECURE_BOOT: &str = "secure_boot";
 impl BootRules {
     /// Entries of one list. Microsoft's dbx has some 600, a GRUB boot some 100 events, a fleet some dozens of versions.
     pub const MAX_ENTRIES: usize = 4096;
+    /// Sets of one profile: firmware of some models, boot loaders, kernels.
+    pub const MAX_SETS: usize = 32;
 
     /// Rules that explain these PCRs, and accept nothing yet.
     #[must_use]
@@ -337,6 +356,7 @@ impl BootRules {
         Self {
             bank,
             explained,
+            sets: Vec::new(),
             firmware: None,
             secure_boot: None,
             boot_applications: Vec::new(),
@@ -362,6 +382,9 @@ impl BootRules {
             if let Some(why) = unexplainable(pcr) {
                 return Err(BootRulesError::CannotExplain { pcr, why });
             }
+        }
+        if self.sets.len() > Self::MAX_SETS {
+            return Err(BootRulesError::TooManySets);
         }
         self.check_fields()?;
         if let Some(rules) = &self.secure_boot {
@@ -390,7 +413,8 @@ impl BootRules {
             if present && !explained {
                 return Err(BootRulesError::PcrNotExplained { rules, pcr });
             }
-            if needed && explained && !present {
+            // What a set has, [`BootRules::check_with`] looks at.
+            if needed && explained && !present && !(rules == "boot_applications" && !self.sets.is_empty()) {
                 return Err(BootRulesError::RulesMissing { pcr, rules });
             }
         }

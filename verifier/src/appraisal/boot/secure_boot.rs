@@ -60,7 +60,7 @@ fn of_fault(fault: SecureBootFault) -> BootDeviation {
     BootDeviation::SecureBootUnreadable { what }
 }
 
-fn entries(contents: &[u8]) -> Result<Vec<SignatureEntry<'_>>, String> {
+pub(super) fn entries(contents: &[u8]) -> Result<Vec<SignatureEntry<'_>>, String> {
     parse_signature_lists(contents).map_err(|error| format!("it holds no signature lists: {error}"))
 }
 

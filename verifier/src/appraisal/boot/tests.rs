@@ -587,3 +587,45 @@ fn rules_that_check_nothing_or_contradict_are_refused() {
     let upper = format!(r#"{{"digest":"sha256:{}"}}"#, "AB".repeat(32));
     assert!(serde_json::from_str::<Measurement>(&upper).is_err(), "a second spelling");
 }
+
+#[test]
+fn dbx_without_what_is_denied_deviates_and_an_event_that_is_denied_names_the_list() {
+    use crate::reference::deny::tests::entry;
+    use crate::reference::{DeniedAs, DenyList};
+    let of = |bytes: &[u8]| hash(HashAlgorithm::Sha256, &[bytes]);
+    let contents = [
+        list(EntryKind::Sha256, &[of(b"revoked").as_bytes()]),
+        list(EntryKind::X509, &[b"a revoked certificate"]),
+    ]
+    .concat();
+    let log = |contents: &[u8]| {
+        let variables = ConfigurationVariable::ALL.into_iter();
+        let log = variables.fold(LogBuilder::sha256(), |log, variable| {
+            log.variable(variable, if variable == Dbx { contents } else { &[] })
+        });
+        log.separator(7).event(4, EventType::EFI_BOOT_SERVICES_APPLICATION, b"shim").history(&[4, 7])
+    };
+    let deny = |entries| DenyList::new(4, entries).unwrap();
+    let wanted = deny(vec![
+        entry(DeniedAs::DbxImage, of(b"revoked"), "BootHole"),
+        entry(DeniedAs::DbxCertificate, of(b"a revoked certificate"), "a leaked key"),
+    ]);
+    assert_eq!(judge_denied(&log(&contents), &wanted), []);
+    for (lacking, label) in [
+        (list(EntryKind::X509, &[b"a revoked certificate"]), "BootHole (deny@4)"),
+        (list(EntryKind::Sha256, &[of(b"revoked").as_bytes()]), "a leaked key (deny@4)"),
+    ] {
+        let found = judge_denied(&log(&lacking), &wanted);
+        assert!(
+            matches!(&found[..], [BootDeviation::VariableNotAccepted { variable: Dbx, why, .. }] if why.contains(label)),
+            "{found:?}"
+        );
+    }
+    assert_eq!(judge_denied(&log(&[]), &wanted).len(), 2);
+    let shim = deny(vec![entry(DeniedAs::Digest, digest_of(b"shim"), "CVE-2023-40547")]);
+    let found = judge_denied(&log(&contents), &shim);
+    assert!(
+        matches!(&found[..], [BootDeviation::Denied { label, .. }] if label == "CVE-2023-40547 (deny@4)"),
+        "{found:?}"
+    );
+}

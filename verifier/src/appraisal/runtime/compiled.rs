@@ -10,8 +10,9 @@ use super::key::FileKey;
 use super::path::PathRules;
 use super::table::Found;
 use super::{DigestSet, ListedDigest, RuntimeRules, RuntimeRulesError};
-use crate::evidence::ima::FileDigest;
+use crate::evidence::ima::{DigestKind, FileDigest};
 use crate::node::Name;
+use crate::reference::DenyList;
 
 /// Rules with the sets that they name. Made once for each change of either, and shared by every node.
 #[derive(Debug)]
@@ -23,8 +24,15 @@ pub struct CompiledRules {
     pub(super) policy_paths: PathRules,
     pub(super) policies: DigestSet,
     pub(super) keys: Vec<FileKey>,
-    pub(super) deny: DigestSet,
+    deny: DigestSet,
+    fleet: DenyList,
     id: String,
+}
+
+/// That a digest is denied: by an entry of the fleet's list, or by the profile.
+#[derive(Debug)]
+pub(super) struct Denial {
+    pub(super) by: Option<String>,
 }
 
 impl CompiledRules {
@@ -32,6 +40,15 @@ impl CompiledRules {
     pub fn new(
         rules: RuntimeRules,
         set: impl Fn(&Name) -> Option<Arc<DigestSet>>,
+    ) -> Result<Self, RuntimeRulesError> {
+        Self::with_deny(rules, set, &DenyList::default())
+    }
+
+    /// The same, where this is denied on every node.
+    pub fn with_deny(
+        rules: RuntimeRules,
+        set: impl Fn(&Name) -> Option<Arc<DigestSet>>,
+        fleet: &DenyList,
     ) -> Result<Self, RuntimeRulesError> {
         rules.check()?;
         let sets: Vec<_> = rules.digest_sets.iter().filter_map(set).collect();
@@ -43,14 +60,21 @@ impl CompiledRules {
         for set in &sets {
             hasher.update(set.id());
         }
+        if !fleet.is_empty() {
+            // What is kept of judging names the version that denied it.
+            hasher.update(fleet.id().to_string().as_bytes());
+            fleet.digests().for_each(|digest| hasher.update(digest.as_bytes()));
+        }
         let digests = |listed: &[ListedDigest]| DigestSet::of_digests(listed.iter().map(|listed| &listed.0));
+        let denied = rules.deny.iter().map(|listed| &listed.0).chain(fleet.digests());
         Ok(Self {
             exclude: PathRules::new(&rules.exclude),
             tolerate_violations: PathRules::new(&rules.tolerate_violations),
             policy_paths: PathRules::new(&rules.policy_loads.paths),
             policies: digests(&rules.policy_loads.digests),
             keys: rules.parse_keys()?,
-            deny: digests(&rules.deny),
+            deny: DigestSet::of_digests(denied),
+            fleet: fleet.clone(),
             id: HEXLOWER.encode(hasher.finish().as_bytes()),
             sets,
             rules,
@@ -82,11 +106,19 @@ impl CompiledRules {
         best
     }
 
-    pub(super) fn denies(&self, digest: &FileDigest<'_>) -> bool {
-        !self.rules.deny.is_empty() && self.deny.find(digest, b"") == Found::Accepted
+    /// Whether a digest is denied, as content or as fs-verity has it, and by what.
+    #[inline]
+    pub(super) fn denies(&self, digest: &FileDigest<'_>) -> Option<Denial> {
+        if self.deny.is_empty() {
+            return None;
+        }
+        let as_content = FileDigest { kind: DigestKind::Content, ..*digest };
+        let denied = self.deny.find(&as_content, b"") == Found::Accepted;
+        denied.then(|| Denial { by: as_content.of_tpm().and_then(|digest| self.fleet.denies(&digest)) })
     }
 
-    pub(super) fn denies_memory(&self, digest: &Digest) -> bool {
-        self.rules.deny.iter().any(|denied| denied.0 == *digest)
+    pub(super) fn denies_memory(&self, digest: &Digest) -> Option<Denial> {
+        let by = self.fleet.denies(digest);
+        (by.is_some() || self.rules.deny.iter().any(|denied| denied.0 == *digest)).then_some(Denial { by })
     }
 }

@@ -92,7 +92,7 @@ pub enum RuntimeDeviation {
         path: Shown,
     },
     /// A digest that is denied by name.
-    #[error("entry {entry}: `{path}` with {digest} is denied")]
+    #[error("entry {entry}: `{path}` with {digest} is denied{}", by.as_ref().map_or(String::new(), |by| format!(": {by}")))]
     Denied {
         /// The entry.
         entry: u64,
@@ -100,6 +100,9 @@ pub enum RuntimeDeviation {
         path: Shown,
         /// The digest.
         digest: String,
+        /// The label and the version of the deny list; `None`: by the profile itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
     },
     /// A digest of an algorithm that the rules do not accept.
     #[error(

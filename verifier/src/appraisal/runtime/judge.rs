@@ -4,6 +4,7 @@ use data_encoding::HEXLOWER;
 use rootbound_common::crypto::{Digest, hash};
 use rootbound_common::tpm::{HashAlgorithm, PcrValues};
 
+use super::compiled::Denial;
 use super::findings::RuntimeFindings;
 use super::signature::FileSignature;
 use super::table::Found;
@@ -196,14 +197,20 @@ impl<'r> Judge<'r> {
     #[inline]
     fn file(&mut self, entry: &Entry<'_>) -> Result<Accepted, Box<RuntimeDeviation>> {
         let (rules, digest, path) = (self.rules, entry.digest(), entry.name());
-        let denied = rules.denies(&digest)
-            || matches!(entry.attachment(), Attachment::AppendedSignature { digest: Some(without), .. }
-                if rules.denies(&without));
-        if denied {
+        let denied = rules.denies(&digest).or_else(|| match entry.attachment() {
+            Attachment::AppendedSignature { digest: Some(without), .. } => rules.denies(&without),
+            Attachment::AppendedSignature { digest: None, .. }
+            | Attachment::None
+            | Attachment::Buffer(_)
+            | Attachment::Signature(_)
+            | Attachment::Evm { .. } => None,
+        });
+        if let Some(Denial { by }) = denied {
             return Err(Box::new(RuntimeDeviation::Denied {
                 entry: entry.number(),
                 path: Shown::of(path),
                 digest: digest.to_string(),
+                by,
             }));
         }
         if rules.policy_paths.matches(path) {
@@ -296,11 +303,13 @@ impl<'r> Judge<'r> {
         let event = || Shown::of(entry.name());
         let stated = entry.digest();
         let sha256 = hash(HashAlgorithm::Sha256, &[buffer]);
-        if self.rules.denies(&stated) || self.rules.denies_memory(&sha256) {
+        if let Some(Denial { by }) = self.rules.denies(&stated).or_else(|| self.rules.denies_memory(&sha256))
+        {
             return Err(Box::new(RuntimeDeviation::Denied {
                 entry: number,
                 path: event(),
                 digest: in_words(&sha256),
+                by,
             }));
         }
         if stated.of_tpm().is_some_and(|stated| hash(stated.algorithm(), &[buffer]) != stated) {

@@ -18,7 +18,9 @@ use super::*;
 use crate::evidence::ima::testing::{
     around, content, entry, field, file, ima_buf, ima_ng, ima_sig, violation,
 };
-use crate::evidence::ima::{BankMode, ImaError, ListParser, Progress, Replay, Walk, Walked};
+use crate::evidence::ima::{
+    BankMode, DigestKind, FileDigest, FileHash, ImaError, ListParser, Progress, Replay, Walk, Walked,
+};
 
 const SHA256: HashAlgorithm = HashAlgorithm::Sha256;
 
@@ -710,4 +712,30 @@ fn a_violation_cannot_be_made_a_file_nor_a_file_a_violation() {
     assert_eq!(deviations(rules(), &[as_file]), ["runtime_unknown_file"]);
     let as_violation = around("ima-ng", &[0; 20], &file(&[0; 32], b"/init"));
     assert_eq!(deviations(rules(), &[as_violation]), ["runtime_violation"]);
+}
+
+#[test]
+fn what_the_fleet_denies_is_denied_as_content_and_as_fs_verity_and_makes_other_rules() {
+    use crate::reference::deny::tests::entry as denied;
+    use crate::reference::{DeniedAs, DenyList};
+    let base = || Some(set(&["/init", "/bin/sh"]));
+    let plain = CompiledRules::new(rules(), |_| base()).unwrap();
+    let digest = hash(HashAlgorithm::Sha256, &[b"a file"]);
+    let of = |version, what| {
+        let list = DenyList::new(version, vec![denied(what, digest, "CVE")]).unwrap();
+        CompiledRules::with_deny(rules(), |_| base(), &list).unwrap()
+    };
+    let compiled = of(2, DeniedAs::Digest);
+    for kind in [DigestKind::Content, DigestKind::Verity] {
+        let algorithm = FileHash::Tpm(HashAlgorithm::Sha256);
+        let stated = FileDigest { kind, algorithm, bytes: digest.as_bytes() };
+        let by = compiled.denies(&stated).unwrap().by;
+        assert_eq!(by.as_deref(), Some("CVE (deny@2)"));
+        assert!(plain.denies(&stated).is_none());
+    }
+    assert_eq!(compiled.denies_memory(&digest).unwrap().by.as_deref(), Some("CVE (deny@2)"));
+    assert_ne!(compiled.id(), plain.id());
+    assert_ne!(compiled.id(), of(3, DeniedAs::Digest).id(), "findings name the version");
+    let nothing = CompiledRules::with_deny(rules(), |_| base(), &DenyList::default()).unwrap();
+    assert_eq!(nothing.id(), plain.id());
 }

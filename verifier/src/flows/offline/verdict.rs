@@ -166,7 +166,7 @@ fn outcome_of(deviation: &Deviation) -> Outcome {
             Outcome::CannotJudge
         }
         Deviation::IdleBank { .. } => Outcome::BadEvidence,
-        Deviation::PcrMismatch { .. } => Outcome::ViolatesPolicy,
+        Deviation::PcrMismatch { .. } | Deviation::PcrDenied { .. } => Outcome::ViolatesPolicy,
         Deviation::Boot(finding) => match finding {
             BootFinding::Missing
             | BootFinding::Absent

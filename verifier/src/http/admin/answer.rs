@@ -14,7 +14,7 @@ use super::message::{
     NodeHeld, NodePage, NodeSummary, ProfileDetail, ReferenceDetail, ReferenceSummary, Removed, Reply, Words,
     Written,
 };
-use super::policies;
+use super::{policies, sets};
 use crate::enrollment::Endorsement;
 use crate::evidence::frame::pack;
 use crate::flows::Verifier;
@@ -41,6 +41,7 @@ pub(super) async fn answer(session: &Session<'_>, command: Command) -> Result<Re
     match command {
         Command::Policy(command) => Ok(policies::answer(session, command).await?),
         Command::Decision(command) => Ok(policies::answer_decision(session, command).await?),
+        Command::Sets(command) => sets::answer(session, command).await,
         Command::Health => Ok(Reply::Health(session.health().await)),
         Command::NodeList { posture, labels, after, limit } => {
             session.nodes(posture, &labels, after, limit).await

@@ -14,10 +14,12 @@ use serde::{Deserialize, Serialize};
 use super::policies::{
     ActivationDetail, DecisionCommand, PolicyCommand, PolicyDetail, PolicyList, PolicyWritten,
 };
+use super::sets::{BootSetDetail, DenyListDetail, DenyWritten, SetCommand, SetSummary, SetWritten};
 use crate::appraisal::boot::BootRules;
 use crate::audit::{Checkpoint, Hash, Head, PublicKey, Segment, SequencedRecord};
 use crate::flows::operate::Reappraised;
 use crate::flows::policies::{Explained, Rehearsal};
+use crate::flows::sets::SetDiff;
 use crate::hold::{Hold, HoldId, HoldKind};
 use crate::node::{Labels, Name, Standing};
 use crate::reference::{AcceptedPcrs, Profile, ProfileBody, Provenance, ReferenceSet};
@@ -84,6 +86,8 @@ pub enum Command {
     Policy(PolicyCommand),
     /// Something about decisions.
     Decision(DecisionCommand),
+    /// Something about sets of every kind, or the deny list.
+    Sets(SetCommand),
     /// Which nodes are there?
     NodeList {
         /// Only nodes that stand so.
@@ -425,6 +429,18 @@ pub enum Reply {
     References(Vec<ReferenceSummary>),
     /// To [`Command::ReferenceShow`].
     Reference(ReferenceDetail),
+    /// To [`SetCommand::List`].
+    Sets(Vec<SetSummary>),
+    /// To the commands that make a version of a set current.
+    SetWritten(SetWritten),
+    /// To [`SetCommand::Show`].
+    BootSet(Box<BootSetDetail>),
+    /// To [`SetCommand::Diff`].
+    SetDiff(Box<SetDiff>),
+    /// To [`SetCommand::Denied`].
+    DenyList(Box<DenyListDetail>),
+    /// To the commands that change the deny list.
+    Denied(DenyWritten),
     /// To the commands that write a reference set or a profile.
     Written(Written),
     /// To [`Command::DigestsList`].

@@ -32,13 +32,7 @@ impl SqliteStore {
             Box::pin(async move {
                 let newest = "SELECT max(version) AS newest FROM digest_set WHERE name = ?1";
                 let version = next_version(connection, newest, "digest set", &name).await?;
-                sqlx::query(
-                    "INSERT INTO digest_content (hash, frame) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-                )
-                .bind(digests.id().as_slice())
-                .bind(frame)
-                .execute(&mut *connection)
-                .await?;
+                keep(connection, digests.id(), frame).await?;
                 sqlx::query(
                     "INSERT INTO digest_set (name, version, content, digests, author, reason, created_at) \
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -59,6 +53,20 @@ impl SqliteStore {
         })
         .await
     }
+}
+
+/// Keeps a content, where it is not kept yet.
+pub(super) async fn keep(
+    connection: &mut SqliteConnection,
+    content: &[u8; 32],
+    frame: Vec<u8>,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO digest_content (hash, frame) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
+        .bind(content.as_slice())
+        .bind(frame)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// The text of a content.
@@ -82,9 +90,16 @@ pub(super) async fn compile(
     connection: &mut SqliteConnection,
     record: &DigestSetRecord,
 ) -> Result<Arc<DigestSet>, StoreError> {
-    let content = &record.content;
+    compiled(connection, &record.content).await
+}
+
+/// A content, read and compiled.
+pub(super) async fn compiled(
+    connection: &mut SqliteConnection,
+    content: &[u8; 32],
+) -> Result<Arc<DigestSet>, StoreError> {
     let text = text(connection, content).await?;
-    let text = text.ok_or_else(|| inconsistent(content, format!("{} has no content", record.id)))?;
+    let text = text.ok_or_else(|| inconsistent(content, "it is not there".to_owned()))?;
     let digests = DigestSet::parse(&text).map_err(|error| inconsistent(content, error.to_string()))?;
     if digests.id() == content {
         Ok(Arc::new(digests))

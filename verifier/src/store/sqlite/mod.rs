@@ -18,6 +18,7 @@ mod node;
 mod open;
 mod policy;
 mod reference;
+mod sets;
 mod signals;
 mod writer;
 

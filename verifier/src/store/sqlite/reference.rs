@@ -9,12 +9,13 @@ use sqlx::{Row as _, SqliteConnection};
 
 use super::columns::{Columns, to_json};
 use super::writer::Recorded;
-use super::{SqliteStore, digest_set};
+use super::{SqliteStore, digest_set, sets};
 use crate::appraisal::runtime::DigestSet;
 use crate::audit::AuditRecord;
 use crate::node::Name;
 use crate::reference::{
-    AcceptedPcrs, DigestSetVersion, Profile, ProfileBody, Provenance, ReferenceBook, ReferenceSet, Versioned,
+    AcceptedPcrs, DigestSetVersion, Profile, ProfileBody, Provenance, ReferenceBook, ReferenceSet,
+    References, Versioned,
 };
 use crate::store::{DigestSetRecord, ReferenceStore, StoreError};
 
@@ -55,9 +56,19 @@ impl ReferenceStore for SqliteStore {
                 };
             digest_sets.push(DigestSetVersion { id: record.id, digests, provenance: record.provenance });
         }
+        let rows = sqlx::query(
+            "SELECT name, max(version) AS version, content, author, reason, created_at, withdrawn_by, \
+             withdrawn_reason, withdrawn_at FROM boot_set WHERE withdrawn_at IS NULL \
+             GROUP BY name ORDER BY name",
+        )
+        .fetch_all(&mut *snapshot)
+        .await?;
+        let boot_sets = rows.iter().map(|row| Ok(sets::parse(row)?.0)).collect::<Result<_, StoreError>>()?;
+        let deny = sets::deny_list(&mut snapshot, None).await?.map(|(list, _)| list).unwrap_or_default();
         let profiles = profiles.iter().map(parse_profile).collect::<Result<_, _>>()?;
         let sets = sets.iter().map(|row| Ok(parse_set(row)?.0)).collect::<Result<_, StoreError>>()?;
-        ReferenceBook::new(profiles, sets, digest_sets).map_err(|error| StoreError::Inconsistent {
+        let references = References { profiles, sets, boot_sets, digest_sets, deny };
+        ReferenceBook::of(references).map_err(|error| StoreError::Inconsistent {
             what: "profile",
             id: String::new(),
             why: error.to_string(),
@@ -207,7 +218,7 @@ impl ReferenceStore for SqliteStore {
 
 impl SqliteStore {
     /// Withdraws every version of a name, by `sql`.
-    async fn withdraw(
+    pub(super) async fn withdraw(
         &self,
         sql: &'static str,
         name: &Name,
@@ -269,7 +280,7 @@ pub(super) fn withdrawn(columns: &Columns<'_>) -> Result<bool, StoreError> {
 }
 
 /// The set, and whether it is withdrawn.
-fn parse_set(row: &SqliteRow) -> Result<(ReferenceSet, bool), StoreError> {
+pub(super) fn parse_set(row: &SqliteRow) -> Result<(ReferenceSet, bool), StoreError> {
     let columns = Columns::named_by_version(row, "reference set");
     let withdrawn = withdrawn(&columns)?;
     let set = ReferenceSet {

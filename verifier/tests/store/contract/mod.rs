@@ -17,6 +17,7 @@ pub(crate) mod nodes;
 pub(crate) mod policies;
 pub(crate) mod reenrollments;
 pub(crate) mod references;
+pub(crate) mod sets;
 
 use std::sync::Arc;
 
@@ -110,6 +111,15 @@ macro_rules! suite {
                 withdrawn_set_leaves_the_book_and_stays_listed,
                 of_many_versions_written_at_once_each_has_its_number,
                 profile_that_checks_nothing_is_not_written,
+            }
+            sets {
+                boot_sets_are_written_listed_and_withdrawn,
+                update_is_staged_promoted_and_what_was_before_is_gone,
+                update_that_is_taken_back_leaves_what_was_before,
+                update_that_another_version_overtook_is_none,
+                of_many_steps_at_once_one_wins_and_the_others_are_told,
+                sets_of_every_kind_are_written_together,
+                deny_list_has_versions_of_which_the_last_is_in_force,
             }
             policies {
                 bundles_come_back_as_they_were_in_versions_that_count_up,

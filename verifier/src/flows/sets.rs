@@ -1,0 +1,586 @@
+//! The life of sets: written, staged, promoted, withdrawn, compared, merged; and what is denied everywhere.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rootbound_compute::values::{BootValues, TaggedDigest};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::Verifier;
+use super::operate::{OperateError, Operator, Reappraised};
+use crate::appraisal::boot::BootRulesError;
+use crate::appraisal::runtime::DigestSet;
+use crate::audit::{Entity, Facts, RecordKind};
+use crate::evidence::frame::unpack;
+use crate::node::Name;
+use crate::reference::boot_set::{key, source_words};
+use crate::reference::{
+    AcceptedPcrs, BootSet, BootSetError, DeniedAs, DenyEntry, DenyError, DenyList, Provenance, Versioned,
+};
+use crate::store::sets::{SetChange, SetContent, SetKind};
+
+/// Why something about sets is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum SetError {
+    /// The values are no boot set.
+    #[error("boot set: {0}")]
+    BootSet(#[from] BootSetError),
+    /// A profile that names the set could not have said the same.
+    #[error("profile {profile} names this set, and could not say the same itself: {error}")]
+    Contradicts {
+        /// The profile.
+        profile: Versioned,
+        /// What contradicts.
+        error: BootRulesError,
+    },
+    /// Sets of several kinds have the name.
+    #[error("sets of several kinds are called `{0}`: say --kind pcrs, boot or digests")]
+    Ambiguous(Name),
+    /// The name has a meaning of its own.
+    #[error("`deny` names the deny list: no set is called so")]
+    Reserved,
+    /// An update is staged already.
+    #[error("{0} has an update staged already: promote it, or take it back with unstage")]
+    AlreadyStaged(Versioned),
+    /// No update is staged.
+    #[error("no update of `{0}` is staged")]
+    NotStaged(Name),
+    /// Another version is current than was thought.
+    #[error("{0} is current now: somebody else has changed it, look at it again")]
+    Overtaken(Versioned),
+    /// Values of different kinds cannot be compared, or be one set.
+    #[error("{0} and {1} are sets of different kinds")]
+    Kinds(SetKind, SetKind),
+    /// The entries are no deny list.
+    #[error("deny list: {0}")]
+    Deny(#[from] DenyError),
+    /// There is nothing to take off the list.
+    #[error("{0} is not denied")]
+    NotDenied(TaggedDigest),
+}
+
+impl SetError {
+    /// Stable, for machines.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::BootSet(_) => "boot_set_refused",
+            Self::Contradicts { .. } => "boot_set_contradicts_profile",
+            Self::Ambiguous(_) => "set_kind_ambiguous",
+            Self::Reserved => "set_name_reserved",
+            Self::AlreadyStaged(_) => "set_already_staged",
+            Self::NotStaged(_) => "set_not_staged",
+            Self::Overtaken(_) => "set_overtaken",
+            Self::Kinds(..) => "set_kinds_differ",
+            Self::Deny(_) => "deny_list_refused",
+            Self::NotDenied(_) => "not_denied",
+        }
+    }
+}
+
+/// Values for a set, as they come: not looked at yet.
+#[derive(Debug, Clone)]
+pub enum SetValues {
+    /// PCR values.
+    Pcrs(AcceptedPcrs),
+    /// Values of boots.
+    Boot(BootValues),
+    /// The text of a digest set, as a zstd frame.
+    Digests(Vec<u8>),
+}
+
+impl SetValues {
+    pub(super) fn parse(self) -> Result<SetContent, OperateError> {
+        Ok(match self {
+            Self::Pcrs(accepted) => SetContent::Pcrs(accepted),
+            Self::Boot(values) => SetContent::Boot(BootSet::new(values).map_err(SetError::from)?),
+            Self::Digests(frame) => digests(unpack(&frame, DigestSet::MAX_BYTES)?)?,
+        })
+    }
+}
+
+fn digests(text: Vec<u8>) -> Result<SetContent, OperateError> {
+    Ok(SetContent::Digests(Arc::new(DigestSet::parse(&text)?), text))
+}
+
+/// A set, as an operator names it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WhichSet {
+    /// Its kind; found by the name where it is not said.
+    pub kind: Option<SetKind>,
+    /// Its name.
+    pub name: Name,
+    /// The version; the current one where it is not said.
+    pub version: Option<u32>,
+}
+
+/// A version that was written, and what it changed.
+#[derive(Debug, Clone)]
+pub struct WrittenSet {
+    /// Its kind.
+    pub kind: SetKind,
+    /// Its name and version.
+    pub id: Versioned,
+    /// What it changed.
+    pub reappraised: Reappraised,
+}
+
+/// On which side a value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// Only in the first.
+    Removed,
+    /// Only in the second.
+    Added,
+}
+
+/// A value that only one of two versions has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Which of them.
+    pub side: Side,
+    /// The value.
+    pub value: String,
+    /// Its label and where it comes from, as far as that is known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source: String,
+}
+
+/// What two versions do not share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetDiff {
+    /// Their kind.
+    pub kind: SetKind,
+    /// The first.
+    pub from: Versioned,
+    /// The second.
+    pub to: Versioned,
+    /// Values that only the first has.
+    pub removed: u64,
+    /// Values that only the second has.
+    pub added: u64,
+    /// Values that both have.
+    pub shared: u64,
+    /// The first of the differences, by value.
+    pub differences: Vec<Difference>,
+    /// Differences that are not shown.
+    pub left_out: u64,
+}
+
+impl SetDiff {
+    /// Differences in one answer at most: some 2 MB.
+    pub const MAX: usize = 10_000;
+}
+
+/// A version, found and read.
+#[derive(Debug)]
+pub struct FoundSet {
+    /// Its name and version.
+    pub id: Versioned,
+    /// Whether it is withdrawn.
+    pub withdrawn: bool,
+    /// Who made it.
+    pub provenance: Provenance,
+    /// Its values.
+    pub content: SetContent,
+}
+
+/// No set is called as the deny list is, by which an appraisal would name both alike.
+pub(super) fn permitted(name: &Name) -> Result<(), SetError> {
+    if *name == Name::deny_list() { Err(SetError::Reserved) } else { Ok(()) }
+}
+
+impl Verifier {
+    /// Writes the next version of a set of whatever kind, and appraises every node again.
+    pub async fn put_set(
+        &self,
+        name: Name,
+        values: SetValues,
+        operator: &Operator,
+    ) -> Result<WrittenSet, OperateError> {
+        self.write_set(name, values.parse()?, operator).await
+    }
+
+    async fn write_set(
+        &self,
+        name: Name,
+        content: SetContent,
+        operator: &Operator,
+    ) -> Result<WrittenSet, OperateError> {
+        let kind = content.kind();
+        let (id, reappraised) = match content {
+            SetContent::Pcrs(accepted) => {
+                let (set, reappraised) = self.put_reference_set(name, accepted, operator).await?;
+                (set.id, reappraised)
+            }
+            SetContent::Digests(_, text) => {
+                let (set, reappraised) = self.write_digest_set(name, text, operator).await?;
+                (set.id, reappraised)
+            }
+            SetContent::Boot(set) => {
+                permitted(&name)?;
+                let change = self.changes.lock().await;
+                self.check_boot_set(&name, &set)?;
+                let subject = Entity::named(kind.entity(), name.as_str());
+                let record = self.done(operator, RecordKind::ReferenceChange, "put_boot_set", subject);
+                let version = self.store.put_boot_set(name, set, self.provenance(operator), record).await?;
+                tracing::info!(set = %version.id, author = %operator.author, "boot set written");
+                (version.id, self.references_changed(change).await?)
+            }
+        };
+        Ok(WrittenSet { kind, id, reappraised })
+    }
+
+    fn check_boot_set(&self, name: &Name, set: &BootSet) -> Result<(), SetError> {
+        let checked = self.book.load().check_boot_set(name, set);
+        checked.map_err(|(profile, error)| SetError::Contradicts { profile, error })
+    }
+
+    /// Finds a version by what an operator says of it: the current one where no version is said, or the last.
+    async fn find_set(&self, which: &WhichSet) -> Result<(SetKind, Versioned), OperateError> {
+        let records = self.store.set_records().await?;
+        let fits = records.into_iter().filter(|record| {
+            record.id.name == which.name
+                && which.kind.is_none_or(|kind| kind == record.kind)
+                && which.version.is_none_or(|version| version == record.id.version)
+        });
+        let mut found: BTreeMap<SetKind, (bool, Versioned)> = BTreeMap::new();
+        for record in fits {
+            let this = (!record.withdrawn, record.id);
+            let best = found.entry(record.kind).or_insert_with(|| this.clone());
+            if this > *best {
+                *best = this;
+            }
+        }
+        if found.len() > 1 {
+            // One that is withdrawn is hardly meant.
+            found.retain(|_, (current, _)| *current);
+        }
+        let mut found = found.into_iter();
+        match (found.next(), found.next()) {
+            (Some((kind, (_, id))), None) => Ok((kind, id)),
+            (Some(_), Some(_)) => Err(SetError::Ambiguous(which.name.clone()).into()),
+            (None, _) => {
+                let name = match which.version {
+                    Some(version) => format!("{}@{version}", which.name),
+                    None => which.name.to_string(),
+                };
+                Err(OperateError::NoSuch { what: "set", name })
+            }
+        }
+    }
+
+    /// A version, with its values.
+    pub async fn read_set(&self, which: &WhichSet) -> Result<FoundSet, OperateError> {
+        let (kind, id) = self.find_set(which).await?;
+        let missing = || OperateError::NoSuch { what: "set", name: id.to_string() };
+        let content = self.store.set_content(kind, &id).await?.ok_or_else(missing)?;
+        let records = self.store.set_records().await?;
+        let record = records.into_iter().find(|record| record.kind == kind && record.id == id);
+        let record = record.ok_or_else(missing)?;
+        Ok(FoundSet { id, withdrawn: record.withdrawn, provenance: record.provenance, content })
+    }
+
+    /// Withdraws every version of a set, and appraises every node again.
+    pub async fn withdraw_set(
+        &self,
+        which: &WhichSet,
+        operator: &Operator,
+    ) -> Result<(SetKind, Reappraised), OperateError> {
+        let (kind, Versioned { name, .. }) = self.find_set(which).await?;
+        let reappraised = match kind {
+            SetKind::Pcrs => self.remove_reference_set(&name, operator).await?,
+            SetKind::Digests => self.remove_digest_set(&name, operator).await?,
+            SetKind::Boot => {
+                let change = self.changes.lock().await;
+                let subject = Entity::named(kind.entity(), name.as_str());
+                let record = self.done(operator, RecordKind::ReferenceChange, "withdraw_boot_set", subject);
+                let withdrawn =
+                    self.store.withdraw_boot_set(&name, self.provenance(operator), record).await?;
+                let appraised = self.references_changed(change).await?;
+                if !withdrawn {
+                    return Err(OperateError::NoSuch { what: "boot set", name: name.to_string() });
+                }
+                tracing::info!(set = %name, author = %operator.author, "boot set withdrawn");
+                appraised
+            }
+        };
+        Ok((kind, reappraised))
+    }
+
+    /// Stages an update: the next version accepts what the current one does, and what is new. Every node is appraised again.
+    /// `over`: only if this is the current version.
+    pub async fn stage_set(
+        &self,
+        name: Name,
+        over: Option<u32>,
+        values: SetValues,
+        operator: &Operator,
+    ) -> Result<WrittenSet, OperateError> {
+        let part = values.parse()?;
+        let kind = part.kind();
+        let which = WhichSet { kind: Some(kind), name: name.clone(), version: None };
+        let (_, current) = self.find_set(&which).await?;
+        let over = over.unwrap_or(current.version);
+        let before = self.store.set_content(kind, &current).await?;
+        let before = before.ok_or_else(|| OperateError::NoSuch { what: "set", name: current.to_string() })?;
+        let both = union(&before, &part)?;
+        let change = self.changes.lock().await;
+        if let (SetContent::Boot(both), SetContent::Boot(part)) = (&both, &part) {
+            self.check_boot_set(&name, both)?;
+            // What is left once it is promoted.
+            self.check_boot_set(&name, part)?;
+        }
+        let facts = json!({ "values": part.len(), "together": both.len() });
+        let subject = Entity::named(kind.entity(), name.as_str());
+        let record = self.done(operator, RecordKind::ReferenceChange, "stage_set", subject);
+        let (provenance, record) = (self.provenance(operator), record.with(Facts::or_digest(facts)));
+        let done = if current.version == over {
+            self.store.stage_set(name.clone(), over, both, part, provenance, record).await?
+        } else {
+            SetChange::Overtaken { current: current.version }
+        };
+        let id = stepped(name, done)?;
+        tracing::info!(set = %id, %kind, author = %operator.author, "update of a set staged");
+        Ok(WrittenSet { kind, id, reappraised: self.references_changed(change).await? })
+    }
+
+    /// Ends an update: from now on only what was new is accepted. Every node is appraised again.
+    pub async fn promote_set(
+        &self,
+        which: &WhichSet,
+        operator: &Operator,
+    ) -> Result<WrittenSet, OperateError> {
+        let (kind, name) = self.kind_of(which).await?;
+        let change = self.changes.lock().await;
+        let subject = Entity::named(kind.entity(), name.as_str());
+        let record = self.done(operator, RecordKind::ReferenceChange, "promote_set", subject);
+        let provenance = self.provenance(operator);
+        let done = self.store.promote_set(kind, &name, which.version, provenance, record).await?;
+        let id = stepped(name, done)?;
+        tracing::info!(set = %id, %kind, author = %operator.author, "update of a set promoted");
+        Ok(WrittenSet { kind, id, reappraised: self.references_changed(change).await? })
+    }
+
+    /// Takes an update back: what was accepted before it is accepted again, and nothing else. Every node is appraised again.
+    pub async fn unstage_set(
+        &self,
+        which: &WhichSet,
+        operator: &Operator,
+    ) -> Result<WrittenSet, OperateError> {
+        let (kind, name) = self.kind_of(which).await?;
+        let change = self.changes.lock().await;
+        let subject = Entity::named(kind.entity(), name.as_str());
+        let record = self.done(operator, RecordKind::ReferenceChange, "unstage_set", subject);
+        let provenance = self.provenance(operator);
+        let done = self.store.unstage_set(kind, &name, which.version, provenance, record).await?;
+        let id = stepped(name, done)?;
+        tracing::info!(set = %id, %kind, author = %operator.author, "update of a set taken back");
+        Ok(WrittenSet { kind, id, reappraised: self.references_changed(change).await? })
+    }
+
+    /// A step of an update names the version that it is on top of, which only the store compares.
+    async fn kind_of(&self, which: &WhichSet) -> Result<(SetKind, Name), OperateError> {
+        let (kind, id) = self.find_set(&WhichSet { version: None, ..which.clone() }).await?;
+        Ok((kind, id.name))
+    }
+
+    /// What two versions do not share, at most `limit` of it.
+    pub async fn diff_sets(
+        &self,
+        from: &WhichSet,
+        to: &WhichSet,
+        limit: usize,
+    ) -> Result<SetDiff, OperateError> {
+        let (from, to) = self.two_sets(from, to).await?;
+        Ok(diff(&from, &to, limit.min(SetDiff::MAX)))
+    }
+
+    async fn two_sets(&self, one: &WhichSet, other: &WhichSet) -> Result<(FoundSet, FoundSet), OperateError> {
+        let (one, other) = (self.read_set(one).await?, self.read_set(other).await?);
+        let kinds = (one.content.kind(), other.content.kind());
+        if kinds.0 == kinds.1 { Ok((one, other)) } else { Err(SetError::Kinds(kinds.0, kinds.1).into()) }
+    }
+
+    /// Writes what either of two versions has as the next version of a set.
+    pub async fn merge_sets(
+        &self,
+        one: &WhichSet,
+        other: &WhichSet,
+        into: Name,
+        operator: &Operator,
+    ) -> Result<WrittenSet, OperateError> {
+        let (one, other) = self.two_sets(one, other).await?;
+        let both = union(&one.content, &other.content)?;
+        let merged = format!("{} and {} merged", one.id, other.id);
+        let reason =
+            if operator.reason.is_empty() { merged } else { format!("{merged}: {}", operator.reason) };
+        self.write_set(into, both, &Operator { reason, ..operator.clone() }).await
+    }
+
+    /// Denies digests everywhere, from the next appraisal on; what nodes showed last is appraised again at once. What is denied
+    /// already stays as it is.
+    pub async fn deny(
+        &self,
+        digests: &[(DeniedAs, TaggedDigest)],
+        label: &str,
+        operator: &Operator,
+    ) -> Result<(DenyList, Reappraised), OperateError> {
+        let change = self.changes.lock().await;
+        let before = self.store.deny_list(None).await?.map(|(list, _)| list).unwrap_or_default();
+        let mut entries = before.entries().to_vec();
+        for (what, digest) in digests {
+            if entries.iter().any(|entry| (entry.what, entry.digest) == (*what, *digest)) {
+                continue;
+            }
+            entries.push(DenyEntry {
+                what: *what,
+                digest: *digest,
+                label: label.to_owned(),
+                reason: operator.reason.clone(),
+                author: operator.author.clone(),
+                at: self.now(),
+            });
+        }
+        if let (true, Some((_, first))) = (entries.len() == before.entries().len(), digests.first()) {
+            return Err(SetError::Deny(DenyError::Already(*first)).into());
+        }
+        let list = next(&before, entries)?;
+        let added = list.entries().len().saturating_sub(before.entries().len());
+        let facts = json!({ "label": label, "added": added });
+        self.write_deny_list(&list, "deny", facts, operator).await?;
+        Ok((list, self.references_changed(change).await?))
+    }
+
+    /// Takes digests off the deny list, whatever they are denied as; what nodes showed last is appraised again.
+    pub async fn undeny(
+        &self,
+        digests: &[TaggedDigest],
+        operator: &Operator,
+    ) -> Result<(DenyList, Reappraised), OperateError> {
+        let change = self.changes.lock().await;
+        let before = self.store.deny_list(None).await?.map(|(list, _)| list).unwrap_or_default();
+        let denied = |digest: &TaggedDigest| before.entries().iter().any(|entry| entry.digest == *digest);
+        if let Some(other) = digests.iter().find(|digest| !denied(digest)) {
+            return Err(SetError::NotDenied(*other).into());
+        }
+        let kept = before.entries().iter().filter(|entry| !digests.contains(&entry.digest));
+        let list = next(&before, kept.cloned().collect())?;
+        let removed: Vec<_> = digests.iter().take(16).map(ToString::to_string).collect();
+        let facts = json!({ "removed": removed, "count": digests.len() });
+        self.write_deny_list(&list, "undeny", facts, operator).await?;
+        Ok((list, self.references_changed(change).await?))
+    }
+
+    async fn write_deny_list(
+        &self,
+        list: &DenyList,
+        action: &str,
+        facts: serde_json::Value,
+        operator: &Operator,
+    ) -> Result<(), OperateError> {
+        let subject = Entity::named("deny_list", list.id().name.as_str());
+        let record = self.done(operator, RecordKind::ReferenceChange, action, subject);
+        let record = record.with(Facts::or_digest(facts));
+        if !self.store.put_deny_list(list.clone(), self.provenance(operator), record).await? {
+            return Err(SetError::Overtaken(list.id()).into());
+        }
+        tracing::info!(list = %list.id(), author = %operator.author, "deny list written");
+        Ok(())
+    }
+}
+
+fn next(before: &DenyList, entries: Vec<DenyEntry>) -> Result<DenyList, SetError> {
+    Ok(DenyList::new(before.version().saturating_add(1), entries)?)
+}
+
+/// What a step of an update came to.
+fn stepped(name: Name, change: SetChange) -> Result<Versioned, OperateError> {
+    Err(match change {
+        SetChange::Done { version } => return Ok(Versioned { name, version }),
+        SetChange::Missing => OperateError::NoSuch { what: "set", name: name.to_string() },
+        SetChange::Overtaken { current } => SetError::Overtaken(Versioned { name, version: current }).into(),
+        SetChange::AlreadyStaged { version } => SetError::AlreadyStaged(Versioned { name, version }).into(),
+        SetChange::NotStaged => SetError::NotStaged(name).into(),
+    })
+}
+
+/// What either has, of one kind.
+fn union(one: &SetContent, other: &SetContent) -> Result<SetContent, OperateError> {
+    match (one, other) {
+        (SetContent::Pcrs(one), SetContent::Pcrs(other)) => {
+            let values = one.iter().chain(other.iter()).map(|(_, pcr, value)| (pcr, *value));
+            Ok(SetContent::Pcrs(AcceptedPcrs::new(values)?))
+        }
+        (SetContent::Boot(one), SetContent::Boot(other)) => {
+            Ok(SetContent::Boot(one.union(other).map_err(SetError::from)?))
+        }
+        (SetContent::Digests(_, one), SetContent::Digests(_, other)) => {
+            let mut lines = lines(one);
+            lines.extend(self::lines(other));
+            lines.sort_unstable();
+            lines.dedup();
+            let mut text = Vec::with_capacity(one.len() + other.len());
+            for line in lines {
+                text.extend_from_slice(line);
+                text.push(b'\n');
+            }
+            digests(text)
+        }
+        (one, other) => Err(SetError::Kinds(one.kind(), other.kind()).into()),
+    }
+}
+
+/// The lines of a digest set that say something.
+fn lines(text: &[u8]) -> Vec<&[u8]> {
+    text.split(|byte| *byte == b'\n').filter(|line| !matches!(line.first(), None | Some(b'#'))).collect()
+}
+
+/// Every value with what is known of it, by value.
+fn values_of(content: &SetContent) -> BTreeMap<String, String> {
+    match content {
+        SetContent::Pcrs(accepted) => {
+            let values = accepted.iter();
+            values.map(|(bank, pcr, value)| (format!("PCR {pcr} {bank}:{value}"), String::new())).collect()
+        }
+        SetContent::Boot(set) => {
+            let known = |value: &rootbound_compute::values::BootValue| {
+                let words = [value.label.clone(), source_words(&value.source)];
+                words.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(", ")
+            };
+            set.values().values.iter().map(|value| (key(&value.measured), known(value))).collect()
+        }
+        SetContent::Digests(_, text) => {
+            let line = |line: &[u8]| (String::from_utf8_lossy(line).into_owned(), String::new());
+            lines(text).into_iter().map(line).collect()
+        }
+    }
+}
+
+fn diff(from: &FoundSet, to: &FoundSet, limit: usize) -> SetDiff {
+    let (before, after) = (values_of(&from.content), values_of(&to.content));
+    let of = |side, (value, source): (&String, &String)| Difference {
+        side,
+        value: value.clone(),
+        source: source.clone(),
+    };
+    let removed = before.iter().filter(|(value, _)| !after.contains_key(*value));
+    let added = after.iter().filter(|(value, _)| !before.contains_key(*value));
+    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let (gone, new) = (count(removed.clone().count()), count(added.clone().count()));
+    let all = removed.map(|one| of(Side::Removed, one)).chain(added.map(|one| of(Side::Added, one)));
+    let differences: Vec<_> = all.take(limit).collect();
+    SetDiff {
+        kind: from.content.kind(),
+        from: from.id.clone(),
+        to: to.id.clone(),
+        removed: gone,
+        added: new,
+        shared: count(before.len()).saturating_sub(gone),
+        left_out: gone.saturating_add(new).saturating_sub(count(differences.len())),
+        differences,
+    }
+}

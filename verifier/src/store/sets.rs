@@ -1,0 +1,228 @@
+//! The life of sets: boot sets, updates that are staged and promoted, and the deny list.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+use crate::appraisal::runtime::DigestSet;
+use crate::audit::AuditRecord;
+use crate::node::Name;
+use crate::reference::{AcceptedPcrs, BootSet, BootSetVersion, DenyList, Provenance, Versioned};
+
+/// What sort of values a set has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SetKind {
+    /// PCR values.
+    Pcrs,
+    /// Values of boots.
+    Boot,
+    /// Digests of what runs.
+    Digests,
+}
+
+impl SetKind {
+    /// Each of them.
+    pub const ALL: [Self; 3] = [Self::Pcrs, Self::Boot, Self::Digests];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pcrs => "pcrs",
+            Self::Boot => "boot",
+            Self::Digests => "digests",
+        }
+    }
+
+    /// What a set of it is called, in words and in the audit trail.
+    #[must_use]
+    pub const fn entity(self) -> &'static str {
+        match self {
+            Self::Pcrs => "reference_set",
+            Self::Boot => "boot_set",
+            Self::Digests => "digest_set",
+        }
+    }
+}
+
+impl std::fmt::Display for SetKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The values of a set, of whatever kind.
+#[derive(Debug, Clone)]
+pub enum SetContent {
+    /// PCR values.
+    Pcrs(AcceptedPcrs),
+    /// Values of boots.
+    Boot(BootSet),
+    /// Digests, with the text that they were parsed from.
+    Digests(Arc<DigestSet>, Vec<u8>),
+}
+
+impl SetContent {
+    /// Its kind.
+    #[must_use]
+    pub const fn kind(&self) -> SetKind {
+        match self {
+            Self::Pcrs(_) => SetKind::Pcrs,
+            Self::Boot(_) => SetKind::Boot,
+            Self::Digests(..) => SetKind::Digests,
+        }
+    }
+
+    /// How many values there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Pcrs(accepted) => accepted.iter().count(),
+            Self::Boot(set) => set.values().values.len(),
+            Self::Digests(digests, _) => digests.len(),
+        }
+    }
+
+    /// Never: a set without values is refused.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A version of a set in one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetRecord {
+    /// Its kind.
+    pub kind: SetKind,
+    /// Its name and version.
+    pub id: Versioned,
+    /// How many values it has.
+    pub values: u64,
+    /// Whether it is withdrawn.
+    pub withdrawn: bool,
+    /// Who made it.
+    pub provenance: Provenance,
+}
+
+/// A set that accepts an update beside what it accepted before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Staging {
+    /// The kind of the set.
+    pub kind: SetKind,
+    /// The version that accepts both: the current one.
+    pub staged: Versioned,
+    /// The version before.
+    pub over: u32,
+}
+
+/// What became of a step of an update. The version that it was made on is compared in the transaction that writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetChange {
+    /// Done: this version is current now.
+    Done {
+        /// Which.
+        version: u32,
+    },
+    /// There is no version that is not withdrawn.
+    Missing,
+    /// Another version is current than the one that was named: somebody was faster.
+    Overtaken {
+        /// The current one.
+        current: u32,
+    },
+    /// An update is staged already.
+    AlreadyStaged {
+        /// The version that accepts both.
+        version: u32,
+    },
+    /// No update is staged.
+    NotStaged,
+}
+
+/// The life of sets. A version, once written, never changes; it can only be withdrawn.
+#[async_trait]
+pub trait SetStore: Send + Sync {
+    /// Writes the next version of a boot set; the record is told which.
+    async fn put_boot_set(
+        &self,
+        name: Name,
+        set: BootSet,
+        provenance: Provenance,
+        record: AuditRecord,
+    ) -> Result<BootSetVersion, StoreError>;
+
+    /// Every version of every boot set, withdrawn ones too (`true`), by name and rising version.
+    async fn boot_sets(&self) -> Result<Vec<(BootSetVersion, bool)>, StoreError>;
+
+    /// Withdraws every version of a boot set; `false`: there is none that is not withdrawn, and nothing is recorded.
+    async fn withdraw_boot_set(
+        &self,
+        name: &Name,
+        provenance: Provenance,
+        record: AuditRecord,
+    ) -> Result<bool, StoreError>;
+
+    /// Every version of every set of every kind, by kind, name and rising version.
+    async fn set_records(&self) -> Result<Vec<SetRecord>, StoreError>;
+
+    /// The values of a version, withdrawn or not.
+    async fn set_content(&self, kind: SetKind, id: &Versioned) -> Result<Option<SetContent>, StoreError>;
+
+    /// Stages an update on top of version `over`, if that is current: `both` becomes the next version, and `part`, what is
+    /// new of it, is remembered.
+    async fn stage_set(
+        &self,
+        name: Name,
+        over: u32,
+        both: SetContent,
+        part: SetContent,
+        provenance: Provenance,
+        record: AuditRecord,
+    ) -> Result<SetChange, StoreError>;
+
+    /// Ends an update: what was new becomes the next version. `over`: only if this is current.
+    async fn promote_set(
+        &self,
+        kind: SetKind,
+        name: &Name,
+        over: Option<u32>,
+        provenance: Provenance,
+        record: AuditRecord,
+    ) -> Result<SetChange, StoreError>;
+
+    /// Takes an update back: the version that accepts both is withdrawn, so that the one before is current again.
+    async fn unstage_set(
+        &self,
+        kind: SetKind,
+        name: &Name,
+        over: Option<u32>,
+        provenance: Provenance,
+        record: AuditRecord,
+    ) -> Result<SetChange, StoreError>;
+
+    /// The updates that are staged now.
+    async fn stagings(&self) -> Result<Vec<Staging>, StoreError>;
+
+    /// Writes sets of whatever kinds as their next versions, all of them or none; their versions, in the same order.
+    async fn put_sets(
+        &self,
+        sets: Vec<(Name, SetContent)>,
+        provenance: Provenance,
+        record: AuditRecord,
+    ) -> Result<Vec<Versioned>, StoreError>;
+
+    /// Writes a version of the deny list, if it follows the one that is in force; `false`: somebody was faster.
+    async fn put_deny_list(
+        &self,
+        list: DenyList,
+        provenance: Provenance,
+        record: AuditRecord,
+    ) -> Result<bool, StoreError>;
+
+    /// A version of the deny list, and who wrote it; the one in force where none is named.
+    async fn deny_list(&self, version: Option<u32>) -> Result<Option<(DenyList, Provenance)>, StoreError>;
+}
