@@ -299,10 +299,11 @@ impl Parties {
         }
         RelyingPartySection {
             name: name.parse().unwrap(),
-            ca: self.0.path("ca.pem"),
+            ca: Some(self.0.path("ca.pem")),
             accepted_names: vec![format!("spiffe://partner.example/{name}").try_into().unwrap()],
             match_labels,
             may_signal: may_signal.to_vec(),
+            token_sha256: Vec::new(),
         }
     }
 

@@ -3,6 +3,7 @@
 //! - `run`: the daemon; `init`: what it needs before its first start
 //! - `appraise`: evidence in files, looked at and judged without a daemon
 //! - `audit`: the audit trail, of the running daemon in pages, or of files
+//! - `relying-party token`: a token for who has no certificate
 //! - everything else (`verbs`) is said to the running daemon over its administrative socket (`client`), and its answer
 //!   is shown as text (`render`) or JSON
 
@@ -12,6 +13,7 @@ mod client;
 mod files;
 mod init;
 mod policy;
+mod relying_party;
 mod render;
 mod run;
 mod table;
@@ -86,6 +88,9 @@ enum Verb {
     /// Policies: who may do what, in bundles whose versions never change
     #[command(subcommand, after_help = EXIT_CODES)]
     Policy(policy::PolicyVerb),
+    /// Relying parties: those who ask about nodes
+    #[command(subcommand, after_help = EXIT_CODES)]
+    RelyingParty(relying_party::RelyingPartyVerb),
     #[command(flatten)]
     Daemon(verbs::Verb),
 }
@@ -226,6 +231,10 @@ fn obey(arguments: Arguments) -> Result<Exit, CliError> {
             })?;
             show(&answer, output)?;
             Ok(if answer.has_failed() { Exit::CaseFails } else { Exit::Done })
+        }
+        Verb::RelyingParty(verb) => {
+            show(&verb.run(), output)?;
+            Ok(Exit::Done)
         }
         Verb::Daemon(verb) => {
             let socket = admin_socket(socket, &config)?;

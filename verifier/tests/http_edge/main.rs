@@ -24,4 +24,5 @@ mod pki;
 mod requests;
 mod results;
 mod stage;
+mod tokens;
 mod trail;
