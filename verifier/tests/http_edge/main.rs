@@ -20,6 +20,7 @@ mod authzen;
 mod client;
 mod connections;
 mod control;
+mod jobs;
 mod pki;
 mod requests;
 mod results;
