@@ -185,7 +185,7 @@ impl Following {
     }
 
     fn next(&self) -> String {
-        self.lines.recv_timeout(PATIENCE).expect("another line")
+        self.lines.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("no other line: {error}"))
     }
 
     /// The code of the next record, in JSON.
