@@ -10,7 +10,7 @@
 //!
 //! The arc is of the UUID 755802fa-09d8-4864-a058-34a34ea933be, in the pieces that 1.2.840.113556.1.8000.2554 gives to
 //! whoever has no arc. Not 2.25 (ITU-T X.667), where a UUID is one number of 128 bits: readers need to know numbers below
-//! 2^28 only (RFC 5280, appendix B), and those of Go, of pyca/cryptography and of RustCrypto refuse the whole certificate.
+//! 2^28 only (RFC 5280, appendix B), and some, RustCrypto's among them, refuse the whole certificate.
 
 use const_oid::{AssociatedOid, ObjectIdentifier};
 use der::asn1::OctetString;
