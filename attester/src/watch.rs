@@ -27,23 +27,24 @@ const LONGEST_COUNT: usize = 32;
 pub async fn watch(count: PathBuf, growth: u64, alarm: Alarm, stop: CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
-        () = look(count, growth, &alarm) => {}
+        () = look(count, growth, &alarm, time_asleep) => {}
     }
 }
 
-async fn look(count: PathBuf, growth: u64, alarm: &Alarm) {
+/// `asleep` says how long the machine has slept since it booted.
+async fn look(count: PathBuf, growth: u64, alarm: &Alarm, asleep: impl Fn() -> Duration) {
     let mut due = interval(EVERY);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut list, mut complaint) = (Growth::new(growth), Complaint::default());
-    let mut asleep = time_asleep();
+    let mut slept = asleep();
     loop {
         due.tick().await;
-        let now = time_asleep();
-        if now.saturating_sub(asleep) >= SLEPT {
+        let now = asleep();
+        if now.saturating_sub(slept) >= SLEPT {
             tracing::info!("the machine has slept: attesting");
             alarm.ring(Reason::Resumed);
         }
-        asleep = now;
+        slept = now;
         if growth == 0 {
             continue;
         }
@@ -190,6 +191,39 @@ mod tests {
         }
         stop.cancel();
         watching.await.unwrap();
+    }
+
+    /// Each look of the test's clock: it has slept so long by then, and what rang before is asked for.
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_that_has_slept_attests_once_for_each_sleep() {
+        let alarm = Alarm::default();
+        let heard = std::sync::Mutex::new(Vec::new());
+        // At the beginning, and then at each look. A machine that is awake has both clocks go alike, or nearly so.
+        let slept = [7_000, 7_000, 7_001, 8_000, 8_999, 10_000, 10_000, 9_000, 3_610_000, 3_610_000];
+        let looks = std::sync::Mutex::new(slept.into_iter());
+        let (done, all) = (tokio::sync::Notify::new(), alarm.clone());
+        let asleep = || {
+            heard.lock().unwrap().push(all.answer().is_some());
+            let next = looks.lock().unwrap().next();
+            if next.is_none() {
+                done.notify_one();
+            }
+            Duration::from_millis(next.unwrap_or(3_610_000))
+        };
+        tokio::select! {
+            () = look(PathBuf::from("/nonexistent"), 0, &alarm, asleep) => unreachable!("it goes on"),
+            () = done.notified() => {}
+        }
+        let rang = heard.lock().unwrap().clone();
+        // What a look rings is heard at the next one: 8999 to 10000 ms is a second of sleep, and so is the hour after.
+        let expected = [false, false, false, false, false, false, true, false, false, true, false];
+        assert_eq!(rang, expected);
+    }
+
+    #[test]
+    fn the_time_asleep_of_this_machine_is_less_than_the_time_since_its_boot() {
+        let since_boot = Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap();
+        assert!(time_asleep() < since_boot);
     }
 
     #[test]

@@ -61,8 +61,9 @@ impl Gateway {
         }
         RelyingPartySection {
             name: name.parse().expect("a name"),
-            ca: self.folder.path().join("ca.pem"),
+            ca: Some(self.folder.path().join("ca.pem")),
             may_signal: Vec::new(),
+            token_sha256: Vec::new(),
             accepted_names: vec![NAME.to_owned().try_into().expect("a DNS name")],
             match_labels,
         }

@@ -121,6 +121,8 @@ async fn quarantine_refuses_the_next_call_and_release_restores_only_after_new_ev
     let mut machine = world.affirming(swtpm).await;
     let node = machine.node().await;
     machine.is_well(&world).await;
+    let who = machine.whoami(&world).await.unwrap();
+    assert_eq!(who.certificate_epoch, Some(who.epoch), "that of the evidence it was issued on");
     let epoch = |world: &World| world.verifier.fleet().node(node).unwrap().epoch;
     let first = epoch(&world);
     let (_, hold) = world.verifier.quarantine(node, HoldKind::Block, None, &operator()).await.unwrap();
@@ -146,6 +148,9 @@ async fn quarantine_refuses_the_next_call_and_release_restores_only_after_new_ev
     );
     assert!(matches!(world.verifier.release(node, None, &operator()).await, Err(OperateError::Already(_))));
     machine.is_well(&world).await;
+    let later = machine.whoami(&world).await.unwrap();
+    assert_eq!((later.serial, later.certificate_epoch), (who.serial, who.certificate_epoch));
+    assert!(later.epoch > who.epoch, "whoever compares sees that it is of before");
     let history = world.verifier.holds_of(node, 10).await.unwrap();
     assert_eq!((history.len(), history[0].hold.id, history[0].end.is_some()), (1, hold.id, true));
 }
@@ -294,10 +299,11 @@ impl Parties {
         }
         RelyingPartySection {
             name: name.parse().unwrap(),
-            ca: self.0.path("ca.pem"),
+            ca: Some(self.0.path("ca.pem")),
             accepted_names: vec![format!("spiffe://partner.example/{name}").try_into().unwrap()],
             match_labels,
             may_signal: may_signal.to_vec(),
+            token_sha256: Vec::new(),
         }
     }
 

@@ -19,6 +19,8 @@ use rootbound_verifier::credential::files::{self, FileError};
 use rootbound_verifier::credential::presented::{PresentedError, PresentedSvid};
 use rootbound_verifier::credential::serial::SerialNumber;
 
+/// The extension that says a node's posture epoch.
+const EPOCH: &str = "1.2.840.113556.1.8000.2554.30040.762.2520.18532.41048.3449678.11088830.1";
 const CA: &str = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\n";
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -141,7 +143,7 @@ fn operators_intermediate_issues_below_the_operators_root() {
 
     let serial = SerialNumber::generate(&mut random::system());
     let grant = Exchange::new().grant(now, DAY / 24);
-    let issued = authority.prepare(grant, serial, now).unwrap().issue().unwrap();
+    let issued = authority.prepare(grant, serial, 1, now).unwrap().issue().unwrap();
     let openssl = &operator.openssl;
     openssl.write("chain", issued.chain_pem());
     openssl.write("bundle", authority.trust_bundle_pem());
@@ -373,6 +375,12 @@ fn certificates_that_are_no_svid_of_ours_are_told_apart() {
     };
     let parsed = parse(&format!("{leaf}{usage}{good}"), "good").unwrap();
     assert_eq!(parsed.spiffe_id.as_str(), "spiffe://example.org/node/x");
+    assert_eq!(parsed.epoch, None);
+    let epoch = |der: &str| format!("{leaf}{usage}{good}{EPOCH}={der}\n");
+    for (der, expected) in [("DER:020101", Some(1)), ("DER:02020100", Some(256))] {
+        let parsed = parse(&epoch(der), "epoch");
+        assert_eq!(parsed.map(|svid| svid.epoch).ok(), expected.map(Some), "{der}");
+    }
     let san = |uris: &str| format!("{leaf}{usage}subjectAltName={uris}\n");
     for (extensions, expected) in [
         (format!("{CA}{good}"), PresentedError::Authority),
@@ -387,6 +395,12 @@ fn certificates_that_are_no_svid_of_ours_are_told_apart() {
         (san("URI:spiffe://example.org/../a"), PresentedError::SpiffeId),
         (san("URI:spiffe://example.com/a"), PresentedError::TrustDomain),
         (san("URI:spiffe://example.org.evil/a"), PresentedError::TrustDomain),
+        (epoch("DER:020100"), PresentedError::Epoch),
+        (epoch("DER:0201FF"), PresentedError::Epoch),
+        (epoch("DER:02020001"), PresentedError::Epoch),
+        (epoch("DER:0209010000000000000000"), PresentedError::Epoch),
+        (epoch("DER:040101"), PresentedError::Epoch),
+        (epoch("critical,DER:020101"), PresentedError::Epoch),
     ] {
         assert_eq!(parse(&extensions, "bad").unwrap_err(), expected, "{extensions}");
         assert!(expected.code().starts_with("svid_"));

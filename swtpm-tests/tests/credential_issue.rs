@@ -23,6 +23,8 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
 const HOUR: Duration = Duration::from_secs(3600);
+/// Of which DER needs more than one byte.
+const EPOCH: u64 = 300;
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 fn trust_domain() -> TrustDomain {
@@ -42,7 +44,7 @@ fn serial() -> SerialNumber {
 }
 
 fn issue(authority: &Authority, now: Timestamp) -> IssuedCertificate {
-    authority.prepare(Exchange::new().grant(now, HOUR), serial(), now).unwrap().issue().unwrap()
+    authority.prepare(Exchange::new().grant(now, HOUR), serial(), EPOCH, now).unwrap().issue().unwrap()
 }
 
 fn webpki(
@@ -85,6 +87,8 @@ fn openssl_accepts_the_certificate_of_a_node() {
         &format!("X509v3 Subject Alternative Name: \n                URI:spiffe://example.org/node/{id}\n"),
         "X509v3 Subject Key Identifier: \n",
         "X509v3 Authority Key Identifier: \n",
+        // Not critical, and an INTEGER of two bytes.
+        "            1.2.840.113556.1.8000.2554.30040.762.2520.18532.41048.3449678.11088830.1: \n                ..",
         "Signature Algorithm: ecdsa-with-SHA256\n",
         "ASN1 OID: prime256v1\n",
     ] {
@@ -123,14 +127,15 @@ fn certificate_says_what_was_recorded_before_it_was_signed() {
     let exchange = Exchange::new();
     let (grant, serial) = (exchange.grant(now, HOUR), serial());
     let key_digest = grant.key_digest();
-    let prepared = authority.prepare(grant, serial, now).unwrap();
+    let prepared = authority.prepare(grant, serial, EPOCH, now).unwrap();
     assert_eq!((prepared.serial(), prepared.subject()), (serial, &node()));
+    assert_eq!(prepared.epoch(), EPOCH);
     let (not_before, not_after) = (prepared.not_before(), prepared.not_after());
     let issued = prepared.issue().unwrap();
     assert_eq!((issued.serial, &issued.subject), (serial, &node()));
     assert_eq!((issued.not_before, issued.not_after), (not_before, not_after));
     let presented = PresentedSvid::parse(&issued.der, &trust_domain()).unwrap();
-    assert_eq!(presented, PresentedSvid { spiffe_id: node(), serial, not_after });
+    assert_eq!(presented, PresentedSvid { spiffe_id: node(), serial, epoch: Some(EPOCH), not_after });
     let openssl = Openssl::new();
     openssl.write("leaf", issued.chain_pem());
     let _ = openssl.run("x509 -in leaf -noout -pubkey -out public");
@@ -162,7 +167,7 @@ fn validity_is_backdated_a_little_and_ends_with_the_ca() {
         (end.minus(seconds(600)), seconds(1200), (end.minus(seconds(660)), end)),
     ] {
         let grant = Exchange::new().grant(now, lifetime);
-        let prepared = authority.prepare(grant, serial(), now).unwrap();
+        let prepared = authority.prepare(grant, serial(), EPOCH, now).unwrap();
         assert_eq!((prepared.not_before(), prepared.not_after()), expected);
     }
 }
@@ -172,7 +177,8 @@ fn nothing_is_issued_outside_of_the_cas_life() {
     let start = Timestamp::from_millis(1_800_000_000_000);
     let authority = authority(start);
     let (end, second) = (authority.not_after(), Duration::from_secs(1));
-    let prepare = |now| authority.prepare(Exchange::new().grant(now, HOUR), serial(), now).unwrap_err();
+    let prepare =
+        |now| authority.prepare(Exchange::new().grant(now, HOUR), serial(), EPOCH, now).unwrap_err();
     assert_eq!(prepare(start.minus(second)), IssueError::AuthorityNotYetValid { not_before: start });
     assert_eq!(prepare(end), IssueError::AuthorityExpired { not_after: end });
 }
@@ -265,7 +271,7 @@ fn serving_certificate_is_good_for_its_names_and_its_key() {
     }
     assert_eq!(webpki(&authority, &serving.chain, now), Ok(()));
     let presented = PresentedSvid::parse(&serving.chain[0], &trust_domain()).unwrap();
-    assert_eq!(presented.spiffe_id, trust_domain().verifier());
+    assert_eq!((presented.spiffe_id, presented.epoch), (trust_domain().verifier(), None));
 
     let not_after = now.plus(MAX_SERVING_LIFETIME + HOUR);
     let refused = authority.issue_serving(&names, now, not_after, &mut random::system()).unwrap_err();

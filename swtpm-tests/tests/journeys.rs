@@ -12,9 +12,15 @@ use rootbound_common::wire::v1::{CredentialOutcome, PostureStatus};
 use rootbound_swtpm_tests::software_tpm::SoftwareTpm;
 use rootbound_swtpm_tests::world::{Simulated, World, operator, refused};
 use rootbound_swtpm_tests::{Manufacturer, Swtpm};
+use rootbound_verifier::appraisal::Verdict;
+use rootbound_verifier::audit::RecordKind;
+use rootbound_verifier::credential::presented::PresentedSvid;
 use rootbound_verifier::enrollment::EndorsementRoots;
 use rootbound_verifier::node::{AdmittedBy, Labels, Name, Standing};
 use rootbound_verifier::reference::AcceptedPcrs;
+use rootbound_verifier::store::RecordFilter;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -311,6 +317,41 @@ async fn credentials_that_a_reference_change_held_back_take_no_room() {
     let now = world.verifier.now();
     let stored = world.verifier.store().live_node(node.node, now).await.unwrap().unwrap();
     assert_eq!(stored.credentials.len(), issued, "after a restart, too");
+}
+
+/// Evidence that could not be recorded speaks against the node, and is later: what this evidence earns is out of date.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_whose_node_came_to_stand_otherwise_is_withdrawn() {
+    let world = World::new(&[]).await;
+    let node = world.affirming_simulated(booted()).await;
+    let live = || world.verifier.fleet().node(node.node).unwrap();
+    let mut later = live().posture.clone().unwrap();
+    later.verdict = Verdict::Contraindicated;
+    later.evidence_at = world.verifier.now().plus(Duration::from_secs(60));
+    world.verifier.fleet().distrust(node.node, live().attestation_key, later);
+    let before = live().epoch;
+    let challenge = node.challenge().await.unwrap();
+    let answer = node.submit(node.answer_with_request(&challenge).0).await;
+    assert_eq!(refused(answer), "node_changed");
+    assert!(live().credentials.is_empty() && live().epoch >= before);
+    let stored = world.verifier.store().live_node(node.node, world.verifier.now()).await.unwrap().unwrap();
+    assert!(stored.credentials.is_empty() && stored.epoch <= live().epoch);
+    let filter = RecordFilter { kinds: vec![RecordKind::Issuance], ..RecordFilter::default() };
+    let page = world.verifier.store().records(&filter, None, 10).await.unwrap();
+    assert_eq!(page.records.first().map(|record| record.record.action.as_str()), Some("withdraw"));
+
+    // What is shown later still counts, and the epoch goes on from there.
+    world.advance(Duration::from_secs(120));
+    let challenge = node.challenge().await.unwrap();
+    let (request, _key) = node.answer_with_request(&challenge);
+    let credential = node.submit(request).await.unwrap().credential;
+    let Some(CredentialOutcome::Issued { certificate_chain, .. }) = credential else {
+        panic!("{credential:?}")
+    };
+    let certificate = CertificateDer::from_pem_slice(certificate_chain.as_bytes()).unwrap();
+    let svid = PresentedSvid::parse(&certificate, world.verifier.trust_domain()).unwrap();
+    assert_eq!(svid.epoch, Some(live().epoch));
+    assert!(live().epoch > before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,6 +19,7 @@ pub struct AttestationResult {
     not_after: Timestamp,
     status: Tier,
     claims: TrustVector,
+    epoch: Option<u64>,
     evidence_at: Option<Timestamp>,
     profile: Option<String>,
     references: Vec<String>,
@@ -50,7 +51,7 @@ impl AttestationResult {
             Standing::Retired => return stranger(InstanceIdentity::Untrustworthy),
             Standing::Admitted { .. } => {}
         }
-        let nothing = Self::brief(id, now, Tier::None, TrustVector::NONE);
+        let nothing = Self { epoch: Some(node.epoch), ..Self::brief(id, now, Tier::None, TrustVector::NONE) };
         let at_least = match node.status(now) {
             PostureStatus::Blocked => {
                 return Self { status: Tier::Contraindicated, deviations: holds(node, now), ..nothing };
@@ -83,6 +84,7 @@ impl AttestationResult {
             not_after,
             status,
             claims,
+            epoch: Some(node.epoch),
             evidence_at,
             profile,
             references,
@@ -98,6 +100,7 @@ impl AttestationResult {
             not_after: now.plus(Self::OTHERWISE),
             status,
             claims,
+            epoch: None,
             evidence_at: None,
             profile: None,
             references: Vec::new(),
@@ -133,6 +136,12 @@ impl AttestationResult {
     #[must_use]
     pub fn claims(&self) -> &TrustVector {
         &self.claims
+    }
+
+    /// The node's posture epoch; `None` of a node that is not ours.
+    #[must_use]
+    pub fn epoch(&self) -> Option<u64> {
+        self.epoch
     }
 
     /// When the evidence was made, at the earliest; `None` where the result rests on none.

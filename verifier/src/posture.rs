@@ -292,6 +292,12 @@ impl LiveNode {
             && self.holds == other.holds
     }
 
+    /// Whether a credential that names this epoch may leave: the node is at it, and may act.
+    #[must_use]
+    pub fn bears(&self, epoch: u64, now: Timestamp) -> bool {
+        self.epoch == epoch && self.status(now) == PostureStatus::Affirming
+    }
+
     /// The epoch of this node after it was like `before`: never less than its own, and more where they stand otherwise.
     fn epoch_after(&self, before: &Self) -> u64 {
         let next = if self.stands_like(before) { before.epoch } else { before.epoch.saturating_add(1) };
@@ -561,15 +567,15 @@ impl Fleet {
         self.changed(id);
     }
 
-    /// Shows the outcome of an appraisal of a quote by this AK, recorded as `revision`, with the credential that was recorded
-    /// with it. `false`: what is here is not the revision right before, so that the change says too little; the caller
+    /// Shows the outcome of an appraisal of a quote by this AK, recorded as this revision and epoch, with the credential that
+    /// was recorded with it. `false`: what is here is not the revision right before, so that the change says too little; the caller
     /// reads the node from the store.
     #[must_use]
     pub fn appraised(
         &self,
         id: NodeId,
         attestation_key: tpm::Name,
-        revision: u64,
+        (revision, epoch): (u64, u64),
         posture: Posture,
         credential: Option<LiveCredential>,
         now: Timestamp,
@@ -582,6 +588,7 @@ impl Fleet {
         }
         let mut node = LiveNode::clone(node);
         node.revision = revision;
+        node.epoch = node.epoch.max(epoch);
         node.posture = Some(posture);
         node.credentials.retain(|credential| credential.not_after >= now);
         node.credentials.extend(credential);

@@ -2,9 +2,11 @@
 //! say something against one.
 //!
 //! A relying party is known by a client certificate of a CA that the operator names for it, never by one of our own CA:
-//! what is a node's road and what is a relying party's is told apart by who signed.
+//! what is a node's road and what is a relying party's is told apart by who signed. One that has no certificate is known by
+//! a [`token`], if the operator gave it one.
 
 mod load;
+pub mod token;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use rootbound_common::clock::Timestamp;
 use rootbound_common::wire::v1::SignalKind;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use serde::Deserialize;
+use subtle::Choice;
 use webpki::{EndEntityCert, KeyUsage};
 use x509_cert::Certificate;
 use x509_cert::ext::pkix::SubjectAltName;
@@ -23,6 +26,7 @@ use x509_cert::ext::pkix::name::GeneralName;
 use crate::node::{Labels, Name};
 
 pub use load::{LoadError, RelyingPartySection};
+use token::{BearerToken, TokenError, TokenHash};
 
 /// Certificates in a chain that a relying party shows: private PKIs have two or three.
 const MAX_CHAIN: usize = 6;
@@ -87,6 +91,7 @@ struct RelyingParty {
     certificates: Vec<CertificateDer<'static>>,
     anchors: Vec<TrustAnchor<'static>>,
     accepted_names: Vec<AcceptedName>,
+    tokens: Vec<TokenHash>,
 }
 
 /// What is known of a relying party once it has shown who it is.
@@ -146,31 +151,49 @@ impl RelyingPartyError {
 /// A relying party that showed who it is. Only [`RelyingParties::identify`] makes it; it is not kept beyond the second of
 /// its making, in which whoever would identify again would find the same.
 #[derive(Debug, Clone)]
-pub struct IdentifiedRelyingParty(Arc<Who>);
+pub struct IdentifiedRelyingParty {
+    who: Arc<Who>,
+    shown: Shown,
+}
+
+/// By what a relying party showed who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// By a client certificate, and its key.
+    Certificate,
+    /// By a token, which whoever has read it can show as well.
+    Token,
+}
 
 impl IdentifiedRelyingParty {
     /// What the operator calls it.
     #[must_use]
     pub fn name(&self) -> &Name {
-        &self.0.name
+        &self.who.name
+    }
+
+    /// By what it showed that.
+    #[must_use]
+    pub fn shown(&self) -> Shown {
+        self.shown
     }
 
     /// Whether it may read results of a node with these labels.
     #[must_use]
     pub fn may_read(&self, labels: &Labels) -> bool {
-        self.0.may_read.all_in(labels)
+        self.who.may_read.all_in(labels)
     }
 
     /// Whether it may send signals of any kind.
     #[must_use]
     pub fn may_signal_something(&self) -> bool {
-        !self.0.may_signal.is_empty()
+        !self.who.may_signal.is_empty()
     }
 
     /// Whether it may send signals of a kind. What it set itself it may lift where it may set anything.
     #[must_use]
     pub fn may_signal(&self, kind: SignalKind) -> bool {
-        let may = |kind| self.0.may_signal.contains(&kind);
+        let may = |kind| self.who.may_signal.contains(&kind);
         match kind {
             SignalKind::Block => may(MaySignal::Block),
             SignalKind::Reattest => may(MaySignal::Reattest),
@@ -222,12 +245,30 @@ impl RelyingParties {
                 }
                 Err(_) => {}
                 Ok(()) if party.accepts(&names) => {
-                    return Ok(IdentifiedRelyingParty(Arc::clone(&party.who)));
+                    let (who, shown) = (Arc::clone(&party.who), Shown::Certificate);
+                    return Ok(IdentifiedRelyingParty { who, shown });
                 }
                 Ok(()) => refusal = RelyingPartyError::UnknownName,
             }
         }
         Err(refusal)
+    }
+
+    /// Says whose a token is. Every hash is compared, whichever it is: how long this takes says nothing.
+    pub fn identify_by_token(&self, token: &BearerToken) -> Result<IdentifiedRelyingParty, TokenError> {
+        let shown = token.hash();
+        let mut found = None;
+        for party in &self.0 {
+            let mut has = Choice::from(0);
+            for hash in &party.tokens {
+                has |= hash.is(&shown);
+            }
+            if has.into() {
+                found = Some(&party.who);
+            }
+        }
+        let who = found.map(Arc::clone).ok_or(TokenError::Unknown)?;
+        Ok(IdentifiedRelyingParty { who, shown: Shown::Token })
     }
 }
 

@@ -151,6 +151,7 @@ mod tests {
             references: vec![],
             deviations: vec![],
             holds: vec![],
+            observed_until: None,
         }
     }
 

@@ -34,6 +34,8 @@ fn text(answer: &WhoamiResponse) -> String {
     line(&mut text, "SPIFFE ID", Some(&answer.spiffe_id));
     line(&mut text, "serial", Some(printable(&answer.serial)));
     line(&mut text, "not after", Some(answer.not_after));
+    line(&mut text, "its epoch", answer.certificate_epoch);
+    line(&mut text, "epoch now", Some(answer.epoch));
     line(&mut text, "posture", Some(answer.posture.status));
     for deviation in &answer.posture.deviations {
         line(&mut text, "deviation", Some(printable(&deviation.detail)));

@@ -390,6 +390,11 @@ pub struct WhoamiResponse {
     pub serial: String,
     /// From when on the certificate is not valid any more.
     pub not_after: Timestamp,
+    /// The posture epoch that the certificate names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_epoch: Option<u64>,
+    /// The node's posture epoch now.
+    pub epoch: u64,
     /// Labels that the operator gave the node.
     pub labels: std::collections::BTreeMap<String, String>,
     /// How the node stands.

@@ -45,7 +45,7 @@ pub(crate) fn run(bench: &mut Bench<'_>) {
         |grant| {
             let serial = SerialNumber::generate(&mut random::system());
             authority
-                .prepare(grant, serial, now)
+                .prepare(grant, serial, 1, now)
                 .and_then(|prepared| prepared.issue())
                 .expect("a certificate")
         },

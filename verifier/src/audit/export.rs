@@ -200,6 +200,7 @@ pub fn line(kept: &[u8], previous: Hash) -> Result<String, ExportError> {
         Actor::Verifier => OcsfActor::AppName("rootbound-verifier"),
         Actor::Node(node) => user(node.to_string(), "node"),
         Actor::RelyingParty(name) => user(name.to_string(), "relying_party"),
+        Actor::RelyingPartyByToken(name) => user(name.to_string(), "relying_party_by_token"),
         Actor::Operator(name) => user(name.to_string(), "operator"),
         Actor::Stranger => user(String::new(), "unknown"),
     };

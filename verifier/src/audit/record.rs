@@ -127,6 +127,8 @@ pub enum Actor {
     Node(NodeId),
     /// A relying party, by the name that the operator gave it.
     RelyingParty(Text<160>),
+    /// The same, where it showed a token and no certificate.
+    RelyingPartyByToken(Text<160>),
     /// An operator: `uid 0`, as the kernel says.
     Operator(Text<160>),
     /// Somebody who has proved nothing.

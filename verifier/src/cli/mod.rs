@@ -4,6 +4,7 @@
 //! - `appraise`: evidence in files, looked at and judged without a daemon
 //! - `audit`: the audit trail, of the running daemon in pages, or of files
 //! - `compute`: reference values out of files, without a daemon
+//! - `relying-party token`: a token for who has no certificate
 //! - everything else (`verbs`) is said to the running daemon over its administrative socket (`client`), and its answer
 //!   is shown as text (`render`) or JSON
 
@@ -14,6 +15,7 @@ mod compute;
 mod files;
 mod init;
 mod policy;
+mod relying_party;
 mod render;
 mod run;
 mod sets;
@@ -93,6 +95,9 @@ enum Verb {
     /// and values out of files
     #[command(subcommand, after_help = EXIT_CODES)]
     Reference(ReferenceVerb),
+    /// Relying parties: those who ask about nodes
+    #[command(subcommand, after_help = EXIT_CODES)]
+    RelyingParty(relying_party::RelyingPartyVerb),
     #[command(flatten)]
     Daemon(verbs::Verb),
 }
@@ -256,6 +261,10 @@ fn obey(arguments: Arguments) -> Result<Exit, CliError> {
         Verb::Reference(ReferenceVerb::Daemon(verb)) => {
             let socket = admin_socket(socket, &config)?;
             show(&client::ask_once(&socket, &verb.command()?)?, output)?;
+            Ok(Exit::Done)
+        }
+        Verb::RelyingParty(verb) => {
+            show(&verb.run(), output)?;
             Ok(Exit::Done)
         }
         Verb::Daemon(verb) => {

@@ -146,8 +146,28 @@ async fn serve_with(
     signals: &mut Signals,
 ) -> Result<(), RunError> {
     let verifier = Arc::new(verifier(config, state, store).await?);
+    // From here on the trail says that the verifier started, and has to say that it stopped, however that comes.
+    let outcome = listen_until_stopped(config, state, lock, &verifier, signals).await;
+    let why = match &outcome {
+        Ok(signal) => (*signal).to_owned(),
+        Err(error) => error.to_string(),
+    };
+    if let Err(error) = verifier.stop(&why).await {
+        tracing::error!(%error, "the audit trail does not say that the verifier stops");
+    }
+    outcome.map(drop)
+}
+
+/// Returns which signal said stop. Nobody is answered any more by then, nor after an error.
+async fn listen_until_stopped(
+    config: &Config,
+    state: &StateDirectory,
+    lock: &StateLock,
+    verifier: &Arc<Verifier>,
+    signals: &mut Signals,
+) -> Result<&'static str, RunError> {
     let server = Server::start(
-        Arc::clone(&verifier),
+        Arc::clone(verifier),
         config.server.listen,
         &config.tls_identity(),
         config.limits.clone(),
@@ -155,11 +175,19 @@ async fn serve_with(
     .await?;
     let listen = server.local_addr();
     let path = state.listen_address();
-    write_atomically(&path, format!("{listen}\n").as_bytes())
-        .map_err(|source| RunError::Write { path: path.clone(), source })?;
-    let admin = AdminSocket::start(Arc::clone(&verifier), state, lock, listen)?;
+    let admin = write_atomically(&path, format!("{listen}\n").as_bytes())
+        .map_err(|source| RunError::Write { path: path.clone(), source })
+        .and_then(|()| Ok(AdminSocket::start(Arc::clone(verifier), state, lock, listen)?));
+    let admin = match admin {
+        Ok(admin) => admin,
+        Err(error) => {
+            let _ = std::fs::remove_file(&path);
+            server.shutdown().await;
+            return Err(error);
+        }
+    };
     let stop_jobs = CancellationToken::new();
-    let jobs = tokio::spawn(jobs::run(Arc::clone(&verifier), config.retention, stop_jobs.clone()));
+    let jobs = tokio::spawn(jobs::run(Arc::clone(verifier), config.retention, stop_jobs.clone()));
     tracing::info!(
         %listen,
         trust_domain = %verifier.trust_domain(),
@@ -169,7 +197,7 @@ async fn serve_with(
     );
     notify(&[NotifyState::Ready]);
 
-    let why = signals.wait_for_stop(|| reload(config, &verifier, &server)).await;
+    let why = signals.wait_for_stop(async || reload(config, verifier, &server).await).await;
     tracing::info!("stopping");
     notify(&[NotifyState::Stopping]);
     let _ = std::fs::remove_file(&path);
@@ -179,10 +207,7 @@ async fn serve_with(
     if let Err(error) = jobs.await {
         tracing::error!(%error, "the jobs ended in a panic");
     }
-    if let Err(error) = verifier.stop(why).await {
-        tracing::error!(%error, "the audit trail does not say that the verifier stops");
-    }
-    Ok(())
+    Ok(why)
 }
 
 async fn verifier(
@@ -237,14 +262,23 @@ fn endorsement_roots(config: &Config, now: Timestamp) -> Result<EndorsementRoots
 }
 
 /// SIGHUP: the files that others replace while we run.
-fn reload(config: &Config, verifier: &Verifier, server: &Server) {
+async fn reload(config: &Config, verifier: &Verifier, server: &Server) {
     match server.reload() {
         Ok(()) => tracing::info!("serving certificate read again"),
         Err(error) => tracing::error!(%error, "the serving certificate stays as it is"),
     }
     match endorsement_roots(config, verifier.now()) {
-        Ok(roots) => verifier.trust(roots),
-        Err(error) => tracing::error!(%error, "the manufacturers' CAs and CRLs stay as they are"),
+        Ok(roots) => {
+            if let Err(error) = verifier.trust_on_record(roots).await {
+                tracing::error!(%error, "the manufacturers' CAs and CRLs stay as they are: it cannot be recorded");
+            }
+        }
+        Err(error) => {
+            tracing::error!(%error, "the manufacturers' CAs and CRLs stay as they are");
+            if let Err(error) = verifier.record_reload_failed(&error.to_string()).await {
+                tracing::error!(%error, "the audit trail does not say so");
+            }
+        }
     }
 }
 
@@ -276,7 +310,7 @@ impl Signals {
     }
 
     /// Returns what said stop.
-    async fn wait_for_stop(&mut self, reload: impl Fn()) -> &'static str {
+    async fn wait_for_stop(&mut self, reload: impl AsyncFn()) -> &'static str {
         // Twice per period, as sd_watchdog_enabled(3) advises; without a watchdog, once a day says nothing to nobody.
         let period = sd_notify::watchdog_enabled();
         let mut alive =
@@ -285,7 +319,7 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hang_up.recv() => reload(),
+                _ = self.hang_up.recv() => reload().await,
                 _ = alive.tick() => {
                     if period.is_some() {
                         notify(&[NotifyState::Watchdog]);

@@ -216,6 +216,7 @@ impl Authority {
             subject: Name::default(),
             key: public_key(&self.key)?,
             serial,
+            epoch: None,
             not_before: self.not_before,
             not_after: self.not_after,
         };

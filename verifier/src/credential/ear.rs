@@ -6,6 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use rootbound_common::clock::Timestamp;
 use rootbound_common::id::TrustDomain;
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex};
 use rootbound_common::wire::v1::DeviationReport;
@@ -178,8 +179,9 @@ impl ResultSigner {
                     ear_status: result.status(),
                     ear_trustworthiness_vector: result.claims(),
                     ear_appraisal_policy_ids: profile.into_iter().chain(references).collect(),
-                    ear_verifier_claims: result.evidence_at().map(|at| VerifierClaims {
-                        rootbound_evidence_at: at.as_seconds(),
+                    ear_verifier_claims: result.epoch().map(|epoch| VerifierClaims {
+                        rootbound_posture_epoch: epoch,
+                        rootbound_evidence_at: result.evidence_at().map(Timestamp::as_seconds),
                         rootbound_deviation_count: deviations.len(),
                         rootbound_deviations: deviations.iter().take(MAX_DEVIATIONS).map(Told::of).collect(),
                     }),
@@ -251,7 +253,10 @@ struct Appraised<'a> {
 /// Claims of our own, at the place that EAR has for what a verifier adds.
 #[derive(Serialize)]
 struct VerifierClaims<'a> {
-    rootbound_evidence_at: i64,
+    /// To be compared with the one in a certificate of the node.
+    rootbound_posture_epoch: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rootbound_evidence_at: Option<i64>,
     rootbound_deviation_count: usize,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rootbound_deviations: Vec<Told<'a>>,
@@ -284,7 +289,10 @@ mod tests {
     use rootbound_common::random;
     use serde_json::{Value, json};
 
-    use crate::attestation_result::tests::{NODE, NOW, drift, result};
+    use crate::attestation_result::tests::{NODE, NOW, drift, hold, result};
+    use crate::hold::HoldKind;
+    use crate::node::Standing;
+    use crate::posture::LiveNode;
 
     fn signer() -> ResultSigner {
         let key = ResultKey::generate(&mut random::system());
@@ -329,7 +337,10 @@ mod tests {
                 "ear_appraisal_policy_ids": [
                     "urn:rootbound:profile:default@3", "urn:rootbound:reference:a@1", "urn:rootbound:reference:b@2"
                 ],
-                "ear_verifier_claims": { "rootbound_evidence_at": 1_699_999_940, "rootbound_deviation_count": 0 }
+                "ear_verifier_claims": {
+                    "rootbound_posture_epoch": 1, "rootbound_evidence_at": 1_699_999_940,
+                    "rootbound_deviation_count": 0
+                }
             } }
         });
         assert_eq!(claims, expected);
@@ -363,12 +374,31 @@ mod tests {
         let ear = signer.sign(&result(|live| live.posture = None), None).unwrap();
         let (_, claims) = verified(&signer, &ear).unwrap();
         let appraised = claims["submods"]["rootbound"].as_object().unwrap();
-        assert_eq!(appraised.keys().collect::<Vec<_>>(), ["ear_status", "ear_trustworthiness_vector"]);
+        let members = ["ear_status", "ear_trustworthiness_vector", "ear_verifier_claims"];
+        assert_eq!(appraised.keys().collect::<Vec<_>>(), members);
+        let ours = json!({ "rootbound_posture_epoch": 1, "rootbound_deviation_count": 0 });
+        assert_eq!(appraised["ear_verifier_claims"], ours);
         assert_eq!(appraised["ear_status"], "none");
         let vector = appraised["ear_trustworthiness_vector"].as_object().unwrap();
         assert!(vector.len() == 8 && vector.values().all(|value| *value == json!(0)));
         assert!(claims.get("eat_nonce").is_none());
         assert_eq!(claims["exp"], NOW.as_seconds() + 60);
+    }
+
+    #[test]
+    fn a_result_of_a_node_that_is_blocked_says_so_and_one_that_is_not_ours_says_nothing() {
+        let signer = signer();
+        let told = |change: fn(&mut LiveNode)| {
+            let ear = signer.sign(&result(change), None).unwrap();
+            verified(&signer, &ear).unwrap().1["submods"]["rootbound"].clone()
+        };
+        let claims = &told(|live| hold(live, HoldKind::Block))["ear_verifier_claims"];
+        assert_eq!(claims["rootbound_deviations"][0]["code"], "node_blocked");
+        assert_eq!(
+            (&claims["rootbound_posture_epoch"], &claims["rootbound_evidence_at"]),
+            (&json!(1), &Value::Null)
+        );
+        assert!(told(|live| live.standing = Standing::Retired).get("ear_verifier_claims").is_none());
     }
 
     #[test]

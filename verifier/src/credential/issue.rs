@@ -10,6 +10,7 @@
 //!   that show policy no SAN; 64 hex digits cannot be taken for a host name. The serving certificate has an empty
 //!   subject, and then its SAN is critical.
 //! - critical keyUsage digitalSignature, extKeyUsage serverAuth and clientAuth, critical basicConstraints cA=false
+//! - a node's says its posture epoch, in an extension of our own that is not critical
 //! - valid from [`CLOCK_SKEW`] before now, until what was asked for, and never outside its CA's own validity
 
 use std::net::IpAddr;
@@ -35,6 +36,7 @@ use super::certificate::{
     Content, Unsigned, authority_key, certificates_pem, extension, key_identifier, subject_key, uri,
     whole_seconds,
 };
+use super::epoch::PostureEpoch;
 use super::serial::SerialNumber;
 use crate::policy::Grant;
 
@@ -81,6 +83,7 @@ pub struct PreparedCertificate<'a> {
     unsigned: Unsigned,
     subject: SpiffeId,
     serial: SerialNumber,
+    epoch: u64,
     not_before: Timestamp,
     not_after: Timestamp,
 }
@@ -119,6 +122,7 @@ pub(super) struct Leaf {
     pub(super) subject: Name,
     pub(super) key: SubjectPublicKeyInfoOwned,
     pub(super) serial: SerialNumber,
+    pub(super) epoch: Option<PostureEpoch>,
     pub(super) not_before: Timestamp,
     pub(super) not_after: Timestamp,
 }
@@ -126,11 +130,14 @@ pub(super) struct Leaf {
 impl Authority {
     /// Turns a grant into everything that its X.509-SVID will say, under a fresh serial number. Nothing is signed yet.
     ///
+    /// `epoch` is that of the node once the evidence that earned the grant is on record.
+    ///
     /// It ends earlier than the grant says where the CA does.
     pub fn prepare(
         &self,
         grant: Grant,
         serial: SerialNumber,
+        epoch: u64,
         now: Timestamp,
     ) -> Result<PreparedCertificate<'_>, IssueError> {
         let (node, key, lifetime) = grant.into_parts();
@@ -144,11 +151,12 @@ impl Authority {
             key: SubjectPublicKeyInfoOwned::from_der(key.subject_public_key_info())
                 .map_err(|_| IssueError::Encoding)?,
             serial,
+            epoch: Some(PostureEpoch(epoch)),
             not_before,
             not_after,
         };
         let unsigned = unsigned(self, leaf).map_err(|_| IssueError::Encoding)?;
-        Ok(PreparedCertificate { authority: self, unsigned, subject, serial, not_before, not_after })
+        Ok(PreparedCertificate { authority: self, unsigned, subject, serial, epoch, not_before, not_after })
     }
 
     /// Makes the verifier's own serving certificate: a fresh P-256 key, the given DNS names and addresses, and the
@@ -168,6 +176,7 @@ impl Authority {
             subject: Name::default(),
             key: SubjectPublicKeyInfoOwned::from_key(&key.public_key()).map_err(|_| IssueError::Encoding)?,
             serial: SerialNumber::generate(rng),
+            epoch: None,
             not_before,
             not_after,
         };
@@ -209,6 +218,12 @@ impl PreparedCertificate<'_> {
         self.serial
     }
 
+    /// The posture epoch that it names.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// The identity.
     #[must_use]
     pub fn subject(&self) -> &SpiffeId {
@@ -229,7 +244,7 @@ impl PreparedCertificate<'_> {
 
     /// Signs it.
     pub fn issue(self) -> Result<IssuedCertificate, IssueError> {
-        let Self { authority, unsigned, subject, serial, not_before, not_after } = self;
+        let Self { authority, unsigned, subject, serial, epoch: _, not_before, not_after } = self;
         let der = unsigned.sign(authority.key()).map_err(|_| IssueError::Encoding)?;
         let intermediates = authority.intermediates().to_vec();
         Ok(IssuedCertificate { der, serial, not_before, not_after, subject, intermediates })
@@ -241,6 +256,7 @@ impl std::fmt::Debug for PreparedCertificate<'_> {
         f.debug_struct("PreparedCertificate")
             .field("serial", &self.serial)
             .field("subject", &self.subject)
+            .field("epoch", &self.epoch)
             .field("not_before", &self.not_before)
             .field("not_after", &self.not_after)
             .finish_non_exhaustive()
@@ -278,9 +294,9 @@ fn with_intermediates(
 }
 
 pub(super) fn unsigned(authority: &Authority, leaf: Leaf) -> Result<Unsigned, x509_cert::builder::Error> {
-    let Leaf { uri: id, mut names, subject, key, serial, not_before, not_after } = leaf;
+    let Leaf { uri: id, mut names, subject, key, serial, epoch, not_before, not_after } = leaf;
     names.insert(0, uri(id.as_str())?);
-    let extensions = vec![
+    let mut extensions = vec![
         extension(&BasicConstraints { ca: false, path_len_constraint: None }, &subject)?,
         extension(&KeyUsage(KeyUsages::DigitalSignature.into()), &subject)?,
         extension(&ExtendedKeyUsage(vec![ID_KP_SERVER_AUTH, ID_KP_CLIENT_AUTH]), &subject)?,
@@ -288,6 +304,7 @@ pub(super) fn unsigned(authority: &Authority, leaf: Leaf) -> Result<Unsigned, x5
         extension(&authority_key(authority.key_identifier().0.clone()), &subject)?,
         extension(&SubjectAltName(names), &subject)?,
     ];
+    extensions.extend(epoch.map(PostureEpoch::extension).transpose()?);
     let issuer = authority.name().clone();
     Unsigned::new(Content { issuer, subject, serial, not_before, not_after, key, extensions })
 }

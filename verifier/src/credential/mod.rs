@@ -4,6 +4,7 @@
 //! - [`authority`]: the issuing CA, its own root or an intermediate under the operator's CA; [`files`]: its files
 //! - [`issue`]: [`request::BoundKey`] → X.509-SVID, in two steps, so that a serial number is on record before its
 //!   certificate exists
+//! - `epoch`: what a certificate says of the state in which its node was
 //! - [`presented`]: an X.509-SVID that comes back over mTLS
 //! - [`ear`]: an attestation result as a signed token; [`result_key`]: the key that signs it, which is not the CA's
 //!
@@ -12,6 +13,7 @@
 pub mod authority;
 mod certificate;
 pub mod ear;
+mod epoch;
 pub mod files;
 pub mod issue;
 pub mod presented;

@@ -11,6 +11,7 @@ use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, SubjectAltName};
 
 use super::certificate::timestamp;
+use super::epoch::PostureEpoch;
 use super::serial::SerialNumber;
 
 /// No certificate that we issue is longer.
@@ -46,6 +47,9 @@ pub enum PresentedError {
     /// A serial number that we never give.
     #[error("the certificate's serial number is none of ours")]
     Serial,
+    /// A posture epoch that we never write.
+    #[error("the certificate's posture epoch is malformed")]
+    Epoch,
 }
 
 impl PresentedError {
@@ -61,6 +65,7 @@ impl PresentedError {
             Self::SpiffeId => "svid_spiffe_id",
             Self::TrustDomain => "svid_trust_domain",
             Self::Serial => "svid_serial",
+            Self::Epoch => "svid_epoch",
         }
     }
 }
@@ -72,6 +77,8 @@ pub struct PresentedSvid {
     pub spiffe_id: SpiffeId,
     /// The serial number.
     pub serial: SerialNumber,
+    /// The posture epoch of the node when it was issued; `None` of what is no node's.
+    pub epoch: Option<u64>,
     /// Until when it is valid.
     pub not_after: Timestamp,
 }
@@ -104,7 +111,9 @@ impl PresentedSvid {
         }
         let serial = SerialNumber::from_slice(certificate.serial_number().as_bytes())
             .map_err(|_| PresentedError::Serial)?;
-        Ok(Self { spiffe_id, serial, not_after: timestamp(certificate.validity().not_after) })
+        let epoch = PostureEpoch::read(certificate).map_err(|_| PresentedError::Epoch)?;
+        let epoch = epoch.map(|PostureEpoch(epoch)| epoch);
+        Ok(Self { spiffe_id, serial, epoch, not_after: timestamp(certificate.validity().not_after) })
     }
 }
 

@@ -189,8 +189,8 @@ impl Verifier {
             // Trust does not outlive evidence against it, whether or not that can be written down.
             self.fleet.distrust(node.id, node.attestation_key.name(), posture.clone());
         }
-        let revision = recorded?;
-        self.show(&node, revision, posture.clone(), &answer, now).await?;
+        let (revision, epoch) = recorded?;
+        self.show(&node, (revision, epoch), posture.clone(), &answer, now).await?;
         let other_book = !Arc::ptr_eq(&book, &self.book.load());
         if other_book || !Arc::ptr_eq(&policies, &self.bundle.load()) {
             // What was decided stands on values or policies that an operator has just replaced: nothing is handed out on
@@ -201,6 +201,13 @@ impl Verifier {
             if let Answer::Prepared(prepared, _) = &answer {
                 self.withdraw(node.id, prepared.serial()).await?;
             }
+            return Err(AttestRefusal::NodeChanged.into());
+        }
+        if let Answer::Prepared(prepared, _) = &answer
+            && !self.fleet.node(node.id).is_some_and(|live| live.bears(prepared.epoch(), now))
+        {
+            // It says an epoch at which the node is not, or is no more: it would be out of date before it is used.
+            self.withdraw(node.id, prepared.serial()).await?;
             return Err(AttestRefusal::NodeChanged.into());
         }
         Ok(EvidenceResponse {
@@ -271,22 +278,22 @@ impl Verifier {
         let held = credentials.iter().filter(|one| one.not_after >= now).count();
         let posture = Posture::of(appraisal);
         let status = node.status_with(&posture, now);
-        let with =
-            LiveNode { epoch: self.epoch_with(node, &posture), ..node.live_with(posture, credentials) };
+        let epoch = self.epoch_with(node, &posture);
+        let with = LiveNode { epoch, ..node.live_with(posture, credentials) };
         let facts = SubjectFacts::Node(Attested::of(node.id, &with, now));
         let question = Question::issue_credential(node.id, CredentialKind::X509Svid);
         let asked = inputs_of(&question, &facts.record(), policies.id());
         let permit = policies.decide(&question, &facts).into_permit();
         let answer = match decide_issue(appraisal, node.standing, status, held, key, permit, now) {
-            Ok(grant) => self.prepare(grant, now).unwrap_or_else(Answer::Impossible),
+            Ok(grant) => self.prepare(grant, epoch, now).unwrap_or_else(Answer::Impossible),
             Err(denial) => Answer::Denied(denial),
         };
         Answered { answer, asked: Some(asked) }
     }
 
-    fn prepare(&self, grant: Grant, now: Timestamp) -> Result<Answer<'_>, IssueError> {
+    fn prepare(&self, grant: Grant, epoch: u64, now: Timestamp) -> Result<Answer<'_>, IssueError> {
         let key_digest = grant.key_digest();
-        let prepared = self.authority.prepare(grant, SerialNumber::generate(&mut rng()), now)?;
+        let prepared = self.authority.prepare(grant, SerialNumber::generate(&mut rng()), epoch, now)?;
         let record = CertificateRecord {
             serial: prepared.serial(),
             not_before: prepared.not_before(),
@@ -296,7 +303,8 @@ impl Verifier {
         Ok(Answer::Prepared(Box::new(prepared), record))
     }
 
-    /// Makes it durable: evidence, posture, decision, and the serial of the certificate, before that is signed.
+    /// Makes it durable: evidence, posture, decision, and the serial of the certificate, before that is signed. Returns
+    /// revision and epoch of the node with it.
     async fn record(
         &self,
         node: &NodeRecord,
@@ -305,7 +313,7 @@ impl Verifier {
         posture: &Posture,
         (answer, asked): (&Answer<'_>, Option<Map<String, Value>>),
         now: Timestamp,
-    ) -> Result<u64, AttestError> {
+    ) -> Result<(u64, u64), AttestError> {
         let (granted, code, detail) = match (answer, posture.verdict) {
             (Answer::NotAsked, Verdict::Affirming) => (true, "affirming", String::new()),
             (Answer::NotAsked, Verdict::Contraindicated) => {
@@ -321,11 +329,19 @@ impl Verifier {
             Answer::Prepared(_, record) => Some(record.clone()),
             Answer::NotAsked | Answer::BadRequest(_) | Answer::Denied(_) | Answer::Impossible(_) => None,
         };
+        // A certificate names the epoch that is recorded with it, whatever happens to the node between the two.
+        let epoch = match answer {
+            Answer::Prepared(prepared, _) => prepared.epoch(),
+            Answer::NotAsked | Answer::BadRequest(_) | Answer::Denied(_) | Answer::Impossible(_) => {
+                self.epoch_with(node, posture)
+            }
+        };
         let facts = asked.map(|mut facts| {
             if let Some(certificate) = &certificate {
                 let key = data_encoding::HEXLOWER.encode(&certificate.key_digest);
                 facts.insert("serial".to_owned(), certificate.serial.to_string().into());
                 facts.insert("not_after".to_owned(), certificate.not_after.as_millis().into());
+                facts.insert("epoch".to_owned(), epoch.into());
                 facts.insert("key_sha256".to_owned(), key.into());
             }
             Facts::or_digest(Value::Object(facts))
@@ -345,13 +361,13 @@ impl Verifier {
             quote: evidence.stored().clone(),
             logs: read.change.clone(),
             posture: posture.clone(),
-            epoch: self.epoch_with(node, posture),
+            epoch,
             certificate,
             decision: DecisionRecord { trail, ..decision },
             also: self.turned(node, posture).into_iter().collect(),
         };
         match self.store.record_evidence(record).await? {
-            Recorded::Yes { revision } => Ok(revision),
+            Recorded::Yes { revision } => Ok((revision, epoch)),
             Recorded::NodeChanged => Err(AttestRefusal::NodeChanged.into()),
         }
     }
@@ -387,7 +403,7 @@ impl Verifier {
     async fn show(
         &self,
         node: &NodeRecord,
-        revision: u64,
+        (revision, epoch): (u64, u64),
         posture: Posture,
         answer: &Answer<'_>,
         now: Timestamp,
@@ -406,7 +422,7 @@ impl Verifier {
             tracing::info!(node = %node.id, verdict = ?posture.verdict, ?codes, "posture changed");
         }
         let key = node.attestation_key.name();
-        if self.fleet.appraised(node.id, key, revision, posture, credential, now) {
+        if self.fleet.appraised(node.id, key, (revision, epoch), posture, credential, now) {
             return Ok(());
         }
         self.refresh(node.id, revision).await

@@ -11,6 +11,7 @@ use crate::audit::sampling::{Sampler, Sampling};
 use crate::audit::{
     Actor, AuditKey, AuditRecord, Checkpoint, Entity, Facts, Head, Outcome, PublicKey, RecordId, RecordKind,
 };
+use crate::enrollment::EndorsementRoots;
 use crate::store::StoreError;
 
 /// What the trail is kept by.
@@ -38,6 +39,9 @@ impl AuditParts {
         }
     }
 }
+
+/// What a signal has the verifier do, in records.
+const RELOAD: &str = "reload_ek_roots";
 
 /// Records after which a checkpoint is due, whatever the time: half a second at the rate that the store can do.
 const CHECKPOINT_RECORDS: u64 = 10_000;
@@ -146,6 +150,30 @@ impl Verifier {
                 of(RecordKind::Configuration, "configure_audit", "in_force", configuration),
             ])
             .await
+    }
+
+    /// Replaces the trusted TPM manufacturers and their CRLs, as [`Self::trust`] does, once the trail says so: where that cannot
+    /// be written, those in force stay.
+    pub async fn trust_on_record(&self, roots: EndorsementRoots) -> Result<(), StoreError> {
+        let facts = serde_json::json!({
+            "anchors": roots.anchor_count(),
+            "intermediates": roots.intermediate_count(),
+            "crls": roots.crl_count(),
+        });
+        let record = self
+            .record_of(RecordKind::Configuration, RELOAD, Actor::Verifier, Outcome::Done, "in_force")
+            .with(Facts::or_digest(facts));
+        self.store.append(vec![record]).await?;
+        self.trust(roots);
+        Ok(())
+    }
+
+    /// Says that they were to be read again and could not be.
+    pub async fn record_reload_failed(&self, why: &str) -> Result<(), StoreError> {
+        let record = self
+            .record_of(RecordKind::Configuration, RELOAD, Actor::Verifier, Outcome::Failed, "reload_failed")
+            .because(why);
+        self.store.append(vec![record]).await
     }
 
     /// Says that the verifier stops, and why, and signs the trail as far as it goes. The last thing that it does.

@@ -12,7 +12,7 @@ use rootbound_common::wire::v1::{Challenge, ChallengeRequest};
 use tokio::time::Instant;
 
 use super::attest::AttestError;
-use super::caller::Caller;
+use super::caller::{Caller, relying_party};
 use super::policies::{NOT_ASKED, inputs_of};
 use super::{Verifier, rng};
 use crate::audit::{Actor, AuditRecord, Entity, Facts, Outcome, RecordId, RecordKind};
@@ -471,6 +471,6 @@ fn may_ask(
 pub(super) fn actor_of(caller: &Caller) -> Actor {
     match caller {
         Caller::Node(node) => Actor::Node(node.id()),
-        Caller::RelyingParty(party) => Actor::RelyingParty(party.name().as_str().into()),
+        Caller::RelyingParty(party) => relying_party(party),
     }
 }

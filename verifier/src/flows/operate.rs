@@ -464,7 +464,7 @@ impl Verifier {
             Ok(Recorded::NodeChanged) => Ok(false),
             Ok(Recorded::Yes { revision }) => {
                 let key = node.attestation_key.name();
-                if !self.fleet.appraised(id, key, revision, posture, None, now) {
+                if !self.fleet.appraised(id, key, (revision, epoch), posture, None, now) {
                     self.refresh(id, revision).await?;
                 }
                 Ok(true)

@@ -10,8 +10,8 @@ use rootbound_common::crypto::sha256;
 use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::{SignalKind, SignalRequest, SignalResponse};
 
+use super::caller::relying_party;
 use super::{Verifier, decision, rng};
-use crate::audit::Actor;
 use crate::hold::{HeldBy, Hold, HoldId, HoldKind, HoldReason, NotAHoldId, NotAReason};
 use crate::policy::{Question, ServiceFacts, SubjectFacts};
 use crate::relying_party::IdentifiedRelyingParty;
@@ -98,7 +98,7 @@ const MAX_ID: usize = 64;
 
 /// The record of a decision that a relying party caused.
 fn said_by(source: &IdentifiedRelyingParty, record: DecisionRecord) -> DecisionRecord {
-    let actor = Actor::RelyingParty(source.name().to_string().into());
+    let actor = relying_party(source);
     DecisionRecord { trail: DecisionTrail { actor: Some(actor), ..DecisionTrail::default() }, ..record }
 }
 

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::FromRequestParts;
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
 use http::request::Parts;
 use rootbound_common::clock::Timestamp;
 use rootbound_common::id::{NodeId, TrustDomain};
@@ -18,6 +20,7 @@ use crate::credential::presented::{PresentedError, PresentedSvid};
 use crate::flows::signals::SignalRefusal;
 use crate::flows::{self, Verifier};
 use crate::posture::{AdmissionError, AdmittedNode, IdentifiedNode};
+use crate::relying_party::token::{BearerToken, TokenError};
 use crate::relying_party::{IdentifiedRelyingParty, RelyingPartyError, leads_to};
 
 /// What counts as one client for limits: an IPv4 address, or the /64 of an IPv6 address, since whoever has one address
@@ -224,8 +227,11 @@ impl FromRequestParts<Edge> for SignalSource {
 
     async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Refusal> {
         let verifier = &edge.verifier;
+        if let Some(party) = by_token(parts, edge, RateClass::Free).await? {
+            return Ok(Self(party));
+        }
         match Peer::of_request(parts)? {
-            Peer::Anonymous => Err(AdmissionError::NoCertificate.into()),
+            Peer::Anonymous => Err(Refusal::from(AdmissionError::NoCertificate).or_by_token()),
             Peer::Foreign(foreign) => match foreign.identify(verifier, verifier.now()) {
                 Ok(party) => Ok(Self(party)),
                 Err(error) => Err(refused(edge, parts, error.code(), error).await),
@@ -259,18 +265,64 @@ impl Reader {
     ) -> Result<Self, Refusal> {
         let verifier = &edge.verifier;
         let now = verifier.now();
+        if let Some(party) = by_token(parts, edge, refused_counts).await? {
+            return Ok(Self(flows::caller::Caller::RelyingParty(party)));
+        }
         match Peer::of_request(parts)? {
+            Peer::Anonymous => Err(Refusal::from(AdmissionError::NoCertificate).or_by_token()),
             Peer::Foreign(foreign) => match foreign.identify(verifier, now) {
                 Ok(party) => Ok(Self(flows::caller::Caller::RelyingParty(party))),
                 Err(error) => Err(refused_as(refused_counts, edge, parts, error.code(), error).await),
             },
-            peer @ (Peer::Anonymous | Peer::Svid(_) | Peer::Unfit(_)) => {
+            peer @ (Peer::Svid(_) | Peer::Unfit(_)) => {
                 match verifier.fleet().identify(peer.svid()?, verifier.trust_domain(), now) {
                     Ok(node) => Ok(Self(flows::caller::Caller::Node(node))),
                     Err(error) => Err(refused_as(refused_counts, edge, parts, error.code(), error).await),
                 }
             }
         }
+    }
+}
+
+/// Whether a request comes by a certificate or a token that may be that of somebody whom we know: other requests count as
+/// a stranger's.
+pub(super) fn may_be_known(parts: &Parts, edge: &Edge) -> Result<bool, Refusal> {
+    let peer = Peer::of_request(parts)?;
+    let by_token = || match shown_token(parts) {
+        Ok(Some(token)) => edge.verifier.relying_parties().identify_by_token(&token).is_ok(),
+        Ok(None) | Err(_) => false,
+    };
+    Ok(peer.may_be_known() || by_token())
+}
+
+fn shown_token(parts: &Parts) -> Result<Option<BearerToken>, TokenError> {
+    BearerToken::of(parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes))
+}
+
+/// Whose token a request shows; `None` where it shows none.
+///
+/// Who shows a certificate, too, is refused, whosever they are: one of them was not meant for us.
+async fn by_token(
+    parts: &Parts,
+    edge: &Edge,
+    refused_counts: RateClass,
+) -> Result<Option<IdentifiedRelyingParty>, Refusal> {
+    if !parts.headers.contains_key(AUTHORIZATION) {
+        return Ok(None);
+    }
+    let identified = match Peer::of_request(parts)? {
+        Peer::Anonymous => shown_token(parts).and_then(|token| {
+            token.map(|token| edge.verifier.relying_parties().identify_by_token(&token)).transpose()
+        }),
+        Peer::Svid(_) | Peer::Unfit(_) | Peer::Foreign(_) => Err(TokenError::AndCertificate),
+    };
+    match identified {
+        Ok(party) => Ok(party),
+        // It may have been somebody's until lately.
+        Err(error @ TokenError::Unknown) => {
+            Err(recorded(refused_counts, edge, parts, None, error.code(), error).await)
+        }
+        Err(error) => Err(refused_as(refused_counts, edge, parts, error.code(), error).await),
     }
 }
 
@@ -288,20 +340,44 @@ async fn refused_as<E>(counts: RateClass, edge: &Edge, parts: &Parts, code: &'st
 where
     E: Into<Refusal> + std::fmt::Display,
 {
-    let client = parts.extensions.get().map(|ClientAddress(address)| *address);
-    tracing::info!(?client, code, "caller refused");
-    let shown = match Peer::of_request(parts) {
-        Ok(Peer::Svid(svid)) => Some(svid.spiffe_id.to_string()),
-        Ok(peer) if peer.may_be_known() => None,
-        Ok(_) | Err(_) => return error.into(),
-    };
+    match Peer::of_request(parts) {
+        Ok(Peer::Svid(svid)) => {
+            recorded(counts, edge, parts, Some(svid.spiffe_id.as_str()), code, error).await
+        }
+        Ok(peer) if peer.may_be_known() => recorded(counts, edge, parts, None, code, error).await,
+        Ok(_) | Err(_) => {
+            logged(parts, code);
+            error.into()
+        }
+    }
+}
+
+/// Says both in any case.
+async fn recorded<E>(
+    counts: RateClass,
+    edge: &Edge,
+    parts: &Parts,
+    claimed: Option<&str>,
+    code: &'static str,
+    error: E,
+) -> Refusal
+where
+    E: Into<Refusal> + std::fmt::Display,
+{
+    let client = logged(parts, code);
     let counted =
         client.ok_or(EdgeRefusal::Internal).and_then(|address| edge.throttle.count(counts, address));
     if let Err(too_many) = counted {
         return too_many.into();
     }
-    let recorded = edge.verifier.record_caller_refused(shown.as_deref(), code, &error.to_string()).await;
+    let recorded = edge.verifier.record_caller_refused(claimed, code, &error.to_string()).await;
     recorded.map_or_else(Into::into, |()| error.into())
+}
+
+fn logged(parts: &Parts, code: &'static str) -> Option<IpAddr> {
+    let client = parts.extensions.get().map(|ClientAddress(address)| *address);
+    tracing::info!(?client, code, "caller refused");
+    client
 }
 
 #[cfg(test)]

@@ -29,14 +29,14 @@ pub(super) const ENDPOINT: Endpoint = Endpoint {
     get,
     path = "/v1/nodes/{node}/ear",
     tag = "identity",
-    security(("x509_svid" = []), ("relying_party" = [])),
+    security(("x509_svid" = []), ("relying_party" = []), ("relying_party_token" = [])),
     params(
         ("node" = String, Path, description = "The node's id: 64 lower-case hex digits"),
         ("nonce" = Option<String>, Query, description = "To be found in the result as `eat_nonce`: 8 to 88 characters of base64url"),
     ),
     responses(
         (status = 200, description = "EAR as a JWT, signed with ES256 by a key of /.well-known/jwks.json", body = String, content_type = "application/eat+jwt"),
-        (status = 401, description = "No client certificate", body = schema::Problem, content_type = "application/problem+json"),
+        (status = 401, description = "No client certificate, and no token", body = schema::Problem, content_type = "application/problem+json"),
         (status = 403, description = "Neither this node nor a relying party", body = schema::Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such node, for a relying party", body = schema::Problem, content_type = "application/problem+json"),
         (status = "default", description = "See `code`", body = schema::Problem, content_type = "application/problem+json"),

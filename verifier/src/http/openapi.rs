@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::Method;
 use http::header::CONTENT_TYPE;
-use utoipa::openapi::security::SecurityScheme;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::throttle::RateClass;
@@ -39,7 +39,7 @@ pub(super) const ENDPOINT: Endpoint = Endpoint {
         (name = "identity", description = "What a credential is worth now"),
         (name = "operation", description = "For those who run the verifier")
     ),
-    modifiers(&ClientCertificates),
+    modifiers(&Authentication),
     paths(
         enrollments::enroll,
         activations::activate,
@@ -63,10 +63,10 @@ pub(super) const ENDPOINT: Endpoint = Endpoint {
 )]
 struct Document;
 
-/// The two ways to authenticate.
-struct ClientCertificates;
+/// The ways to authenticate.
+struct Authentication;
 
-impl Modify for ClientCertificates {
+impl Modify for Authentication {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let components = document.components.get_or_insert_default();
         for (name, description) in [
@@ -80,6 +80,11 @@ impl Modify for ClientCertificates {
             let scheme = SecurityScheme::MutualTls { description, deprecated: None, extensions: None };
             components.add_security_scheme(name, scheme);
         }
+        let token = Http::builder()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("A token whose hash the operator configured for a relying party; without a client certificate"))
+            .build();
+        components.add_security_scheme("relying_party_token", SecurityScheme::Http(token));
     }
 }
 

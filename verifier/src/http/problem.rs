@@ -26,6 +26,7 @@ use crate::flows::signals::{SignalError, SignalRefusal};
 use crate::policy::QuestionError;
 use crate::posture::AdmissionError;
 use crate::relying_party::RelyingPartyError;
+use crate::relying_party::token::TokenError;
 use crate::store::StoreError;
 
 /// The media type of problem documents.
@@ -176,15 +177,22 @@ pub struct Refusal {
     code: Cow<'static, str>,
     detail: String,
     retry_after: Option<Duration>,
+    bearer: Option<&'static str>,
 }
 
 impl Refusal {
     fn new(status: StatusCode, code: &'static str, detail: String) -> Self {
-        Self { status, code: Cow::Borrowed(code), detail, retry_after: None }
+        Self { status, code: Cow::Borrowed(code), detail, retry_after: None, bearer: None }
     }
 
     fn later(self, retry_after: Duration) -> Self {
         Self { retry_after: Some(retry_after), ..self }
+    }
+
+    /// The same, of an endpoint at which a token does as well as a certificate.
+    pub(super) fn or_by_token(self) -> Self {
+        // Where nothing was shown there is no error to name (RFC 6750, 3.1).
+        Self { bearer: Some("Bearer"), ..self }
     }
 
     /// As the document.
@@ -226,6 +234,9 @@ impl Refusal {
         if self.status == StatusCode::UNAUTHORIZED {
             // RFC 9110, 11.6.1 asks for a challenge; there is no registered scheme for client certificates.
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("TLS-Client-Certificate"));
+        }
+        if let Some(challenge) = self.bearer {
+            headers.append(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         response
     }
@@ -381,6 +392,22 @@ impl From<PresentedError> for Refusal {
 impl From<RelyingPartyError> for Refusal {
     fn from(error: RelyingPartyError) -> Self {
         Self::new(StatusCode::FORBIDDEN, error.code(), error.to_string())
+    }
+}
+
+impl From<TokenError> for Refusal {
+    fn from(error: TokenError) -> Self {
+        // RFC 6750, 3.1.
+        let (status, challenge) = match error {
+            TokenError::Repeated | TokenError::AndCertificate => {
+                (StatusCode::BAD_REQUEST, "Bearer error=\"invalid_request\"")
+            }
+            TokenError::Scheme => (StatusCode::UNAUTHORIZED, "Bearer"),
+            TokenError::Malformed | TokenError::Unknown => {
+                (StatusCode::UNAUTHORIZED, "Bearer error=\"invalid_token\"")
+            }
+        };
+        Self { bearer: Some(challenge), ..Self::new(status, error.code(), error.to_string()) }
     }
 }
 

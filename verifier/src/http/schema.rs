@@ -420,6 +420,10 @@ pub(super) struct WhoamiResponse {
     serial: String,
     /// From when on the certificate is not valid any more; milliseconds since 1970.
     not_after: i64,
+    /// The posture epoch that the certificate names.
+    certificate_epoch: Option<u64>,
+    /// The node's posture epoch now; what names an older one was given to another state of it.
+    epoch: u64,
     /// Labels that the operator gave the node.
     labels: BTreeMap<String, String>,
     /// How the node stands.
@@ -621,10 +625,12 @@ mod tests {
             &json!({ "status": "unknown", "references": [], "deviations": [] }),
         );
         let whoami = json!({
-            "node": node, "spiffe_id": spiffe_id, "serial": "ab".repeat(16), "not_after": 1,
+            "node": node, "spiffe_id": spiffe_id, "serial": "ab".repeat(16), "not_after": 1, "epoch": 1,
             "labels": { "env": "prod" }, "posture": posture()
         });
-        described::<wire::WhoamiResponse>("WhoamiResponse", &whoami, &whoami);
+        let mut full = whoami.clone();
+        full["certificate_epoch"] = json!(1);
+        described::<wire::WhoamiResponse>("WhoamiResponse", &full, &whoami);
         let key = json!({
             "kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "alg": "ES256", "use": "sig", "kid": "AA"
         });

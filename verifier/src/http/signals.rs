@@ -31,11 +31,11 @@ const LIMIT: usize = 8 * 1024;
     post,
     path = "/v1/signals",
     tag = "identity",
-    security(("relying_party" = [])),
+    security(("relying_party" = []), ("relying_party_token" = [])),
     request_body = schema::SignalRequest,
     responses(
         (status = 200, description = "It is in force, and on record", body = schema::SignalResponse),
-        (status = 401, description = "No client certificate", body = schema::Problem, content_type = "application/problem+json"),
+        (status = 401, description = "No client certificate, and no token", body = schema::Problem, content_type = "application/problem+json"),
         (status = 403, description = "Not a relying party, or one that may not", body = schema::Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such node, or none of this relying party's", body = schema::Problem, content_type = "application/problem+json"),
         (status = 409, description = "Another signal has this id", body = schema::Problem, content_type = "application/problem+json"),

@@ -40,6 +40,8 @@ pub(super) async fn whoami(Admitted(caller): Admitted) -> Json<WhoamiResponse> {
         spiffe_id: certificate.spiffe_id.clone(),
         serial: certificate.serial.to_string(),
         not_after: certificate.not_after,
+        certificate_epoch: certificate.epoch,
+        epoch: caller.node().epoch,
         labels: caller
             .node()
             .labels

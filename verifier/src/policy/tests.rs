@@ -621,6 +621,22 @@ fn each_attested_fact_is_there_under_its_name() {
     assert!(none.decide(&user, &SubjectFacts::Unattested).allowed());
 }
 
+/// As docs/POLICY.md has it of `epoch`.
+#[test]
+fn a_policy_compares_the_epoch_that_a_caller_read_in_a_certificate_with_the_nodes() {
+    let when = r#"when { context.attested has epoch && context.attested.epoch == context.request.context.credential_epoch }"#;
+    let mut of_epochs = source(&permit("same", "", when));
+    of_epochs.schema =
+        Some(SCHEMA.replace("context: { ip?: ipaddr,", "context: { credential_epoch: Long, ip?: ipaddr,"));
+    let bundle = Bundle::compile(id(), of_epochs).unwrap();
+    let node = live(|node| node.epoch = 7);
+    for (read, expected) in [(7, "permitted"), (6, "no_policy_permits"), (8, "no_policy_permits")] {
+        let question = question("write", json!({ "context": { "credential_epoch": read } }));
+        assert_eq!(code(&bundle, &question, &node), expected);
+    }
+    assert_eq!(code(&bundle, &write(), &node), "request_does_not_fit_schema", "it is not left out");
+}
+
 #[test]
 fn a_policy_sees_who_holds_a_node_and_only_while_it_does() {
     let when = r#"when { context.attested.holds == ["block:operator", "lower:relying_party:scanner"] }"#;

@@ -56,7 +56,12 @@ fn node() -> LiveNode {
 }
 
 fn certificate() -> PresentedSvid {
-    PresentedSvid { spiffe_id: domain().node(node_id()), serial: serial(1), not_after: NOW.plus(10 * MINUTE) }
+    PresentedSvid {
+        spiffe_id: domain().node(node_id()),
+        serial: serial(1),
+        epoch: None,
+        not_after: NOW.plus(10 * MINUTE),
+    }
 }
 
 fn admit(node: LiveNode, certificate: Option<PresentedSvid>, now: Timestamp) -> Result<(), AdmissionError> {
@@ -212,9 +217,9 @@ fn the_epoch_rises_with_each_change_of_what_a_node_may_and_never_falls() {
         fleet.put(node_id(), node, NOW);
     };
     assert_eq!(epoch(), 3);
-    assert!(fleet.appraised(node_id(), key, 6, posture(Verdict::Affirming), None, NOW));
+    assert!(fleet.appraised(node_id(), key, (6, 1), posture(Verdict::Affirming), None, NOW));
     assert_eq!(epoch(), 3, "the same verdict once more");
-    assert!(fleet.appraised(node_id(), key, 7, posture(Verdict::Contraindicated), None, NOW));
+    assert!(fleet.appraised(node_id(), key, (7, 1), posture(Verdict::Contraindicated), None, NOW));
     assert_eq!(epoch(), 4);
     put(8, &|node| node.holds.push(hold(HoldKind::Lower, None)));
     assert_eq!(epoch(), 5);
@@ -234,6 +239,18 @@ fn the_epoch_rises_with_each_change_of_what_a_node_may_and_never_falls() {
     assert_eq!(epoch(), 20);
     fleet.show_unrecorded(node_id(), 14, posture(Verdict::Affirming));
     assert_eq!(epoch(), 21);
+    let key = tpm::Name::of_public_area(HashAlgorithm::Sha256, b"other");
+    assert!(fleet.appraised(node_id(), key, (15, 30), posture(Verdict::Affirming), None, NOW));
+    assert_eq!(epoch(), 30, "it is not below what is on record");
+}
+
+#[test]
+fn a_credential_leaves_only_while_the_node_is_at_its_epoch_and_may_act() {
+    assert!(node().bears(3, NOW));
+    assert!(!node().bears(2, NOW) && !node().bears(4, NOW));
+    assert!(!node().bears(3, NOW.plus(10 * MINUTE)), "it is stale by then");
+    let held = LiveNode { holds: vec![hold(HoldKind::Block, None)], ..node() };
+    assert!(!held.bears(3, NOW));
 }
 
 #[test]
@@ -242,7 +259,7 @@ fn an_older_revision_never_replaces_a_newer_one() {
     let verdict = || fleet.node(node_id()).unwrap().posture.as_ref().unwrap().verdict;
     let key = node().attestation_key;
     let appraised =
-        |revision, verdict| fleet.appraised(node_id(), key, revision, posture(verdict), None, NOW);
+        |revision, verdict| fleet.appraised(node_id(), key, (revision, 1), posture(verdict), None, NOW);
     assert!(appraised(6, Verdict::Contraindicated));
     assert_eq!(verdict(), Verdict::Contraindicated);
     assert!(appraised(6, Verdict::Affirming), "an older one is not needed any more");
@@ -254,9 +271,9 @@ fn an_older_revision_never_replaces_a_newer_one() {
     assert!(appraised(7, Verdict::Affirming));
     assert_eq!(verdict(), Verdict::Affirming);
     let other = tpm::Name::of_public_area(HashAlgorithm::Sha256, b"another AK");
-    assert!(!fleet.appraised(node_id(), other, 8, posture(Verdict::Affirming), None, NOW));
+    assert!(!fleet.appraised(node_id(), other, (8, 1), posture(Verdict::Affirming), None, NOW));
     let unknown = NodeId::from_bytes([9; 32]);
-    assert!(!fleet.appraised(unknown, key, 1, posture(Verdict::Affirming), None, NOW));
+    assert!(!fleet.appraised(unknown, key, (1, 1), posture(Verdict::Affirming), None, NOW));
     assert_eq!(fleet.len(), 1, "a node that is not there stays away");
     fleet.show_unrecorded(node_id(), 7, posture(Verdict::Contraindicated));
     assert_eq!(verdict(), Verdict::Contraindicated);
@@ -276,7 +293,7 @@ fn evidence_against_a_node_that_is_not_on_record_outlives_changes_and_appraisals
         evidence_at: NOW.plus(Duration::from_secs(seconds)),
         ..posture(verdict)
     };
-    let appraised = |revision, posture| fleet.appraised(node_id(), key, revision, posture, None, NOW);
+    let appraised = |revision, posture| fleet.appraised(node_id(), key, (revision, 1), posture, None, NOW);
     // Also where the older evidence was appraised again while this was under way.
     assert!(appraised(6, at(Verdict::Affirming, 0)));
     fleet.distrust(node_id(), key, at(Verdict::Contraindicated, 10));
@@ -318,7 +335,7 @@ fn a_node_that_could_not_be_read_does_not_come_back_as_it_was_before() {
     assert!(fleet.node(node_id()).is_none());
     fleet.hide(node_id(), 4);
     let key = node().attestation_key;
-    assert!(!fleet.appraised(node_id(), key, 6, posture(Verdict::Affirming), None, NOW));
+    assert!(!fleet.appraised(node_id(), key, (6, 1), posture(Verdict::Affirming), None, NOW));
     fleet.put(node_id(), before(5), NOW);
     assert!(fleet.node(node_id()).is_none());
     fleet.put(node_id(), before(6), NOW);
@@ -348,6 +365,6 @@ fn expired_credentials_are_dropped_when_a_node_changes() {
     let new = LiveCredential { serial: serial(2), not_before: NOW, not_after: NOW.plus(20 * MINUTE) };
     let now = NOW.plus(15 * MINUTE);
     let key = node().attestation_key;
-    assert!(fleet.appraised(node_id(), key, 6, posture(Verdict::Affirming), Some(new.clone()), now));
+    assert!(fleet.appraised(node_id(), key, (6, 1), posture(Verdict::Affirming), Some(new.clone()), now));
     assert_eq!(fleet.node(node_id()).unwrap().credentials, [new]);
 }

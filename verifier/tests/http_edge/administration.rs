@@ -138,7 +138,7 @@ impl Program {
         self.folder.path().join(name)
     }
 
-    fn process(&self, arguments: &[&str]) -> Process {
+    pub(super) fn process(&self, arguments: &[&str]) -> Process {
         let mut process = Process::new(env!("CARGO_BIN_EXE_rootbound-verifier"));
         process.env_clear().arg("--config").arg(self.path("verifier.toml")).args(arguments);
         process
@@ -180,7 +180,7 @@ impl Program {
         assert_eq!(said[..length].trim_ascii(), b"READY=1");
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(super) fn signal(&self, signal: Signal) {
         let id = rustix::process::Pid::from_child(self.daemon.as_ref().unwrap());
         rustix::process::kill_process(id, signal).unwrap();
     }

@@ -45,17 +45,18 @@ impl Parties {
         self.folder.path().join("ca.pem")
     }
 
-    fn section(&self, name: &str, accepted: &str, labels: &[(&str, &str)]) -> RelyingPartySection {
+    pub(super) fn section(&self, name: &str, accepted: &str, labels: &[(&str, &str)]) -> RelyingPartySection {
         let mut match_labels = Labels::default();
         for (key, value) in labels {
             match_labels.set(key.parse().unwrap(), Some(value.parse().unwrap())).unwrap();
         }
         RelyingPartySection {
             name: name.parse().unwrap(),
-            ca: self.file(),
+            ca: Some(self.file()),
             accepted_names: vec![accepted.to_owned().try_into().unwrap()],
             match_labels,
             may_signal: Vec::new(),
+            token_sha256: Vec::new(),
         }
     }
 

@@ -92,17 +92,24 @@ impl Stage {
     /// With relying parties, and limits.
     pub(crate) async fn read_by_within(relying_parties: &[RelyingPartySection], limits: Limits) -> Self {
         let relying_parties = RelyingParties::load(relying_parties, None).unwrap();
-        Self::start(limits, relying_parties, |_, _| minted()).await
+        Self::start(limits, relying_parties, AuditParts::generate(), |_, _| minted()).await
     }
 
     /// With an identity that is made of our CA, and perhaps of files in the stage's folder.
     pub(crate) async fn serving(limits: Limits, identity: impl FnOnce(&Ca, &Path) -> TlsIdentity) -> Self {
-        Self::start(limits, RelyingParties::none(), identity).await
+        Self::start(limits, RelyingParties::none(), AuditParts::generate(), identity).await
+    }
+
+    /// With a trail whose records are kept so long.
+    pub(crate) async fn keeping(keep: Duration) -> Self {
+        let audit = AuditParts { keep: Some(keep), ..AuditParts::generate() };
+        Self::start(limits(), RelyingParties::none(), audit, |_, _| minted()).await
     }
 
     async fn start(
         limits: Limits,
         relying_parties: RelyingParties,
+        audit: AuditParts,
         identity: impl FnOnce(&Ca, &Path) -> TlsIdentity,
     ) -> Self {
         // Whoever has relying parties has told them where it is.
@@ -130,7 +137,7 @@ impl Stage {
             public_url: (!strangers_only)
                 .then(|| "https://pdp.example.org:8443".to_owned().try_into().unwrap()),
             limits: flows::Limits::default(),
-            audit: AuditParts::generate(),
+            audit,
         });
         let verifier = Arc::new(verifier.await.unwrap());
         let identity = identity(&ca, folder.path());

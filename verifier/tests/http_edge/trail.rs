@@ -1,10 +1,15 @@
 //! The audit trail, from the command line: what an operator does is in it, and what is done to it is found.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::mpsc;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::administration::Program;
+use super::client::PATIENCE;
 use super::stage::node;
 
 fn lines(text: &str) -> Vec<Value> {
@@ -162,4 +167,134 @@ fn archived_records_are_in_their_file_and_the_rest_verifies() {
         4,
         "it was archived"
     );
+}
+
+/// A program that says something now and then, until it ends.
+struct Following {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Following {
+    fn start(program: &Program, arguments: &[&str]) -> Self {
+        let mut child = program.process(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let (said, lines) = mpsc::channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || stdout.lines().map_while(Result::ok).all(|line| said.send(line).is_ok()));
+        Self { child, lines }
+    }
+
+    fn next(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("no other line: {error}"))
+    }
+
+    /// The code of the next record, in JSON.
+    fn code(&self) -> String {
+        let line: Value = serde_json::from_str(&self.next()).unwrap();
+        line["record"]["code"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn who_follows_the_trail_hears_what_comes_and_the_end_of_the_daemon() {
+    let mut program = Program::new();
+    assert_eq!(program.init(&[]).code, 0);
+    program.run();
+    let all = Following::start(&program, &["audit", "tail", "-n", "2", "--follow", "--output", "json"]);
+    let id = node(7).to_string();
+    let of_node = ["audit", "tail", "--follow", "--kind", "operator_action", "--node", &id];
+    let mut of_node = Following::start(&program, &of_node);
+    assert_eq!([all.code(), all.code()], ["started", "in_force"], "what is there already");
+
+    program.done(&["inventory", "add", &node(8).to_string(), "--reason", "another"]);
+    program.done(&["inventory", "add", &id, "--reason", "rack 7"]);
+    assert_eq!([all.code(), all.code()], ["put_inventory", "put_inventory"]);
+    // The other one, which is filtered, has this to say and nothing before.
+    let line = of_node.next();
+    assert!(line.contains("put_inventory") && line.contains(&id), "{line}");
+    program.done(&["inventory", "remove", &id]);
+    program.done(&["join-token", "create"]);
+    assert_eq!([all.code(), all.code()], ["remove_inventory", "create_join_token"]);
+    let line = of_node.next();
+    assert!(line.contains("remove_inventory"), "each once, in order: {line}");
+
+    assert_eq!(program.stop(), Some(0));
+    assert_eq!(of_node.child.wait().unwrap().code(), Some(3), "the daemon cannot be reached");
+}
+
+#[test]
+fn a_start_that_fails_says_in_the_trail_that_the_verifier_stopped() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let mut program = Program::new();
+    assert_eq!(program.init(&[]).code, 0);
+    let (file, config) =
+        (program.path("verifier.toml"), std::fs::read_to_string(program.path("verifier.toml")));
+    let config = config.unwrap();
+    std::fs::write(&file, config.replace("127.0.0.1:0", &listen)).unwrap();
+    let failed = program.call(&["run"]);
+    assert_eq!(failed.code, 1, "{}", failed.err);
+    // Where the socket is to be there is a folder: by then the listener is there.
+    std::fs::write(&file, &config).unwrap();
+    std::fs::create_dir(program.path("state/admin.sock")).unwrap();
+    let failed = program.call(&["run"]);
+    assert_ne!(failed.code, 0);
+    assert!(!program.path("state/listen.addr").exists());
+    std::fs::remove_dir(program.path("state/admin.sock")).unwrap();
+
+    program.run();
+    let exported = program.done(&["audit", "export", "--only-records"]).out;
+    let records = lines(&exported);
+    let begun = [
+        "put_profile",
+        "started",
+        "in_force",
+        "stopped",
+        "started",
+        "in_force",
+        "stopped",
+        "started",
+        "in_force",
+    ];
+    assert_eq!(codes(&records), begun);
+    let why = |index: usize| records[index]["status_detail"].as_str().unwrap();
+    assert!(why(3).contains(&listen), "{}", why(3));
+    assert!(why(6).contains("admin.sock"), "{}", why(6));
+    assert_eq!(program.stop(), Some(0));
+}
+
+#[test]
+fn a_hang_up_that_reads_the_manufacturers_cas_again_is_on_record() {
+    let mut program = Program::new();
+    let roots = program.path("roots");
+    std::fs::create_dir(&roots).unwrap();
+    let anchor = |name: &str| {
+        let ca = super::pki::Ca::other(super::stage::begin_of_time());
+        ca.write_certificate(&roots.join(name));
+    };
+    anchor("one.pem");
+    assert_eq!(program.init(&["--ek-roots", text(&roots)]).code, 0);
+    program.run();
+    let all = Following::start(&program, &["audit", "tail", "-n", "1", "--follow", "--output", "json"]);
+    assert_eq!(all.code(), "in_force");
+    anchor("two.pem");
+    program.signal(Signal::HUP);
+    let reloaded: Value = serde_json::from_str(&all.next()).unwrap();
+    assert_eq!(reloaded["record"]["action"], "reload_ek_roots");
+    assert_eq!(reloaded["record"]["facts"], json!({ "anchors": 2, "crls": 0, "intermediates": 0 }));
+    std::fs::write(roots.join("three.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+        .unwrap();
+    program.signal(Signal::HUP);
+    let failed: Value = serde_json::from_str(&all.next()).unwrap();
+    assert_eq!(failed["record"]["outcome"], "failed");
+    assert_eq!(failed["record"]["code"], "reload_failed");
+    assert!(failed["record"]["detail"].as_str().unwrap().contains("three.pem"), "{failed}");
+    assert_eq!(program.stop(), Some(0));
 }

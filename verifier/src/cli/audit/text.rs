@@ -105,6 +105,7 @@ pub(super) fn record(record: &SequencedRecord, output: Output) -> String {
         Actor::Verifier => "verifier".to_owned(),
         Actor::Node(node) => format!("node {node}"),
         Actor::RelyingParty(name) => format!("relying party {name}"),
+        Actor::RelyingPartyByToken(name) => format!("relying party {name} (token)"),
         Actor::Operator(name) => name.to_string(),
         Actor::Stranger => "somebody".to_owned(),
     };

@@ -1,11 +1,12 @@
-//! The Authorization API 1.0 of AuthZEN, for callers that show a certificate: a node's X.509-SVID, or a relying party's.
+//! The Authorization API 1.0 of AuthZEN, for callers that show a certificate, a node's X.509-SVID or a relying
+//! party's, or a relying party's token.
 //!
 //! - `evaluation`, `evaluations`, `search`: one question, many, and what would be allowed; `configuration`: where
 //!   the others are
 //! - `json`: one document, read strictly; `message`: the standard's messages out of it; `answer`: the way back
 //!
 //! These endpoints are asked thousands of times a second, so that a request passes here what it passes elsewhere in layers
-//! (see [`super`]), in this order: the rate of its client, by its certificate · the caller that the certificate names · a slot
+//! (see [`super`]), in this order: the rate of its client, by its certificate or token · the caller that the certificate names · a slot
 //! for its body, the body, in time · that caller as it stands by now · a place among the decisions under way · the message ·
 //! the rate again, for each further decision that it asks for. A caller that hangs up takes its question along: until it is recorded nothing has changed, and after that only the answer is
 //! lost.
@@ -34,7 +35,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Edge;
 use super::body::{Receiving, Room, printable};
-use super::client::{Peer, Reader};
+use super::client::{Reader, may_be_known};
 use super::connection::ClientAddress;
 use super::problem::{EdgeRefusal, Refusal};
 use super::throttle::RateClass;
@@ -68,9 +69,8 @@ impl Edge {
     /// Receives a request, in the order of the module's description.
     async fn arrived(&self, request: Request, size: Size) -> Result<Arrived, Refusal> {
         let (parts, body) = request.into_parts();
-        let peer = Peer::of_request(&parts)?;
         let ClientAddress(address) = parts.extensions.get().copied().ok_or(EdgeRefusal::Internal)?;
-        let class = if peer.may_be_known() { RateClass::Evaluation } else { RateClass::Query };
+        let class = if may_be_known(&parts, self)? { RateClass::Evaluation } else { RateClass::Query };
         self.throttle.count(class, address)?;
         // Nothing is read for whoever is refused: others need the place of its body.
         Reader::identify(&parts, self, RateClass::Query).await?;

@@ -101,12 +101,12 @@ struct PageAsked {
     post,
     path = "/access/v1/search/subject",
     tag = "access",
-    security(("x509_svid" = []), ("relying_party" = [])),
+    security(("x509_svid" = []), ("relying_party" = []), ("relying_party_token" = [])),
     request_body = SearchRequest,
     responses(
         (status = 200, description = "Those of which the caller may know", body = Results),
         (status = 400, description = "Not a search, in whichever way: a code, and words", body = String),
-        (status = 401, description = "No client certificate", body = String),
+        (status = 401, description = "No client certificate, and no token", body = String),
         (status = 403, description = "A certificate of nobody who may ask", body = String),
         (status = "default", description = "A code, and words", body = String),
     )
@@ -120,12 +120,12 @@ pub(in crate::http) async fn search_subject(State(edge): State<Edge>, request: R
     post,
     path = "/access/v1/search/resource",
     tag = "access",
-    security(("x509_svid" = []), ("relying_party" = [])),
+    security(("x509_svid" = []), ("relying_party" = []), ("relying_party_token" = [])),
     request_body = SearchRequest,
     responses(
         (status = 200, description = "Those", body = Results),
         (status = 400, description = "Not a search, in whichever way: a code, and words", body = String),
-        (status = 401, description = "No client certificate", body = String),
+        (status = 401, description = "No client certificate, and no token", body = String),
         (status = 403, description = "A certificate of nobody who may ask", body = String),
         (status = "default", description = "A code, and words", body = String),
     )
@@ -139,12 +139,12 @@ pub(in crate::http) async fn search_resource(State(edge): State<Edge>, request: 
     post,
     path = "/access/v1/search/action",
     tag = "access",
-    security(("x509_svid" = []), ("relying_party" = [])),
+    security(("x509_svid" = []), ("relying_party" = []), ("relying_party_token" = [])),
     request_body = SearchRequest,
     responses(
         (status = 200, description = "Those", body = Results),
         (status = 400, description = "Not a search, in whichever way: a code, and words", body = String),
-        (status = 401, description = "No client certificate", body = String),
+        (status = 401, description = "No client certificate, and no token", body = String),
         (status = 403, description = "A certificate of nobody who may ask", body = String),
         (status = "default", description = "A code, and words", body = String),
     )
