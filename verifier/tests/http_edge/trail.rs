@@ -177,7 +177,8 @@ struct Following {
 
 impl Following {
     fn start(program: &Program, arguments: &[&str]) -> Self {
-        let mut child = program.process(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            program.process(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let (said, lines) = mpsc::channel();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn(move || stdout.lines().map_while(Result::ok).all(|line| said.send(line).is_ok()));
