@@ -128,6 +128,21 @@ fn a_unified_kernel_image_has_values_for_each_phase_and_with_and_without_the_ker
 }
 
 #[test]
+fn systemd_boot_of_before_254_hands_on_the_command_line_of_the_image() {
+    let (loader, unified) = (image(1), uki(&image(7)));
+    let values = Plan {
+        applications: vec![file("systemd-bootx64.efi", &loader)],
+        loader: Some(Loader::SystemdBoot),
+        uki: Some(file("uki.efi", &unified)),
+        ..plan()
+    };
+    let values = values.compute().unwrap();
+    let options = hash(SHA256, &[&crate::boot::event::utf16("quiet")]);
+    assert_eq!(of_pcr(&values, 12), [extended(&[options]), extended(&[options, options])]);
+    assert_eq!(of_pcr(&values, 4)[0], applications(&[&loader, &unified]));
+}
+
+#[test]
 fn a_command_line_from_outside_takes_the_place_of_the_image_s() {
     let unified = uki(&image(7));
     let plan = Plan { uki: Some(file("uki.efi", &unified)), command_line: Some("debug"), ..plan() };
