@@ -254,11 +254,11 @@ impl Plan<'_> {
                     chain.extend([kernel.clone(), kernel]);
                     found.whole(BOOT_MANAGER, &chain, "boot option of EDK2, shim, GRUB 2.06, Secure Boot on");
                 }
-                _ if self.shim.is_some() => {}
-                _ => {
+                Some(Loader::EfiStub | Loader::SystemdBoot) if self.shim.is_none() => {
                     chain.push(kernel);
                     found.whole(BOOT_MANAGER, &chain, "boot option of EDK2");
                 }
+                _ => {}
             }
         }
         let (events, pcrs): (Vec<Event>, &[(PcrIndex, &str)]) = match self.loader {

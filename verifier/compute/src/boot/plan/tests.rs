@@ -213,6 +213,26 @@ fn images_alone_are_values_and_nothing_is_said_of_pcrs() {
     assert_eq!(values.pcrs, []);
     assert_eq!(values.values[0].measured, Measured::Driver { digest: TaggedDigest(authenticode(&driver)) });
     assert_eq!(values.values.len(), 2);
+    let kernel = Plan { kernel: Some(file("vmlinuz", &application)), ..plan };
+    assert_eq!(kernel.compute().unwrap().pcrs, [], "nobody said who starts it");
+}
+
+#[test]
+fn what_shim_starts_but_grub_has_no_value_of_pcr_4() {
+    let (kernel, table) = (image(2), [[0; 8], [16, 0, 0, 0, 16, 0, 0, 0]].concat());
+    let shim = ImageBuilder::new().section("/4", &table).build();
+    let names = u32::try_from(shim.len()).unwrap();
+    let mut shim = [&shim[..], b"\x11\0\0\0.vendor_cert\0"].concat();
+    crate::boot::testing::set(&mut shim, at::PE + 12, names);
+    let boot = Plan {
+        shim: Some(file("shimx64.efi", &shim)),
+        kernel: Some(file("vmlinuz", &kernel)),
+        loader: Some(Loader::SystemdBoot),
+        ..plan()
+    };
+    let values = boot.compute().unwrap();
+    assert_eq!((of_pcr(&values, 4).len(), of_pcr(&values, 14).len()), (0, 1));
+    assert!(values.values.iter().any(|value| value.label.contains("MokListTrusted")));
 }
 
 #[test]
