@@ -5,6 +5,7 @@ mod attest;
 mod boot_log;
 mod evidence;
 mod ima;
+mod pe;
 mod public;
 mod signature_list;
 
@@ -57,10 +58,12 @@ pub(crate) enum TargetName {
     Ima,
     /// The body of a request to the Authorization API.
     Access,
+    /// Boot images: PE, unified kernel images, shim.
+    Pe,
 }
 
 impl TargetName {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Attest,
         Self::Public,
         Self::Evidence,
@@ -68,6 +71,7 @@ impl TargetName {
         Self::SignatureList,
         Self::Ima,
         Self::Access,
+        Self::Pe,
     ];
 
     pub(crate) fn build(self) -> Box<dyn Target> {
@@ -79,6 +83,7 @@ impl TargetName {
             Self::SignatureList => Box::new(signature_list::SignatureListTarget),
             Self::Ima => Box::new(ima::ImaTarget::new()),
             Self::Access => Box::new(access::AccessTarget),
+            Self::Pe => Box::new(pe::PeTarget),
         }
     }
 }
@@ -93,6 +98,7 @@ impl fmt::Display for TargetName {
             Self::SignatureList => "signature_list",
             Self::Ima => "ima",
             Self::Access => "access",
+            Self::Pe => "pe",
         })
     }
 }
