@@ -9,6 +9,7 @@
 mod appraise;
 mod audit;
 mod client;
+mod exchange;
 mod files;
 mod init;
 mod policy;
@@ -231,12 +232,17 @@ fn obey(arguments: Arguments) -> Result<Exit, CliError> {
         Verb::Daemon(verb) => {
             let socket = admin_socket(socket, &config)?;
             let wants_rules = verb.wants_boot_rules();
-            let reply = client::ask_once(&socket, &verb.command()?)?;
+            let (command, export) = verb.command()?;
+            let reply = client::ask_once(&socket, &command)?;
             let exit = match &reply {
                 Reply::Health(health) if !health.ready => Exit::NotReady,
                 _ => Exit::Done,
             };
             match &reply {
+                Reply::Exported(document) => {
+                    let written = export.map_or(Ok(()), |export| export.write(document));
+                    written.map_err(verbs::VerbError::from)?;
+                }
                 Reply::Boot(boot) if wants_rules => show(&render::Rules(boot), output)?,
                 reply => show(reply, output)?,
             }

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::PostureStatus;
 
+use super::exchange::Export;
 use super::files::{self, FileError};
 use super::policy::DecisionVerb;
 use super::sets::SetVerb;
@@ -297,8 +298,15 @@ impl Verb {
         matches!(self, Self::Node(NodeVerb::Boot { rules: true, .. }))
     }
 
-    /// As the daemon takes it.
-    pub(super) fn command(self) -> Result<Command, VerbError> {
+    /// As the daemon takes it; and what becomes of what is exported.
+    pub(super) fn command(self) -> Result<(Command, Option<Export>), VerbError> {
+        if let Self::Reference(ReferenceVerb::Sets(SetVerb::Export(export))) = self {
+            return Ok((export.command(), Some(export)));
+        }
+        self.said().map(|command| (command, None))
+    }
+
+    fn said(self) -> Result<Command, VerbError> {
         match self {
             Self::Node(verb) => Ok(verb.command()?),
             Self::Inventory(verb) => Ok(verb.command()?),
