@@ -14,6 +14,8 @@ use rootbound_common::clock::Timestamp;
 use rootbound_common::crypto::sha256;
 use rootbound_common::id::TrustDomain;
 use rootbound_compute::values::BootValues;
+use rustls_pki_types::SubjectPublicKeyInfoDer;
+use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use spki::SubjectPublicKeyInfoOwned;
@@ -185,11 +187,8 @@ pub struct NotASigner;
 impl TrustedSigner {
     /// Reads a public key, PEM (RFC 7468, 13).
     pub fn from_pem(name: Name, pem: &str) -> Result<Self, NotASigner> {
-        let (label, der) = der::Document::from_pem(pem).map_err(|_| NotASigner)?;
-        let spki = SubjectPublicKeyInfoOwned::from_der(der.as_bytes()).map_err(|_| NotASigner)?;
-        if label != "PUBLIC KEY" {
-            return Err(NotASigner);
-        }
+        let der = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes()).map_err(|_| NotASigner)?;
+        let spki = SubjectPublicKeyInfoOwned::from_der(&der).map_err(|_| NotASigner)?;
         let curve = || spki.algorithm.parameters.as_ref()?.decode_as::<ObjectIdentifier>().ok();
         let algorithm = if spki.algorithm.oid == rfc8410::ID_ED_25519 {
             SignatureAlgorithm::EdDsa
@@ -199,7 +198,7 @@ impl TrustedSigner {
             return Err(NotASigner);
         };
         let key = spki.subject_public_key.as_bytes().ok_or(NotASigner)?.to_vec();
-        Ok(Self { name, id: key_id(der.as_bytes()), algorithm, key })
+        Ok(Self { name, id: key_id(&der), algorithm, key })
     }
 
     /// What it is called.

@@ -107,7 +107,10 @@ fn deny_list_is_kept_in_versions_and_says_why() {
 /// A key pair in files: the private one, and the public one for the configuration.
 fn keys(program: &Program, name: &str, ed25519: bool) -> (String, String) {
     let pem = |label: &str, der: &[u8]| {
-        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", data_encoding::BASE64.encode(der))
+        let text = data_encoding::BASE64.encode(der);
+        let lines: Vec<_> =
+            text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
     };
     let (private, public) = if ed25519 {
         let pair = Ed25519KeyPair::generate().unwrap();
@@ -212,7 +215,7 @@ fn sets_go_to_another_verifier_by_a_trusted_signature_or_not_at_all() {
     assert_eq!(other.done(&["reference", "list", "--output", "json"]).json(), before, "nothing was imported");
 
     assert!(import(&[&bare, "--unsigned"]).out.contains("unsigned"));
-    let trail = other.done(&["audit", "export", "--format", "jsonl"]).out;
+    let trail = other.done(&["audit", "export"]).out;
     let imports: Vec<_> = trail.lines().filter(|line| line.contains("import_sets")).collect();
     assert_eq!(imports.len(), 3, "{trail}");
     assert!(imports[0].contains("\"signed_by\":\"release\"") && imports[2].contains("\"unsigned\":true"));
