@@ -323,6 +323,7 @@ mod tests {
         let all = parse(&all).unwrap();
         assert!(all.server.certificate.is_some() && all.trust.ek_roots.is_some());
         assert_eq!(all.relying_party.len(), 1);
+        assert_eq!(all.references.trusted_signers.len(), 1);
         assert!(all.audit.keep.is_some());
     }
 
@@ -348,6 +349,10 @@ mod tests {
             ("[audit]\nkeep = \"1h\"", "[audit] keep"),
             ("[log]\nformat = \"xml\"", "unknown variant `xml`"),
             ("[logs]", "unknown field `logs`"),
+            (
+                "[references]\ntrusted_signers = [{ name = \"a\", key = \"/a\" }, { name = \"a\", key = \"/b\" }]",
+                "[references] trusted_signers: two are called `a`",
+            ),
             ("[results]\neat_profile = \"ear\"", "EAT profile"),
             ("[[relying_party]]\nname = \"a\"\nca = \"/c\"\naccepted_names = [\"b\"]", "match_labels"),
             (

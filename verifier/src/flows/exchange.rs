@@ -143,3 +143,33 @@ fn content(set: ExportedSet, left: &mut usize) -> Result<SetContent, ExchangeErr
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rootbound_common::clock::Timestamp;
+
+    fn set(frame: Vec<u8>) -> ExportedSet {
+        let created_at = Timestamp::from_millis(0);
+        let provenance = Provenance { author: "uid 0".into(), reason: String::new(), created_at };
+        let values = ExportedValues::Digests(Blob::new(frame).unwrap());
+        ExportedSet { name: "base".parse().unwrap(), version: 2, provenance, values }
+    }
+
+    #[test]
+    fn digest_sets_of_a_document_are_bounded_together() {
+        let text = format!("sha256:{}  *\n", "ab".repeat(32));
+        let (frame, mut left) = (pack(text.as_bytes()).unwrap(), text.len() + 5);
+        assert_eq!(content(set(frame.clone()), &mut left).unwrap().len(), 1);
+        assert_eq!(left, 5);
+        assert_eq!(content(set(frame), &mut left).unwrap_err(), ExchangeError::TooLarge);
+    }
+
+    #[test]
+    fn digests_that_are_none_are_refused_by_the_name_of_their_set() {
+        for frame in [b"no frame".to_vec(), pack(b"no digest\n").unwrap()] {
+            let error = content(set(frame), &mut 1000).unwrap_err();
+            assert!(matches!(&error, ExchangeError::Set { set, .. } if set == "base@2"), "{error:?}");
+        }
+    }
+}
