@@ -2,9 +2,11 @@
 //!
 //! - [`boot_set`]: values of boots, for the rules of profiles
 //! - [`deny`]: what nothing makes acceptable
+//! - [`exchange`]: sets on their way to another verifier, signed
 
 pub mod boot_set;
 pub mod deny;
+pub mod exchange;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -22,6 +22,14 @@ pub(super) enum FileError {
         /// Why.
         source: std::io::Error,
     },
+    /// It cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// It is too long.
     #[error("{} is too long", path.display())]
     TooLong {

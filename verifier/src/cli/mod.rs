@@ -12,6 +12,7 @@ mod appraise;
 mod audit;
 mod client;
 mod compute;
+mod exchange;
 mod files;
 mod init;
 mod policy;
@@ -260,7 +261,14 @@ fn obey(arguments: Arguments) -> Result<Exit, CliError> {
         }
         Verb::Reference(ReferenceVerb::Daemon(verb)) => {
             let socket = admin_socket(socket, &config)?;
-            show(&client::ask_once(&socket, &verb.command()?)?, output)?;
+            let (command, export) = verb.command()?;
+            match &client::ask_once(&socket, &command)? {
+                Reply::Exported(document) => {
+                    let written = export.map_or(Ok(()), |export| export.write(document));
+                    written.map_err(verbs::VerbError::from)?;
+                }
+                reply => show(reply, output)?,
+            }
             Ok(Exit::Done)
         }
         Verb::RelyingParty(verb) => {

@@ -55,6 +55,7 @@ impl Show for Reply {
             Self::SetDiff(diff) => sets::diff(diff),
             Self::DenyList(list) => sets::deny_list(list),
             Self::Denied(written) => sets::denied(written),
+            Self::Imported(imported) => sets::imported(imported),
             Self::Written(written) => written_text(written),
             Self::DigestSets(sets) => digest_sets(sets),
             Self::DigestSet(set) => digest_set(set),
@@ -65,7 +66,9 @@ impl Show for Reply {
             | Self::AuditCheckpoints(_)
             | Self::AuditRecords(_)
             | Self::AuditSealed(_)
-            | Self::AuditForgotten(_) => format!("{:#}\n", self.json()),
+            | Self::AuditForgotten(_)
+            // `cli/exchange` writes it down.
+            | Self::Exported(_) => format!("{:#}\n", self.json()),
             Self::Boot(boot) => boot_text(boot),
             Self::Profiles(profiles) => profiles_text(profiles),
             Self::Profile(profile) => profile_text(profile),

@@ -16,7 +16,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, StateDirectory, StateError, StateLock, write_atomically};
+use crate::config::{Config, SignerError, StateDirectory, StateError, StateLock, write_atomically};
 use crate::credential::ear::ResultSigner;
 use crate::credential::files::{self, FileError};
 use crate::enrollment::{EndorsementRoots, RootsError};
@@ -59,6 +59,9 @@ pub(super) enum RunError {
     /// What is in it.
     #[error("the database cannot be read: {0}")]
     Store(#[from] StoreError),
+    /// Signers of references.
+    #[error(transparent)]
+    Signers(#[from] SignerError),
     /// The listener.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -93,6 +96,7 @@ impl RunError {
             | Self::ResultKey(_)
             | Self::AuditKey(_)
             | Self::Roots(_)
+            | Self::Signers(_)
             | Self::RelyingParties(_) => true,
             Self::Start(error) => !matches!(error, StartError::Listen { .. }),
             Self::OpenStore(_)
@@ -241,7 +245,10 @@ async fn verifier(
         limits: config.attestation.limits(),
         audit,
     };
-    Ok(Verifier::start(parts).await?)
+    let signers = config.references.load()?;
+    let verifier = Verifier::start(parts).await?;
+    verifier.trust_signers(signers);
+    Ok(verifier)
 }
 
 /// Reads the folder of trusted manufacturers, and says what an operator wants to know before a machine does.
@@ -279,6 +286,10 @@ async fn reload(config: &Config, verifier: &Verifier, server: &Server) {
                 tracing::error!(%error, "the audit trail does not say so");
             }
         }
+    }
+    match config.references.load() {
+        Ok(signers) => verifier.trust_signers(signers),
+        Err(error) => tracing::error!(%error, "the signers of references stay as they are"),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 use rootbound_compute::values::{BootValues, TaggedDigest};
 
+use super::exchange::{Export, Import};
 use super::files::{self, FileError};
 use super::verbs::{Reason, versioned};
 use crate::flows::sets::{SetDiff, WhichSet};
@@ -44,7 +45,7 @@ pub(super) struct OfKind {
 }
 
 impl OfKind {
-    fn which(&self, (name, version): (Name, Option<u32>)) -> WhichSet {
+    pub(super) fn which(&self, (name, version): (Name, Option<u32>)) -> WhichSet {
         WhichSet { kind: self.kind.map(Into::into), name, version }
     }
 }
@@ -151,6 +152,10 @@ pub(super) enum SetVerb {
     /// The deny list: what no set and no profile makes acceptable, on any node
     #[command(subcommand)]
     Deny(DenyVerb),
+    /// Write sets into a file, for another verifier
+    Export(Export),
+    /// Write what a file has as the next versions of its sets, all of them or none
+    Import(Import),
 }
 
 #[derive(Debug, Subcommand)]
@@ -225,6 +230,8 @@ impl SetVerb {
                 reason: reason.reason,
             },
             Self::Deny(verb) => verb.command()?,
+            Self::Export(export) => return Ok(export.command()),
+            Self::Import(import) => return import.command(),
         }))
     }
 }

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::PostureStatus;
 
+use super::exchange::Export;
 use super::files::{self, FileError};
 use super::policy::DecisionVerb;
 use super::sets::SetVerb;
@@ -368,13 +369,14 @@ impl JoinTokenVerb {
 }
 
 impl ReferenceVerb {
-    /// As the daemon takes it.
-    pub(super) fn command(self) -> Result<Command, VerbError> {
+    /// As the daemon takes it; and what becomes of what is exported.
+    pub(super) fn command(self) -> Result<(Command, Option<Export>), VerbError> {
         Ok(match self {
             Self::Capture { node, name, reason } => {
-                Command::ReferenceCapture { node, name, reason: reason.reason }
+                (Command::ReferenceCapture { node, name, reason: reason.reason }, None)
             }
-            Self::Sets(verb) => verb.command()?,
+            Self::Sets(SetVerb::Export(export)) => (export.command(), Some(export)),
+            Self::Sets(verb) => (verb.command()?, None),
         })
     }
 }

@@ -3,6 +3,7 @@
 //! `docs/samples/verifier.toml` shows every key with its default. A key that is not known is an error, so that a typing
 //! mistake does not leave a default in force.
 
+mod signers;
 mod state;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,6 +13,7 @@ use std::time::Duration;
 use rootbound_common::id::TrustDomain;
 use serde::Deserialize;
 
+pub use signers::{ReferencesSection, SignerError, TrustedSignerSection};
 pub use state::{StateDirectory, StateError, StateLock};
 pub(crate) use state::{UNFINISHED, admin_socket, write_atomically};
 
@@ -56,6 +58,9 @@ pub struct Config {
     /// Who may read attestation results of others; nobody, where there is no such section.
     #[serde(default)]
     pub relying_party: Vec<RelyingPartySection>,
+    /// Whose documents of references are imported.
+    #[serde(default)]
+    pub references: ReferencesSection,
     /// Logs.
     #[serde(default)]
     pub log: LogSection,
@@ -247,6 +252,7 @@ impl Config {
         if self.server.certificate.is_some() != self.server.key.is_some() {
             return Err(("[server] certificate, key", "set both, or neither".to_owned()));
         }
+        self.references.check().map_err(|why| ("[references] trusted_signers", why))?;
         self.limits.check().map_err(|error| ("[limits]", error.to_string()))?;
         between("[attestation] oldest_quote", self.attestation.oldest_quote, 1, 600)?;
         between("[attestation] activation", self.attestation.activation, 1, 600)?;
@@ -317,6 +323,7 @@ mod tests {
         let all = parse(&all).unwrap();
         assert!(all.server.certificate.is_some() && all.trust.ek_roots.is_some());
         assert_eq!(all.relying_party.len(), 1);
+        assert_eq!(all.references.trusted_signers.len(), 1);
         assert!(all.audit.keep.is_some());
     }
 
@@ -342,6 +349,10 @@ mod tests {
             ("[audit]\nkeep = \"1h\"", "[audit] keep"),
             ("[log]\nformat = \"xml\"", "unknown variant `xml`"),
             ("[logs]", "unknown field `logs`"),
+            (
+                "[references]\ntrusted_signers = [{ name = \"a\", key = \"/a\" }, { name = \"a\", key = \"/b\" }]",
+                "[references] trusted_signers: two are called `a`",
+            ),
             ("[results]\neat_profile = \"ear\"", "EAT profile"),
             ("[[relying_party]]\nname = \"a\"\nca = \"/c\"\naccepted_names = [\"b\"]", "match_labels"),
             (

@@ -13,6 +13,7 @@
 //! - [`decide`]: whether something may be done, by how things stand at that moment; [`search`]: what would be allowed
 //! - [`policies`]: bundles of policies are written, rehearsed, put in force; decisions are explained
 //! - [`results`]: how a node stands, for whoever may know it
+//! - [`exchange`]: sets are exported, and imported by somebody's signature
 //! - [`sets`]: sets are written, staged, promoted, withdrawn, compared; what is denied everywhere
 //! - [`signals`]: a relying party says something against a node
 
@@ -22,6 +23,7 @@ pub mod caller;
 pub mod control;
 pub mod decide;
 pub mod enroll;
+pub mod exchange;
 mod holds;
 mod logs;
 pub mod observe;
@@ -57,6 +59,7 @@ use crate::policy::Bundle;
 use crate::posture::{Fleet, Posture};
 use crate::public_url::PublicUrl;
 use crate::reference::ReferenceBook;
+use crate::reference::exchange::TrustedSigner;
 use crate::relying_party::RelyingParties;
 use crate::store::{DecisionKind, DecisionRecord, DecisionTrail, Store, StoreError};
 
@@ -103,6 +106,8 @@ pub struct Verifier {
     pages: PageKey,
     /// Signatures of files that were verified, for all nodes.
     signatures: SignatureCache,
+    /// Whose documents of references are imported.
+    signers: ArcSwap<Vec<TrustedSigner>>,
     trail: Trail,
     /// What is wished of nodes, and who listens.
     control: Arc<Control>,
@@ -179,6 +184,7 @@ impl Verifier {
             bundle: ArcSwap::from_pointee(bundle),
             pages: PageKey::generate(),
             signatures: SignatureCache::with_capacity(SIGNATURES),
+            signers: ArcSwap::default(),
             trail: Trail::new(parts.audit),
             control,
         };
@@ -203,6 +209,11 @@ impl Verifier {
     /// Replaces the trusted TPM manufacturers and their CRLs. Nodes that are enrolled stay so.
     pub fn trust(&self, roots: EndorsementRoots) {
         self.roots.store(Arc::new(roots));
+    }
+
+    /// Replaces those whose documents of references are imported; without this nobody is.
+    pub fn trust_signers(&self, signers: Vec<TrustedSigner>) {
+        self.signers.store(Arc::new(signers));
     }
 
     /// Under which URL clients reach the service, if the operator said so.

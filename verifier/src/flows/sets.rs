@@ -15,6 +15,7 @@ use crate::audit::{Entity, Facts, RecordKind};
 use crate::evidence::frame::unpack;
 use crate::node::Name;
 use crate::reference::boot_set::{key, source_words};
+use crate::reference::exchange::ExchangeError;
 use crate::reference::{
     AcceptedPcrs, BootSet, BootSetError, DeniedAs, DenyEntry, DenyError, DenyList, Provenance, Versioned,
 };
@@ -55,6 +56,9 @@ pub enum SetError {
     /// The entries are no deny list.
     #[error("deny list: {0}")]
     Deny(#[from] DenyError),
+    /// A document is not imported.
+    #[error("import: {0}")]
+    Import(#[from] ExchangeError),
     /// There is nothing to take off the list.
     #[error("{0} is not denied")]
     NotDenied(TaggedDigest),
@@ -75,6 +79,7 @@ impl SetError {
             Self::Kinds(..) => "set_kinds_differ",
             Self::Deny(_) => "deny_list_refused",
             Self::NotDenied(_) => "not_denied",
+            Self::Import(error) => error.code(),
         }
     }
 }
@@ -234,13 +239,13 @@ impl Verifier {
         Ok(WrittenSet { kind, id, reappraised })
     }
 
-    fn check_boot_set(&self, name: &Name, set: &BootSet) -> Result<(), SetError> {
+    pub(super) fn check_boot_set(&self, name: &Name, set: &BootSet) -> Result<(), SetError> {
         let checked = self.book.load().check_boot_set(name, set);
         checked.map_err(|(profile, error)| SetError::Contradicts { profile, error })
     }
 
     /// Finds a version by what an operator says of it: the current one where no version is said, or the last.
-    async fn find_set(&self, which: &WhichSet) -> Result<(SetKind, Versioned), OperateError> {
+    pub(super) async fn find_set(&self, which: &WhichSet) -> Result<(SetKind, Versioned), OperateError> {
         let records = self.store.set_records().await?;
         let fits = records.into_iter().filter(|record| {
             record.id.name == which.name

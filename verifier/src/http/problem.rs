@@ -490,6 +490,7 @@ impl From<OperateError> for Refusal {
                 | SetError::Contradicts { .. }
                 | SetError::Reserved
                 | SetError::Kinds(..)
+                | SetError::Import(_)
                 | SetError::Deny(_) => Self::new(StatusCode::FORBIDDEN, code, detail),
             },
             OperateError::Store(error) => error.into(),

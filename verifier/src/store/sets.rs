@@ -210,8 +210,7 @@ pub trait SetStore: Send + Sync {
     /// Writes sets of whatever kinds as their next versions, all of them or none; their versions, in the same order.
     async fn put_sets(
         &self,
-        sets: Vec<(Name, SetContent)>,
-        provenance: Provenance,
+        sets: Vec<(Name, SetContent, Provenance)>,
         record: AuditRecord,
     ) -> Result<Vec<Versioned>, StoreError>;
 

@@ -1,5 +1,7 @@
 //! The life of sets, as an operator says it.
 
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 use serde_json::json;
 
 use super::administration::Program;
@@ -100,4 +102,122 @@ fn deny_list_is_kept_in_versions_and_says_why() {
     assert!(gone.code == 4 && gone.err.contains("not_denied"), "{}", gone.err);
     assert_eq!(program.call(&["reference", "deny", "list", "--version", "9"]).code, 4);
     assert_eq!(program.stop(), Some(0));
+}
+
+/// A key pair in files: the private one, and the public one for the configuration.
+fn keys(program: &Program, name: &str, ed25519: bool) -> (String, String) {
+    let pem = |label: &str, der: &[u8]| {
+        let text = data_encoding::BASE64.encode(der);
+        let lines: Vec<_> =
+            text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+    };
+    let (private, public) = if ed25519 {
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let public: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+        (pair.to_pkcs8v1().unwrap().as_ref().to_vec(), public.as_ref().to_vec())
+    } else {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let public: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+        (pair.to_pkcs8v1().unwrap().as_ref().to_vec(), public.as_ref().to_vec())
+    };
+    let write = |file: String, text: String| {
+        std::fs::write(program.path(&file), text).unwrap();
+        program.path(&file).to_str().unwrap().to_owned()
+    };
+    (
+        write(format!("{name}.key"), pem("PRIVATE KEY", &private)),
+        write(format!("{name}.pub"), pem("PUBLIC KEY", &public)),
+    )
+}
+
+#[test]
+fn sets_go_to_another_verifier_by_a_trusted_signature_or_not_at_all() {
+    let (mut one, mut other) = (Program::new(), Program::new());
+    for program in [&one, &other] {
+        assert_eq!(program.init(&[]).code, 0);
+    }
+    let (release, release_public) = keys(&one, "release", false);
+    let (distribution, distribution_public) = keys(&one, "distribution", true);
+    let (stranger, _) = keys(&one, "stranger", false);
+    let config = std::fs::read_to_string(other.path("verifier.toml")).unwrap();
+    let signers = format!(
+        "{config}\n[references]\ntrusted_signers = [{{ name = \"release\", key = \"{release_public}\" }}, \
+         {{ name = \"distribution\", key = \"{distribution_public}\" }}]\n"
+    );
+    std::fs::write(other.path("verifier.toml"), signers).unwrap();
+    one.run();
+    other.run();
+    let path = |name: &str| one.path(name).to_str().unwrap().to_owned();
+    let put = |name: &str, text: &str, set: &str| {
+        std::fs::write(one.path(name), text).unwrap();
+        one.done(&["reference", "set", set, &path(name), "--reason", "of the \u{fc}bliche sort"]);
+    };
+    let hex = "ab".repeat(32);
+    put("pcrs", &format!("{{\"sha256\": {{\"7\": [\"{hex}\"]}}}}"), "keys");
+    put("digests", &format!("sha256:{hex}  /bin/\u{fc}\n"), "files");
+    let boot = json!({ "bank": "sha256", "values": [{
+        "measured": { "kind": "command_line", "text": "quiet" }, "source": { "file": "/etc/kernel/cmdline" },
+    }] });
+    put("boot", &boot.to_string(), "boot");
+    let shown = |program: &Program, set: &str, kind: &str| {
+        program.done(&["reference", "show", set, "--kind", kind, "--output", "json"]).json()
+    };
+
+    let (signed, detached) = (path("signed.json"), path("detached.json"));
+    one.done(&["reference", "export", "--key", &release, "--to", &signed]);
+    let import = |more: &[&str]| other.call(&[&["reference", "import"], more].concat());
+    let done = import(&[&signed, "--output", "json", "--reason", "the release"]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let done = done.json();
+    assert_eq!((&done["signed_by"], done["sets"].as_array().unwrap().len()), (&json!("release"), 3));
+    for (set, kind, values) in
+        [("keys", "pcrs", "accepted"), ("boot", "boot", "values"), ("files", "digests", "content")]
+    {
+        assert_eq!(shown(&other, set, kind)[values], shown(&one, set, kind)[values], "{set}");
+        let reason = shown(&other, set, kind)["provenance"]["reason"].as_str().unwrap().to_owned();
+        assert_eq!(reason, format!("{set}@1 of example.org, signed by release: the release"));
+    }
+    let written =
+        one.done(&["reference", "export", "boot@1", "--key", &distribution, "--signature", &detached]);
+    std::fs::write(one.path("bare.json"), &written.out).unwrap();
+    let bare = path("bare.json");
+    let done = import(&[&bare, "--signature", &detached]);
+    assert!(
+        done.code == 0 && done.out.contains("boot@2") && done.out.contains("distribution"),
+        "{}",
+        done.err
+    );
+
+    let before = other.done(&["reference", "list", "--output", "json"]).json();
+    let text = std::fs::read_to_string(&signed).unwrap();
+    let refused = |text: &str, code: &str| {
+        std::fs::write(one.path("odd.json"), text).unwrap();
+        let refused = import(&[&path("odd.json")]);
+        assert!(refused.code == 4 && refused.err.contains(code), "{code}: {}{}", refused.out, refused.err);
+    };
+    refused(&text.replace("quiet", "quiet init=/bin/sh"), "import_signature_invalid");
+    refused(&text.replace("ES256", "EdDSA"), "import_signature_algorithm");
+    refused(&written.out, "import_unsigned");
+    one.done(&["reference", "export", "--key", &stranger, "--to", &path("strange.json")]);
+    refused(&std::fs::read_to_string(path("strange.json")).unwrap(), "import_signer_unknown");
+    let odd = |from: &str, to: &str, code: &str| {
+        let odd = written.out.replace(from, to);
+        assert_ne!(odd, written.out, "{code}");
+        std::fs::write(one.path("odd.json"), odd).unwrap();
+        let refused = import(&[&path("odd.json"), "--unsigned"]);
+        assert!(refused.code == 4 && refused.err.contains(code), "{code}: {}", refused.err);
+    };
+    odd("rootbound-references/1", "rootbound-references/2", "import_format");
+    odd("\"exported_at\"", "\"exported\"", "import_malformed");
+    odd("\"quiet\"", "\"\"", "import_set_refused");
+    odd("\"name\": \"boot\"", "\"name\": \"deny\"", "set_name_reserved");
+    assert_eq!(other.done(&["reference", "list", "--output", "json"]).json(), before, "nothing was imported");
+
+    assert!(import(&[&bare, "--unsigned"]).out.contains("unsigned"));
+    let trail = other.done(&["audit", "export"]).out;
+    let imports: Vec<_> = trail.lines().filter(|line| line.contains("import_sets")).collect();
+    assert_eq!(imports.len(), 3, "{trail}");
+    assert!(imports[0].contains("\"signed_by\":\"release\"") && imports[2].contains("\"unsigned\":true"));
+    assert_eq!((one.stop(), other.stop()), (Some(0), Some(0)));
 }

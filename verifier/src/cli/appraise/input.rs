@@ -16,8 +16,8 @@ use crate::evidence::boot_log::{MAX_LOGS, ParsedBootLog};
 use crate::flows::offline::{Expectation, Parts};
 use crate::node::Name;
 use crate::reference::{
-    AcceptedPcrs, DigestSetVersion, Profile, ProfileBody, ProfileError, Provenance, ReferenceBook,
-    ReferenceError, ReferenceSet, Versioned,
+    AcceptedPcrs, BootSet, BootSetVersion, DenyList, DigestSetVersion, Profile, ProfileBody, ProfileError,
+    Provenance, ReferenceBook, ReferenceError, ReferenceSet, References, Versioned,
 };
 
 /// Evidence in files. Whatever is missing is reported as missing.
@@ -57,6 +57,9 @@ pub(crate) struct Appraise {
     /// A reference set, as `reference set` takes it; without a name it is the first that the profile names
     #[arg(long = "reference", value_name = "[NAME=]FILE", requires = "profile")]
     references: Vec<String>,
+    /// A boot set, as `reference set` takes it
+    #[arg(long = "boot-set", value_name = "NAME=FILE", requires = "profile")]
+    boot_sets: Vec<String>,
     /// A digest set, as `digests set` takes it
     #[arg(long = "digests", value_name = "NAME=FILE", requires = "profile")]
     digests: Vec<String>,
@@ -171,8 +174,12 @@ impl Appraise {
         let default = body.references.first().cloned().unwrap_or_else(Name::default_set);
         let sets = self.reference_sets(&default)?;
         let digests = self.digests.iter().map(|argument| digest_set(argument)).collect::<Result<_, _>>()?;
-        let profile = Profile::new(version(Name::default_set()), body, provenance())?;
-        let book = ReferenceBook::new(vec![profile], sets, digests)?;
+        let boot_sets = self.boot_sets.iter().map(|argument| boot_set(argument)).collect::<Result<_, _>>()?;
+        let profile = Profile::new(version(Name::default_set()), body.clone(), provenance())?;
+        let deny = DenyList::default();
+        let references = References { profiles: vec![profile], sets, boot_sets, digest_sets: digests, deny };
+        let book = ReferenceBook::of(references)?;
+        book.check(&body)?;
         Ok(Some(Expectation { book, labels }))
     }
 
@@ -193,11 +200,23 @@ impl Appraise {
     }
 }
 
-fn digest_set(argument: &str) -> Result<DigestSetVersion, AppraiseError> {
-    let wrong = |why: String| AppraiseError::Name { option: "digests", why };
+/// NAME=FILE.
+fn named<'a>(option: &'static str, argument: &'a str) -> Result<(Name, &'a Path), AppraiseError> {
+    let wrong = |why: String| AppraiseError::Name { option, why };
     let (name, file) = argument.split_once('=').ok_or_else(|| wrong("write NAME=FILE".to_owned()))?;
-    let name: Name = name.parse().map_err(|error: crate::node::NameError| wrong(error.to_string()))?;
-    let path = Path::new(file);
+    let name = name.parse().map_err(|error: crate::node::NameError| wrong(error.to_string()))?;
+    Ok((name, Path::new(file)))
+}
+
+fn boot_set(argument: &str) -> Result<BootSetVersion, AppraiseError> {
+    let (name, path) = named("boot-set", argument)?;
+    let set = BootSet::new(files::read(path)?)
+        .map_err(|error| FileError::Malformed { path: path.to_owned(), message: error.to_string() })?;
+    Ok(BootSetVersion { id: version(name), set, provenance: provenance() })
+}
+
+fn digest_set(argument: &str) -> Result<DigestSetVersion, AppraiseError> {
+    let (name, path) = named("digests", argument)?;
     let text = files::read_bytes(path, DigestSet::MAX_BYTES)?;
     let digests = DigestSet::parse(&text)
         .map_err(|error| FileError::Malformed { path: path.to_owned(), message: error.to_string() })?;

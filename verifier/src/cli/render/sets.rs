@@ -2,7 +2,9 @@
 
 use super::{Table, by, made, reappraised};
 use crate::flows::sets::{SetDiff, Side};
-use crate::http::admin::sets::{BootSetDetail, DenyListDetail, DenyWritten, SetSummary, SetWritten};
+use crate::http::admin::sets::{
+    BootSetDetail, DenyListDetail, DenyWritten, SetSummary, SetWritten, SetsImported,
+};
 use crate::reference::DeniedAs;
 
 pub(super) fn list(sets: &[SetSummary]) -> String {
@@ -71,6 +73,16 @@ pub(super) fn deny_list(list: &DenyListDetail) -> String {
         ]);
     }
     format!("# deny@{}\n{}", list.version, table.text("Nothing is denied."))
+}
+
+pub(super) fn imported(imported: &SetsImported) -> String {
+    let mut table = Table::new(["FROM", "KIND", "BECAME"]);
+    for set in &imported.sets {
+        let became = format!("{}@{}", set.name, set.version);
+        table.row([set.from.clone(), set.kind.to_string(), became]);
+    }
+    let by = imported.signed_by.as_ref().map_or("unsigned".to_owned(), |name| format!("signed by {name}"));
+    format!("{}{by}\n{}", table.text("nothing"), reappraised(imported.reappraised))
 }
 
 pub(super) fn denied(written: &DenyWritten) -> String {

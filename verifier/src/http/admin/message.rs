@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::policies::{
     ActivationDetail, DecisionCommand, PolicyCommand, PolicyDetail, PolicyList, PolicyWritten,
 };
-use super::sets::{BootSetDetail, DenyListDetail, DenyWritten, SetCommand, SetSummary, SetWritten};
+use super::sets::{
+    BootSetDetail, DenyListDetail, DenyWritten, SetCommand, SetSummary, SetWritten, SetsImported,
+};
 use crate::appraisal::boot::BootRules;
 use crate::audit::{Checkpoint, Hash, Head, PublicKey, Segment, SequencedRecord};
 use crate::flows::operate::Reappraised;
@@ -441,6 +443,10 @@ pub enum Reply {
     DenyList(Box<DenyListDetail>),
     /// To the commands that change the deny list.
     Denied(DenyWritten),
+    /// To [`SetCommand::Export`]: the document.
+    Exported(serde_json::Value),
+    /// To [`SetCommand::Import`].
+    Imported(SetsImported),
     /// To the commands that write a reference set or a profile.
     Written(Written),
     /// To [`Command::DigestsList`].

@@ -12,6 +12,7 @@ use crate::evidence::frame::pack;
 use crate::flows::operate::{OperateError, Reappraised};
 use crate::flows::sets::{FoundSet, SetValues, WhichSet, WrittenSet};
 use crate::node::Name;
+use crate::reference::exchange::DocumentSignature;
 use crate::reference::{AcceptedPcrs, DeniedAs, DenyEntry, DenyList, Provenance};
 use crate::store::sets::{SetContent, SetKind};
 
@@ -100,6 +101,22 @@ pub enum SetCommand {
     Denied {
         /// By which version of the list; by the one in force where it is not said.
         version: Option<u32>,
+    },
+    /// Put versions into a document.
+    Export {
+        /// Which; none: the current one of every set.
+        sets: Vec<WhichSet>,
+    },
+    /// Write what a document has.
+    Import {
+        /// The document.
+        document: serde_json::Value,
+        /// The signature over it.
+        signature: Option<DocumentSignature>,
+        /// Whether none is needed.
+        unsigned: bool,
+        /// Why.
+        reason: Words,
     },
     /// Deny digests no longer.
     Undeny {
@@ -207,6 +224,31 @@ pub struct DenyWritten {
     pub reappraised: Reappraised,
 }
 
+/// A document was imported.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SetsImported {
+    /// What it had, and what that became.
+    pub sets: Vec<SetImported>,
+    /// Who signed it; absent: nobody, as the operator said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<String>,
+    /// What it changed.
+    pub reappraised: Reappraised,
+}
+
+/// A set of a document.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SetImported {
+    /// What it was, where it comes from.
+    pub from: String,
+    /// Its kind.
+    pub kind: SetKind,
+    /// Its name.
+    pub name: Name,
+    /// The version that it became.
+    pub version: u32,
+}
+
 /// Does what a command says.
 pub(super) async fn answer(session: &Session<'_>, command: SetCommand) -> Result<Reply, OperateError> {
     let verifier = session.verifier;
@@ -244,6 +286,20 @@ pub(super) async fn answer(session: &Session<'_>, command: SetCommand) -> Result
         }
         SetCommand::Undeny { digests, reason } => {
             denied(verifier.undeny(&digests, &session.operator(&reason)).await?)
+        }
+        SetCommand::Export { sets } => Ok(Reply::Exported(verifier.export_sets(&sets).await?)),
+        SetCommand::Import { document, signature, unsigned, reason } => {
+            let operator = session.operator(&reason);
+            let imported = verifier.import_sets(&document, signature.as_ref(), unsigned, &operator).await?;
+            let set = |(from, kind, id): (String, SetKind, crate::reference::Versioned)| SetImported {
+                from,
+                kind,
+                name: id.name,
+                version: id.version,
+            };
+            let sets = imported.sets.into_iter().map(set).collect();
+            let (signed_by, reappraised) = (imported.signer, imported.reappraised);
+            Ok(Reply::Imported(SetsImported { sets, signed_by, reappraised }))
         }
         SetCommand::Denied { version } => {
             let found = verifier.store().deny_list(version).await?;

@@ -474,16 +474,16 @@ impl SetStore for SqliteStore {
 
     async fn put_sets(
         &self,
-        sets: Vec<(Name, SetContent)>,
-        provenance: Provenance,
+        sets: Vec<(Name, SetContent, Provenance)>,
         record: AuditRecord,
     ) -> Result<Vec<Versioned>, StoreError> {
-        let sets = sets.into_iter().map(|(name, content)| Ok((name, Written::of(&content)?)));
+        let written = |(name, content, provenance)| Ok((name, Written::of(&content)?, provenance));
+        let sets = sets.into_iter().map(written);
         let sets: Vec<_> = sets.collect::<Result<_, StoreError>>()?;
         self.write_recorded(move |connection| {
             Box::pin(async move {
                 let (mut versions, mut record) = (Vec::new(), record);
-                for (name, values) in sets {
+                for (name, values, provenance) in sets {
                     let version = insert(connection, &name, values, &provenance).await?;
                     let id = Versioned { name, version };
                     record = record.by(&id.to_string());

@@ -53,8 +53,8 @@ fn same(one: &SetContent, other: &SetContent) -> bool {
 }
 
 async fn put(store: &dyn Store, kind: SetKind, seeds: &[u8]) -> Versioned {
-    let sets = vec![(name("kernel"), content(kind, seeds))];
-    store.put_sets(sets, provenance("a test"), record("test")).await.unwrap().remove(0)
+    let sets = vec![(name("kernel"), content(kind, seeds), provenance("a test"))];
+    store.put_sets(sets, record("test")).await.unwrap().remove(0)
 }
 
 async fn stage(store: &dyn Store, kind: SetKind, over: u32, both: &[u8], part: &[u8]) -> SetChange {
@@ -184,13 +184,16 @@ pub(crate) async fn of_many_steps_at_once_one_wins_and_the_others_are_told(back_
 
 pub(crate) async fn sets_of_every_kind_are_written_together(back_end: &impl BackEnd) {
     let store = back_end.store();
-    let sets = SetKind::ALL.map(|kind| (name("kernel"), content(kind, &[1]))).to_vec();
-    let written = store.put_sets(sets, provenance("imported"), record("test")).await.unwrap();
+    let sets =
+        SetKind::ALL.map(|kind| (name("kernel"), content(kind, &[1]), provenance(kind.as_str()))).to_vec();
+    let written = store.put_sets(sets, record("test")).await.unwrap();
     assert_eq!(written, vec![Versioned { name: name("kernel"), version: 1 }; 3]);
     for kind in SetKind::ALL {
         assert!(same(&values(&*store, kind, 1).await, &content(kind, &[1])));
     }
-    assert!(store.put_sets(Vec::new(), provenance(""), record("test")).await.unwrap().is_empty());
+    let records = store.set_records().await.unwrap();
+    assert!(records.iter().all(|one| one.provenance.reason == one.kind.as_str()), "{records:?}");
+    assert!(store.put_sets(Vec::new(), record("test")).await.unwrap().is_empty());
 }
 
 pub(crate) async fn deny_list_has_versions_of_which_the_last_is_in_force(back_end: &impl BackEnd) {

@@ -1,0 +1,175 @@
+//! Sets are exported, and imported by somebody's signature or an operator's word: all of a document, or nothing of it.
+
+use std::sync::Arc;
+
+use rootbound_common::blob::Blob;
+use serde_json::{Value, json};
+
+use super::Verifier;
+use super::operate::{OperateError, Operator, Reappraised};
+use super::sets::{SetError, WhichSet, permitted};
+use crate::appraisal::runtime::DigestSet;
+use crate::audit::{Entity, Facts, RecordKind};
+use crate::evidence::frame::{FrameError, pack, unpack};
+use crate::reference::exchange::{
+    Document, DocumentSignature, ExchangeError, ExportedSet, ExportedValues, FORMAT, Importable, Refused,
+};
+use crate::reference::{BootSet, Provenance, Versioned};
+use crate::store::sets::{SetContent, SetKind};
+
+/// A document that was imported.
+#[derive(Debug, Clone)]
+pub struct Imported {
+    /// What it had, and which versions that became here.
+    pub sets: Vec<(String, SetKind, Versioned)>,
+    /// Who signed it; `None`: nobody.
+    pub signer: Option<String>,
+    /// What it changed.
+    pub reappraised: Reappraised,
+}
+
+/// Characters of a reason that is kept: a line, as operators' own.
+const MAX_REASON: usize = 500;
+
+impl Verifier {
+    /// Versions of sets as a document; without any that are named, the current one of every set.
+    pub async fn export_sets(&self, named: &[WhichSet]) -> Result<Value, OperateError> {
+        let mut which = Vec::new();
+        for one in named {
+            which.push(self.find_set(one).await?);
+        }
+        if named.is_empty() {
+            let book = self.book.load();
+            let references = book.references();
+            which.extend(references.sets.into_iter().map(|set| (SetKind::Pcrs, set.id)));
+            which.extend(references.boot_sets.into_iter().map(|set| (SetKind::Boot, set.id)));
+            which.extend(references.digest_sets.into_iter().map(|set| (SetKind::Digests, set.id)));
+        }
+        let mut sets = Vec::new();
+        for (kind, id) in which {
+            let found = WhichSet { kind: Some(kind), name: id.name, version: Some(id.version) };
+            let found = self.read_set(&found).await?;
+            let values = match found.content {
+                SetContent::Pcrs(accepted) => ExportedValues::Pcrs(accepted),
+                SetContent::Boot(set) => ExportedValues::Boot(set.values().clone()),
+                SetContent::Digests(_, text) => {
+                    let frame = Blob::new(pack(&text)?).ok_or(SetError::Import(ExchangeError::TooLarge))?;
+                    ExportedValues::Digests(frame)
+                }
+            };
+            let Versioned { name, version } = found.id;
+            sets.push(ExportedSet { name, version, provenance: found.provenance, values });
+        }
+        let document = Document {
+            format: FORMAT.to_owned(),
+            trust_domain: self.trust_domain.clone(),
+            exported_at: self.now(),
+            sets,
+        };
+        let malformed = |error: serde_json::Error| ExchangeError::Malformed(error.to_string());
+        Ok(serde_json::to_value(document).map_err(|error| SetError::Import(malformed(error)))?)
+    }
+
+    /// Imports a document: each set becomes the next version of its name here. It has to be signed by a trusted signer, unless an
+    /// operator says that it need not be, which the audit trail repeats. Every node is appraised again.
+    pub async fn import_sets(
+        &self,
+        document: &Value,
+        signature: Option<&DocumentSignature>,
+        unsigned: bool,
+        operator: &Operator,
+    ) -> Result<Imported, OperateError> {
+        let importable = if unsigned {
+            Importable::unsigned(document)
+        } else {
+            Importable::signed(document, signature, &self.signers.load())
+        };
+        let importable = importable.map_err(SetError::from)?;
+        let (digest, signer) = (*importable.digest(), importable.signer().map(ToString::to_string));
+        let document = importable.into_document();
+        let origin = document.trust_domain.to_string();
+        let (mut sets, mut from, mut left) = (Vec::new(), Vec::new(), Document::MAX_TEXT);
+        for set in document.sets {
+            permitted(&set.name)?;
+            let id = set.id();
+            let by =
+                signer.as_ref().map_or_else(|| "unsigned".to_owned(), |name| format!("signed by {name}"));
+            let reason = format!("{id} of {origin}, {by}: {}", operator.reason);
+            let reason = reason.chars().take(MAX_REASON).collect();
+            let provenance = Provenance { reason, ..self.provenance(operator) };
+            let name = set.name.clone();
+            let content = content(set, &mut left).map_err(SetError::from)?;
+            from.push((id, content.kind()));
+            sets.push((name, content, provenance));
+        }
+        let change = self.changes.lock().await;
+        for (name, content, _) in &sets {
+            if let SetContent::Boot(set) = content {
+                self.check_boot_set(name, set)?;
+            }
+        }
+        let named: Vec<_> = from.iter().take(32).map(|(id, kind)| format!("{kind} {id}")).collect();
+        let facts = json!({
+            "origin": origin, "signed_by": signer, "unsigned": signer.is_none(), "sets": named,
+            "count": from.len(),
+        });
+        let subject = Entity::named("references", &origin);
+        let record = self.done(operator, RecordKind::ReferenceChange, "import_sets", subject);
+        let record = record.of_inputs(digest).with(Facts::or_digest(facts));
+        let versions = self.store.put_sets(sets, record).await?;
+        tracing::info!(sets = versions.len(), signer, author = %operator.author, "references imported");
+        let reappraised = self.references_changed(change).await?;
+        let sets = from.into_iter().zip(versions).map(|((id, kind), version)| (id, kind, version)).collect();
+        Ok(Imported { sets, signer, reappraised })
+    }
+}
+
+/// The values of an imported set. `left`: bytes that texts of digests may still have.
+fn content(set: ExportedSet, left: &mut usize) -> Result<SetContent, ExchangeError> {
+    let refused = |why: Refused| ExchangeError::Set { set: set.id(), why };
+    match &set.values {
+        ExportedValues::Pcrs(accepted) => Ok(SetContent::Pcrs(accepted.clone())),
+        ExportedValues::Boot(values) => {
+            Ok(SetContent::Boot(BootSet::new(values.clone()).map_err(|error| refused(error.into()))?))
+        }
+        ExportedValues::Digests(frame) => {
+            let text = unpack(frame.as_bytes(), *left).map_err(|error| match error {
+                FrameError::TooLarge { .. } => ExchangeError::TooLarge,
+                FrameError::Damaged => refused(error.into()),
+            })?;
+            *left = left.saturating_sub(text.len());
+            let digests = DigestSet::parse(&text).map_err(|error| refused(error.into()))?;
+            Ok(SetContent::Digests(Arc::new(digests), text))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rootbound_common::clock::Timestamp;
+
+    fn set(frame: Vec<u8>) -> ExportedSet {
+        let created_at = Timestamp::from_millis(0);
+        let provenance = Provenance { author: "uid 0".into(), reason: String::new(), created_at };
+        let values = ExportedValues::Digests(Blob::new(frame).unwrap());
+        ExportedSet { name: "base".parse().unwrap(), version: 2, provenance, values }
+    }
+
+    #[test]
+    fn digest_sets_of_a_document_are_bounded_together() {
+        let text = format!("sha256:{}  *\n", "ab".repeat(32));
+        let (frame, mut left) = (pack(text.as_bytes()).unwrap(), text.len() + 5);
+        assert_eq!(content(set(frame.clone()), &mut left).unwrap().len(), 1);
+        assert_eq!(left, 5);
+        assert_eq!(content(set(frame), &mut left).unwrap_err(), ExchangeError::TooLarge);
+    }
+
+    #[test]
+    fn digests_that_are_none_are_refused_by_the_name_of_their_set() {
+        for frame in [b"no frame".to_vec(), pack(b"no digest\n").unwrap()] {
+            let error = content(set(frame), &mut 1000).unwrap_err();
+            assert!(matches!(&error, ExchangeError::Set { set, .. } if set == "base@2"), "{error:?}");
+        }
+    }
+}
