@@ -1,5 +1,7 @@
 //! Reference values and profiles: what is expected of which nodes. Named, versioned, immutable.
 
+mod change;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +17,8 @@ use crate::appraisal::boot::{BootRules, BootRulesError};
 use crate::appraisal::runtime::{CompiledRules, DigestSet, RuntimeRules, RuntimeRulesError};
 use crate::evidence::ima;
 use crate::node::{Labels, Name};
+
+pub use change::{ChangeError, ReferenceChange, SetKind};
 
 /// One version of something that has a name, printed as `name@version`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -59,13 +59,14 @@ fn assert_none(offenders: &[String], rule: &str) {
 
 /// The road: bytes to credential, without I/O. Of `enrollment` all but what reads a folder of roots, and of `credential`
 /// all but what reads and writes the CA's files.
-const ROAD: [&str; 27] = [
+const ROAD: [&str; 28] = [
     "verifier/src/audit",
     "verifier/src/challenge.rs",
     "verifier/src/evidence",
     "verifier/src/appraisal",
     "verifier/src/policy",
     "verifier/src/reference.rs",
+    "verifier/src/reference",
     "verifier/src/hold.rs",
     "verifier/src/node.rs",
     "verifier/src/posture.rs",

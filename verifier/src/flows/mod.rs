@@ -14,6 +14,7 @@
 //! - [`policies`]: bundles of policies are written, rehearsed, put in force; decisions are explained
 //! - [`results`]: how a node stands, for whoever may know it
 //! - [`signals`]: a relying party says something against a node
+//! - [`survey`]: what other reference values would make of the fleet, why a node deviates, what nodes share
 
 pub mod attest;
 pub mod audit;
@@ -30,6 +31,7 @@ pub mod policies;
 pub mod results;
 pub mod search;
 pub mod signals;
+pub mod survey;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,6 +94,7 @@ pub struct Verifier {
     challenge_key: ChallengeKey,
     /// Held while reference values change.
     changes: Mutex<()>,
+    dry_runs: survey::dry_run::DryRuns,
     limits: Limits,
     public_url: Option<PublicUrl>,
     fleet: Fleet,
@@ -170,6 +173,7 @@ impl Verifier {
             relying_parties: parts.relying_parties,
             challenge_key: ChallengeKey::new(Secret::generate(&mut random::system())),
             changes: Mutex::new(()),
+            dry_runs: survey::dry_run::DryRuns::default(),
             limits: parts.limits,
             public_url: parts.public_url,
             fleet,

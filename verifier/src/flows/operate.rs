@@ -13,6 +13,7 @@ use tokio::sync::MutexGuard;
 use super::enroll::digest_of_token;
 use super::logs::{OfQuote, Sent};
 use super::policies::PolicyError;
+use super::survey::SurveyError;
 use super::{Verifier, decision, rng, versions_of};
 use crate::appraisal::runtime::{DigestSet, DigestSetError};
 use crate::appraisal::{Verdict, appraise};
@@ -123,6 +124,9 @@ pub enum OperateError {
     /// It was about policies or decisions.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// It was a question over the fleet.
+    #[error(transparent)]
+    Survey(#[from] SurveyError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -149,6 +153,7 @@ impl OperateError {
             Self::TooManyHolds(_) => "too_many_holds",
             Self::HoldReason(_) => "reason_refused",
             Self::Policy(error) => error.code(),
+            Self::Survey(error) => error.code(),
             Self::Store(_) => "store_failed",
         }
     }

@@ -22,6 +22,7 @@ use crate::flows::operate::OperateError;
 use crate::flows::policies::PolicyError;
 use crate::flows::results::ResultRefusal;
 use crate::flows::signals::{SignalError, SignalRefusal};
+use crate::flows::survey::SurveyError;
 use crate::policy::QuestionError;
 use crate::posture::AdmissionError;
 use crate::relying_party::RelyingPartyError;
@@ -452,7 +453,28 @@ impl From<OperateError> for Refusal {
             | OperateError::BootLog { .. }
             | OperateError::JoinTokenLifetime => Self::new(StatusCode::FORBIDDEN, code, detail),
             OperateError::Policy(error) => error.into(),
+            OperateError::Survey(error) => error.into(),
             OperateError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SurveyError> for Refusal {
+    fn from(error: SurveyError) -> Self {
+        let (code, detail) = (error.code(), error.to_string());
+        match error {
+            SurveyError::NoSuchRun => Self::new(StatusCode::NOT_FOUND, code, detail),
+            SurveyError::Busy { .. }
+            | SurveyError::Unfinished { .. }
+            | SurveyError::GivenUp
+            | SurveyError::Failed(_) => Self::new(StatusCode::CONFLICT, code, detail),
+            SurveyError::Change(_)
+            | SurveyError::Digests { .. }
+            | SurveyError::Frame { .. }
+            | SurveyError::NoNodes
+            | SurveyError::TooManyNodes { .. }
+            | SurveyError::TooManyFiles => Self::new(StatusCode::FORBIDDEN, code, detail),
+            SurveyError::Store(error) => error.into(),
         }
     }
 }
