@@ -180,6 +180,11 @@ impl ReferenceBook {
         }
     }
 
+    /// The current version of each profile.
+    pub fn profiles(&self) -> impl Iterator<Item = &Profile> {
+        self.profiles.iter()
+    }
+
     /// Whether a node with these labels is judged by the same values here and there: the verdict on it is the same.
     #[must_use]
     pub fn judges_alike(&self, other: &Self, labels: &Labels) -> bool {

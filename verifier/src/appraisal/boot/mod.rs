@@ -4,15 +4,18 @@
 //! - `deviation`: what was otherwise, naming the event
 //! - `judge`, `secure_boot`: [`judge`]
 //! - `booted`: what policies may know of it
-//! - `capture`: rules out of a boot that is known to be good
+//! - `capture`: rules out of a boot that is known to be good; `shared`: out of several
+//! - `nearest`: what rules accept in the place of what they do not
 
 mod booted;
 mod capture;
 mod command_line;
 mod deviation;
 mod judge;
+mod nearest;
 mod rules;
 mod secure_boot;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -21,8 +24,10 @@ pub use capture::{LeftOut, capture};
 pub use command_line::{CommandLineFault, CommandLineRules, TokenRules, Unreadable};
 pub use deviation::{BootDeviation, NamedEvent};
 pub use judge::judge;
+pub use nearest::{NamedValue, Place, accepting, nearest};
 pub use rules::{
     AuthorityKind, AuthorityRule, BootRules, BootRulesError, DbxRules, Debugger, DmaProtection, EntryKind,
     EntryRule, EventRule, FirmwareRules, Measurement, RuleDigest, SecureBootMode, SecureBootRules,
     VariableRules,
 };
+pub use shared::{Differing, SharedBoot, capture_shared};

@@ -6,8 +6,8 @@
 
 pub mod dry_run;
 mod foresee;
-//SHARED pub mod shared;
-//WHY pub mod why;
+pub mod shared;
+pub mod why;
 
 use rootbound_common::clock::Timestamp;
 
@@ -72,7 +72,10 @@ pub enum SurveyError {
     #[error("name nodes, or labels that nodes have")]
     NoNodes,
     /// Too many nodes are looked at together.
-    #[error("{found} nodes; at most {} are looked at together: name fewer, or more labels", 64)]
+    #[error(
+        "{found} nodes; at most {} are looked at together: name fewer, or more labels",
+        shared::MOST_NODES
+    )]
     TooManyNodes {
         /// How many there are.
         found: u64,
