@@ -14,6 +14,7 @@ mod init;
 mod policy;
 mod render;
 mod run;
+mod survey;
 mod table;
 mod verbs;
 
@@ -114,6 +115,9 @@ enum CliError {
     /// Policies.
     #[error(transparent)]
     Policy(#[from] policy::PolicyVerbError),
+    /// Questions over the fleet.
+    #[error(transparent)]
+    Survey(#[from] survey::SurveyVerbError),
     /// The conversation.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -166,6 +170,7 @@ impl CliError {
     fn exit(&self) -> Exit {
         match self {
             Self::Config(_) | Self::Verb(_) | Self::Appraise(_) | Self::Policy(_) => Exit::Usage,
+            Self::Survey(error) => error.exit(),
             Self::Run(error) if error.is_configuration() => Exit::Usage,
             Self::Init(error) if error.is_refusal() => Exit::Refused,
             Self::Run(_) | Self::Init(_) | Self::Output(_) => Exit::Failed,
@@ -226,6 +231,12 @@ fn obey(arguments: Arguments) -> Result<Exit, CliError> {
             })?;
             show(&answer, output)?;
             Ok(if answer.has_failed() { Exit::CaseFails } else { Exit::Done })
+        }
+        Verb::Daemon(verbs::Verb::Reference(verbs::ReferenceVerb::Survey(verb))) => {
+            let socket = admin_socket(socket, &config)?;
+            let answer = verb.run(|command| Ok::<_, CliError>(client::ask_once(&socket, &command)?))?;
+            show(&answer, output)?;
+            Ok(Exit::Done)
         }
         Verb::Daemon(verb) => {
             let socket = admin_socket(socket, &config)?;

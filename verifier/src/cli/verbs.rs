@@ -9,6 +9,7 @@ use rootbound_common::wire::v1::PostureStatus;
 
 use super::files::{self, FileError};
 use super::policy::DecisionVerb;
+use super::survey::SurveyVerb;
 use crate::hold::{HoldId, HoldKind};
 use crate::http::admin::message::{Command, Words};
 use crate::node::{Labels, Name, NameError};
@@ -22,6 +23,14 @@ pub(super) enum VerbError {
     /// Its labels.
     #[error("--label: {0}")]
     Labels(#[from] NameError),
+    /// The name of something that would change.
+    #[error("`{text}`: {error}")]
+    Name {
+        /// As written.
+        text: String,
+        /// Why it is none.
+        error: NameError,
+    },
 }
 
 /// What is said to the daemon.
@@ -210,16 +219,8 @@ pub(super) enum JoinTokenVerb {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ReferenceVerb {
-    /// Make a reference set of what a node showed last
-    Capture {
-        /// The node
-        node: NodeId,
-        /// The set that the values become the next version of
-        #[arg(long, default_value = "default")]
-        name: Name,
-        #[command(flatten)]
-        reason: Reason,
-    },
+    #[command(flatten)]
+    Survey(SurveyVerb),
     /// Show a version of a set
     Show {
         /// NAME or NAME@VERSION
@@ -323,7 +324,7 @@ impl Verb {
             Self::Node(verb) => Ok(verb.command()?),
             Self::Inventory(verb) => Ok(verb.command()?),
             Self::JoinToken(verb) => Ok(verb.command()?),
-            Self::Reference(verb) => Ok(verb.command()?),
+            Self::Reference(verb) => verb.command(),
             Self::Digests(verb) => Ok(verb.command()?),
             Self::Profile(verb) => Ok(verb.command()?),
             Self::Decision(verb) => Ok(verb.command()),
@@ -393,11 +394,9 @@ impl JoinTokenVerb {
 }
 
 impl ReferenceVerb {
-    fn command(self) -> Result<Command, FileError> {
+    fn command(self) -> Result<Command, VerbError> {
         Ok(match self {
-            Self::Capture { node, name, reason } => {
-                Command::ReferenceCapture { node, name, reason: reason.reason }
-            }
+            Self::Survey(verb) => verb.first_command()?,
             Self::Show { set: (name, version) } => Command::ReferenceShow { name, version },
             Self::List => Command::ReferenceList,
             Self::Set { name, file, reason } => {
@@ -436,13 +435,13 @@ impl ProfileVerb {
     }
 }
 
-fn label(text: &str) -> Result<(Name, Name), String> {
+pub(super) fn label(text: &str) -> Result<(Name, Name), String> {
     let (key, value) = text.split_once('=').ok_or("a label is written KEY=VALUE")?;
     let name = |text: &str| text.parse::<Name>().map_err(|error| error.to_string());
     Ok((name(key)?, name(value)?))
 }
 
-fn labels_of(pairs: Vec<(Name, Name)>) -> Result<Labels, NameError> {
+pub(super) fn labels_of(pairs: Vec<(Name, Name)>) -> Result<Labels, NameError> {
     let mut labels = Labels::default();
     for (key, value) in pairs {
         labels.set(key, Some(value))?;

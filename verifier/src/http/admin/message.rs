@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::policies::{
     ActivationDetail, DecisionCommand, PolicyCommand, PolicyDetail, PolicyList, PolicyWritten,
 };
+use super::survey::{SurveyCommand, SurveyReply};
 use crate::appraisal::boot::BootRules;
 use crate::audit::{Checkpoint, Hash, Head, PublicKey, Segment, SequencedRecord};
 use crate::flows::operate::Reappraised;
@@ -84,6 +85,8 @@ pub enum Command {
     Policy(PolicyCommand),
     /// Something about decisions.
     Decision(DecisionCommand),
+    /// A question over the stored evidence.
+    Survey(SurveyCommand),
     /// Which nodes are there?
     NodeList {
         /// Only nodes that stand so.
@@ -401,6 +404,8 @@ pub enum Reply {
     Decision(SequencedRecord),
     /// One of them, explained.
     Explained(Box<Explained>),
+    /// To a question over the stored evidence.
+    Survey(Box<SurveyReply>),
     /// To [`Command::Health`].
     Health(Health),
     /// To [`Command::NodeList`].

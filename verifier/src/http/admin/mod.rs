@@ -6,6 +6,7 @@
 mod answer;
 pub mod message;
 pub mod policies;
+pub mod survey;
 
 use std::io;
 use std::net::SocketAddr;
