@@ -234,7 +234,8 @@ fn obey(arguments: Arguments) -> Result<Exit, CliError> {
         }
         Verb::Daemon(verbs::Verb::Reference(verbs::ReferenceVerb::Survey(verb))) => {
             let socket = admin_socket(socket, &config)?;
-            let answer = verb.run(|command| Ok::<_, CliError>(client::ask_once(&socket, &command)?))?;
+            let ask = |command| Ok::<_, CliError>(client::ask_once(&socket, &command)?);
+            let answer = verb.run(ask, || std::thread::sleep(survey::PAUSE))?;
             show(&answer, output)?;
             Ok(Exit::Done)
         }

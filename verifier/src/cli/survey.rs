@@ -114,6 +114,9 @@ fn withdrawn(text: &str) -> Result<(Option<SetKind>, Name), String> {
     Ok((kind, name.parse().map_err(|error: crate::node::NameError| error.to_string())?))
 }
 
+/// Before the daemon is asked again how far it is.
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
+
 /// What comes of a verb.
 #[derive(Debug)]
 pub(super) enum SurveyAnswer {
@@ -200,10 +203,11 @@ impl SurveyVerb {
         })
     }
 
-    /// Does it; `ask` says something to the daemon.
+    /// Does it; `ask` says something to the daemon, and `pause` lets some time pass before it is asked again.
     pub(super) fn run<E: From<SurveyVerbError>>(
         self,
         ask: impl Fn(Command) -> Result<Reply, E>,
+        pause: impl Fn(),
     ) -> Result<SurveyAnswer, E> {
         let out = match &self {
             Self::Capture(capture) => {
@@ -222,7 +226,7 @@ impl SurveyVerb {
         match reply {
             Reply::Survey(survey) => match (*survey, out) {
                 (SurveyReply::Progress(progress), _) => {
-                    let id = wait(progress, &ask)?;
+                    let id = wait(progress, &ask, &pause)?;
                     let page = SurveyCommand::DryRunPage { id, after: None, limit };
                     Ok(SurveyAnswer::Reply(Box::new(ask(Command::Survey(page))?)))
                 }
@@ -263,11 +267,11 @@ fn pairs(values: &[String]) -> Result<Vec<(Name, PathBuf)>, VerbError> {
 fn wait<E: From<SurveyVerbError>>(
     mut progress: DryRunProgress,
     ask: &impl Fn(Command) -> Result<Reply, E>,
+    pause: &impl Fn(),
 ) -> Result<RecordId, E> {
-    const PAUSE: Duration = Duration::from_millis(200);
     let mut told = Told::new();
     while !progress.finished {
-        std::thread::sleep(PAUSE);
+        pause();
         let again = ask(Command::Survey(SurveyCommand::DryRunProgress { id: progress.id }))?;
         progress = match again {
             Reply::Survey(reply) => match *reply {
@@ -436,7 +440,7 @@ mod tests {
         }
         assert!(is_refused(&["capture"]), "neither nodes nor labels");
         let line = Line::try_parse_from(["reference", "capture", NODE, &other, "--name", "a"]).unwrap();
-        let refused = line.verb.run(|_| Err::<Reply, _>(SurveyVerbError::OtherAnswer));
+        let refused = line.verb.run(|_| Err::<Reply, _>(SurveyVerbError::OtherAnswer), || ());
         assert!(matches!(refused, Err(SurveyVerbError::NameOfSeveral)));
     }
 
@@ -447,19 +451,22 @@ mod tests {
         let id: RecordId = "0123456789abcdef0123456789abcdef".parse().unwrap();
         let progress = |done| DryRunProgress { id, done, total: 2, finished: done == 2 };
         let verb = Line::try_parse_from(["reference", "dry-run", "--withdraw", "a", "--limit", "7"]).unwrap();
-        let answer = verb.verb.run(|command| {
-            let Command::Survey(command) = command else { panic!("a survey") };
-            let said = asked.borrow().len();
-            asked.borrow_mut().push(serde_json::to_value(&command).unwrap());
-            match command {
-                SurveyCommand::DryRun { .. } => Ok(SurveyReply::Progress(progress(0))),
-                SurveyCommand::DryRunProgress { .. } => {
-                    Ok(SurveyReply::Progress(progress(u64::try_from(said).unwrap())))
+        let answer = verb.verb.run(
+            |command| {
+                let Command::Survey(command) = command else { panic!("a survey") };
+                let said = asked.borrow().len();
+                asked.borrow_mut().push(serde_json::to_value(&command).unwrap());
+                match command {
+                    SurveyCommand::DryRun { .. } => Ok(SurveyReply::Progress(progress(0))),
+                    SurveyCommand::DryRunProgress { .. } => {
+                        Ok(SurveyReply::Progress(progress(u64::try_from(said).unwrap())))
+                    }
+                    _ => Err(SurveyVerbError::OtherAnswer),
                 }
-                _ => Err(SurveyVerbError::OtherAnswer),
-            }
-            .map(|reply| Reply::Survey(Box::new(reply)))
-        });
+                .map(|reply| Reply::Survey(Box::new(reply)))
+            },
+            || (),
+        );
         assert!(matches!(answer, Err(SurveyVerbError::OtherAnswer)), "at the page");
         let asked = asked.into_inner();
         assert_eq!(asked.len(), 4, "{asked:?}");

@@ -6,7 +6,7 @@
 //! - [`admission`]: who may call which route, judged live
 //! - [`results`]: who may read attestation results, and what they say
 //! - [`authzen`]: the Authorization API, by its certification scenario and beyond
-//! - [`administration`]: the Unix socket and the command line
+//! - [`administration`]: the Unix socket and the command line; [`survey`]: questions over the fleet, asked by it
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -24,4 +24,5 @@ mod pki;
 mod requests;
 mod results;
 mod stage;
+mod survey;
 mod trail;

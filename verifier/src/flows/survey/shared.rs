@@ -215,9 +215,7 @@ impl Verifier {
                 (Cover::Quote, Line::Digest(line)) => files.take(line, number),
             })
             .map_err(|error| refused(&error))?;
-            if files.lines.len() > DigestSet::MAX_DIGESTS {
-                return Err(SurveyError::TooManyFiles.into());
-            }
+            files.check(DigestSet::MAX_DIGESTS)?;
             tokio::task::yield_now().await;
         }
         if after.is_none() {
@@ -274,6 +272,11 @@ impl Files {
         }
     }
 
+    /// Whether a digest set can hold as many.
+    fn check(&self, most: usize) -> Result<(), SurveyError> {
+        if self.lines.len() > most { Err(SurveyError::TooManyFiles) } else { Ok(()) }
+    }
+
     fn finish(self, nodes: usize, which: WhichFiles) -> SharedFiles {
         let is_shared = |on: usize| on == nodes;
         let mut paths: HashMap<&[u8], u32> = HashMap::new();
@@ -326,6 +329,8 @@ mod tests {
             files.take(line(path), number);
         }
         files.left_out = 4;
+        assert!(files.check(3).is_ok());
+        assert_eq!(files.check(2).unwrap_err().code(), "too_many_files");
         let all = files.finish(2, WhichFiles::All);
         assert_eq!(all.text, "# source: ran on any of 2 nodes\n1  /a\n2  /b\n3  /b\n");
         assert_eq!((all.digests, all.on_all, all.on_some, all.differing_paths), (3, 1, 2, 1));
