@@ -193,12 +193,14 @@ impl ReferenceBook {
             (Err(here), Err(there)) => return here == there,
             (Ok(_), Err(_)) | (Err(_), Ok(_)) => return false,
         };
-        let accepted = |book: &Self, name: &Name| book.set(name).map(|set| set.accepted.clone());
-        let compiled = |book: &Self| book.runtime.get(&here.id.name).map(|rules| rules.id().to_owned());
-        here.id.name == there.id.name
+        let accepted =
+            |name: &Name| self.set(name).map(|set| &set.accepted) == other.set(name).map(|set| &set.accepted);
+        let name = &here.id.name;
+        let (rules, others) = (self.runtime.get(name), other.runtime.get(name));
+        *name == there.id.name
             && here.body == there.body
-            && here.body.references.iter().all(|name| accepted(self, name) == accepted(other, name))
-            && compiled(self) == compiled(other)
+            && here.body.references.iter().all(accepted)
+            && rules.map(|rules| rules.id()) == others.map(|rules| rules.id())
     }
 }
 

@@ -29,6 +29,10 @@ pub(in crate::cli) fn json(reply: &SurveyReply) -> serde_json::Value {
 
 fn page_text(page: &DryRunPage) -> String {
     let summary = &page.summary;
+    let mut cannot_tell = format!("{} without stored evidence", summary.without_evidence);
+    if summary.moved > 0 {
+        cannot_tell += &format!(", {} that showed new evidence meanwhile", summary.moved);
+    }
     let mut text = fields(&[
         ("Dry run", summary.id.to_string()),
         ("Supposed", summary.changes.join("; ")),
@@ -42,11 +46,8 @@ fn page_text(page: &DryRunPage) -> String {
                 summary.still_affirming, summary.still_contraindicated
             ),
         ),
-        ("Cannot tell", format!("{} without stored evidence", summary.without_evidence)),
+        ("Cannot tell", cannot_tell),
     ]);
-    if summary.moved > 0 {
-        text += &fields(&[("", format!("{} showed new evidence meanwhile", summary.moved))]);
-    }
     if summary.outdated {
         text += "The reference values in force changed meanwhile: this is what would have been.\n";
     }

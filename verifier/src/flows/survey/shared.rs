@@ -103,12 +103,8 @@ impl Verifier {
         named.sort_unstable();
         named.dedup();
         let most = |found: usize| {
-            let found = u64::try_from(found).unwrap_or(u64::MAX);
-            if found > u64::try_from(MOST_NODES).unwrap_or(0) {
-                Err(SurveyError::TooManyNodes { found })
-            } else {
-                Ok(())
-            }
+            let count = u64::try_from(found).unwrap_or(u64::MAX);
+            if found > MOST_NODES { Err(SurveyError::TooManyNodes { found: count }) } else { Ok(()) }
         };
         most(named.len())?;
         let mut seen = Vec::new();

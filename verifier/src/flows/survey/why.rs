@@ -225,7 +225,7 @@ impl NearFiles {
         let alike = lines.iter().filter(|(_, _, other)| other.likeness == line.likeness).count();
         if alike < NEAREST {
             lines.push((state, set.clone(), line));
-            lines.sort_by(|a, b| (a.2.likeness, a.0).cmp(&(b.2.likeness, b.0)));
+            lines.sort_by_key(|(state, _, line)| (line.likeness, *state));
         }
     }
 

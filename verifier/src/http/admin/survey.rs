@@ -101,7 +101,7 @@ pub enum SurveyReply {
     /// To [`SurveyCommand::Why`].
     Why(Why),
     /// To [`SurveyCommand::Capture`].
-    Captured(SharedCapture),
+    Captured(Box<SharedCapture>),
 }
 
 impl From<ProposedChange> for Proposal {
@@ -130,7 +130,7 @@ pub(super) async fn answer(session: &Session<'_>, command: SurveyCommand) -> Res
         }
         SurveyCommand::Why { node, limit } => SurveyReply::Why(verifier.why(node, bounded(limit)).await?),
         SurveyCommand::Capture { nodes, labels, files } => {
-            SurveyReply::Captured(verifier.capture_shared(nodes, labels, files).await?)
+            SurveyReply::Captured(Box::new(verifier.capture_shared(nodes, labels, files).await?))
         }
     };
     Ok(Reply::Survey(Box::new(reply)))
