@@ -1,12 +1,15 @@
 //! Reference values and profiles: what is expected of which nodes. Named, versioned, immutable.
 //!
 //! - [`boot_set`]: values of boots, for the rules of profiles
+//! - `change`: the book as it would be; `kind`: sorts of values
 //! - [`deny`]: what nothing makes acceptable
 //! - [`exchange`]: sets on their way to another verifier, signed
 
 pub mod boot_set;
+mod change;
 pub mod deny;
 pub mod exchange;
+mod kind;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -25,7 +28,9 @@ use crate::evidence::ima;
 use crate::node::{Labels, Name};
 
 pub use boot_set::{BootSet, BootSetError, BootSetVersion};
+pub use change::{ChangeError, ReferenceChange};
 pub use deny::{DeniedAs, DenyEntry, DenyError, DenyList};
+pub use kind::SetKind;
 
 /// One version of something that has a name, printed as `name@version`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -20,6 +20,7 @@ mod relying_party;
 mod render;
 mod run;
 mod sets;
+mod survey;
 mod table;
 mod verbs;
 
@@ -110,7 +111,9 @@ enum ReferenceVerb {
     #[command(subcommand, after_help = EXIT_CODES)]
     Compute(compute::Compute),
     #[command(flatten)]
-    Daemon(verbs::ReferenceVerb),
+    Survey(survey::SurveyVerb),
+    #[command(flatten)]
+    Sets(sets::SetVerb),
 }
 
 /// Why a command did not do what it was to do.
@@ -140,6 +143,9 @@ enum CliError {
     /// Policies.
     #[error(transparent)]
     Policy(#[from] policy::PolicyVerbError),
+    /// Questions over the fleet.
+    #[error(transparent)]
+    Survey(#[from] survey::SurveyVerbError),
     /// The conversation.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -194,6 +200,7 @@ impl CliError {
             Self::Config(_) | Self::Verb(_) | Self::Appraise(_) | Self::Policy(_) | Self::Compute(_) => {
                 Exit::Usage
             }
+            Self::Survey(error) => error.exit(),
             Self::Run(error) if error.is_configuration() => Exit::Usage,
             Self::Init(error) if error.is_refusal() => Exit::Refused,
             Self::Run(_) | Self::Init(_) | Self::Output(_) => Exit::Failed,
@@ -259,9 +266,16 @@ fn obey(arguments: Arguments) -> Result<Exit, CliError> {
             show(&compute.run()?, output)?;
             Ok(Exit::Done)
         }
-        Verb::Reference(ReferenceVerb::Daemon(verb)) => {
+        Verb::Reference(ReferenceVerb::Survey(verb)) => {
             let socket = admin_socket(socket, &config)?;
-            let (command, export) = verb.command()?;
+            let ask = |command| Ok::<_, CliError>(client::ask_once(&socket, &command)?);
+            let answer = verb.run(ask, || std::thread::sleep(survey::PAUSE))?;
+            show(&answer, output)?;
+            Ok(Exit::Done)
+        }
+        Verb::Reference(ReferenceVerb::Sets(verb)) => {
+            let socket = admin_socket(socket, &config)?;
+            let (command, export) = verb.said().map_err(verbs::VerbError::from)?;
             match &client::ask_once(&socket, &command)? {
                 Reply::Exported(document) => {
                     let written = export.map_or(Ok(()), |export| export.write(document));

@@ -3,6 +3,7 @@
 
 mod policies;
 mod sets;
+pub(super) mod survey;
 
 use rootbound_common::clock::Timestamp;
 use rootbound_common::text::only_shows;
@@ -37,6 +38,7 @@ impl Show for Reply {
             Self::Decisions(page) => policies::decisions(page),
             Self::Decision(record) => policies::decision(record),
             Self::Explained(explained) => policies::explained(explained),
+            Self::Survey(reply) => survey::text(reply),
             Self::Health(health) => health_text(health),
             Self::Nodes(page) => nodes(page),
             Self::Node(node) => node_text(node),

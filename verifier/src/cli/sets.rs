@@ -194,7 +194,15 @@ pub(super) enum DenyVerb {
 }
 
 impl SetVerb {
-    pub(super) fn command(self) -> Result<Command, FileError> {
+    /// As the daemon takes it; and what becomes of what is exported.
+    pub(super) fn said(self) -> Result<(Command, Option<Export>), FileError> {
+        match self {
+            Self::Export(export) => Ok((export.command(), Some(export))),
+            verb => Ok((verb.command()?, None)),
+        }
+    }
+
+    fn command(self) -> Result<Command, FileError> {
         Ok(Command::Sets(match self {
             Self::Show { set, kind } => SetCommand::Show { set: kind.which(set) },
             Self::List => SetCommand::List,

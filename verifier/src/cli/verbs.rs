@@ -7,10 +7,8 @@ use clap::{Args, Subcommand};
 use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::PostureStatus;
 
-use super::exchange::Export;
 use super::files::{self, FileError};
 use super::policy::DecisionVerb;
-use super::sets::SetVerb;
 use crate::hold::{HoldId, HoldKind};
 use crate::http::admin::message::{Command, Words};
 use crate::node::{Labels, Name, NameError};
@@ -24,6 +22,14 @@ pub(super) enum VerbError {
     /// Its labels.
     #[error("--label: {0}")]
     Labels(#[from] NameError),
+    /// The name of something that would change.
+    #[error("`{text}`: {error}")]
+    Name {
+        /// As written.
+        text: String,
+        /// Why it is none.
+        error: NameError,
+    },
 }
 
 /// What is said to the daemon.
@@ -208,22 +214,6 @@ pub(super) enum JoinTokenVerb {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum ReferenceVerb {
-    /// Make a reference set of what a node showed last
-    Capture {
-        /// The node
-        node: NodeId,
-        /// The set that the values become the next version of
-        #[arg(long, default_value = "default")]
-        name: Name,
-        #[command(flatten)]
-        reason: Reason,
-    },
-    #[command(flatten)]
-    Sets(SetVerb),
-}
-
-#[derive(Debug, Subcommand)]
 pub(super) enum DigestsVerb {
     /// Make a digest set of the files that ran on a node, as far as its quotes cover them
     Capture {
@@ -368,19 +358,6 @@ impl JoinTokenVerb {
     }
 }
 
-impl ReferenceVerb {
-    /// As the daemon takes it; and what becomes of what is exported.
-    pub(super) fn command(self) -> Result<(Command, Option<Export>), VerbError> {
-        Ok(match self {
-            Self::Capture { node, name, reason } => {
-                (Command::ReferenceCapture { node, name, reason: reason.reason }, None)
-            }
-            Self::Sets(SetVerb::Export(export)) => (export.command(), Some(export)),
-            Self::Sets(verb) => (verb.command()?, None),
-        })
-    }
-}
-
 impl DigestsVerb {
     fn command(self) -> Result<Command, FileError> {
         Ok(match self {
@@ -409,13 +386,13 @@ impl ProfileVerb {
     }
 }
 
-fn label(text: &str) -> Result<(Name, Name), String> {
+pub(super) fn label(text: &str) -> Result<(Name, Name), String> {
     let (key, value) = text.split_once('=').ok_or("a label is written KEY=VALUE")?;
     let name = |text: &str| text.parse::<Name>().map_err(|error| error.to_string());
     Ok((name(key)?, name(value)?))
 }
 
-fn labels_of(pairs: Vec<(Name, Name)>) -> Result<Labels, NameError> {
+pub(super) fn labels_of(pairs: Vec<(Name, Name)>) -> Result<Labels, NameError> {
     let mut labels = Labels::default();
     for (key, value) in pairs {
         labels.set(key, Some(value))?;

@@ -178,6 +178,7 @@ impl Verifier {
 
     /// Says that the verifier stops, and why, and signs the trail as far as it goes. The last thing that it does.
     pub async fn stop(&self, why: &str) -> Result<(), StoreError> {
+        self.dry_runs.stop();
         let left_out = self.trail.sampler.take_left_out();
         let stop = self.record_of(RecordKind::Stop, "stop", Actor::Verifier, Outcome::Done, "stopped");
         self.store.append(vec![AuditRecord { left_out, ..stop.because(why) }]).await?;

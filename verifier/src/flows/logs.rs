@@ -81,10 +81,23 @@ impl Verifier {
         rules: &RuleBook<'_>,
         sent: Sent,
     ) -> Result<Read, StoreError> {
+        let asks = rules.profile.is_some_and(ProfileBody::asks_for_logs);
+        let kept = if asks { self.kept_logs(quote.node).await? } else { None };
+        self.read_kept_logs(quote, rules, kept, sent).await
+    }
+
+    /// The same, where what is kept was read already.
+    pub(super) async fn read_kept_logs(
+        &self,
+        quote: &OfQuote<'_>,
+        rules: &RuleBook<'_>,
+        kept: Option<LogRecord>,
+        sent: Sent,
+    ) -> Result<Read, StoreError> {
         let Some(profile) = rules.profile.filter(|body| body.asks_for_logs()) else {
             return Ok(Read { logs: Logs::none(), change: None, ask_at_once: false, was: None });
         };
-        let kept = self.kept_logs(quote.node).await?.filter(|kept| kept.reset_count == quote.reset_count);
+        let kept = kept.filter(|kept| kept.reset_count == quote.reset_count);
         let (first, was) = (kept.is_none(), kept.clone());
         let mut record = kept.unwrap_or(LogRecord {
             reset_count: quote.reset_count,

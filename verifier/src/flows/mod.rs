@@ -16,6 +16,7 @@
 //! - [`exchange`]: sets are exported, and imported by somebody's signature
 //! - [`sets`]: sets are written, staged, promoted, withdrawn, compared; what is denied everywhere
 //! - [`signals`]: a relying party says something against a node
+//! - [`survey`]: what other reference values would make of the fleet, why a node deviates, what nodes share
 
 pub mod attest;
 pub mod audit;
@@ -34,6 +35,7 @@ pub mod results;
 pub mod search;
 pub mod sets;
 pub mod signals;
+pub mod survey;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,6 +99,7 @@ pub struct Verifier {
     challenge_key: ChallengeKey,
     /// Held while reference values change.
     changes: Mutex<()>,
+    dry_runs: survey::dry_run::DryRuns,
     limits: Limits,
     public_url: Option<PublicUrl>,
     fleet: Fleet,
@@ -177,6 +180,7 @@ impl Verifier {
             relying_parties: parts.relying_parties,
             challenge_key: ChallengeKey::new(Secret::generate(&mut random::system())),
             changes: Mutex::new(()),
+            dry_runs: survey::dry_run::DryRuns::default(),
             limits: parts.limits,
             public_url: parts.public_url,
             fleet,

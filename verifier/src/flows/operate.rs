@@ -14,6 +14,7 @@ use super::enroll::digest_of_token;
 use super::logs::{OfQuote, Sent};
 use super::policies::PolicyError;
 use super::sets::{SetError, permitted};
+use super::survey::SurveyError;
 use super::{Verifier, decision, rng, versions_of};
 use crate::appraisal::runtime::{DigestSet, DigestSetError};
 use crate::appraisal::{Verdict, appraise};
@@ -127,6 +128,9 @@ pub enum OperateError {
     /// It was about sets.
     #[error(transparent)]
     Set(#[from] SetError),
+    /// It was a question over the fleet.
+    #[error(transparent)]
+    Survey(#[from] SurveyError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -154,6 +158,7 @@ impl OperateError {
             Self::HoldReason(_) => "reason_refused",
             Self::Policy(error) => error.code(),
             Self::Set(error) => error.code(),
+            Self::Survey(error) => error.code(),
             Self::Store(_) => "store_failed",
         }
     }

@@ -23,6 +23,7 @@ use crate::flows::policies::PolicyError;
 use crate::flows::results::ResultRefusal;
 use crate::flows::sets::SetError;
 use crate::flows::signals::{SignalError, SignalRefusal};
+use crate::flows::survey::SurveyError;
 use crate::policy::QuestionError;
 use crate::posture::AdmissionError;
 use crate::relying_party::RelyingPartyError;
@@ -493,7 +494,29 @@ impl From<OperateError> for Refusal {
                 | SetError::Import(_)
                 | SetError::Deny(_) => Self::new(StatusCode::FORBIDDEN, code, detail),
             },
+            OperateError::Survey(error) => error.into(),
             OperateError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SurveyError> for Refusal {
+    fn from(error: SurveyError) -> Self {
+        let (code, detail) = (error.code(), error.to_string());
+        match error {
+            SurveyError::NoSuchRun => Self::new(StatusCode::NOT_FOUND, code, detail),
+            SurveyError::Busy { .. }
+            | SurveyError::Unfinished { .. }
+            | SurveyError::GivenUp
+            | SurveyError::Failed(_) => Self::new(StatusCode::CONFLICT, code, detail),
+            SurveyError::Change(_)
+            | SurveyError::Digests { .. }
+            | SurveyError::Boot { .. }
+            | SurveyError::Frame { .. }
+            | SurveyError::NoNodes
+            | SurveyError::TooManyNodes { .. }
+            | SurveyError::TooManyFiles => Self::new(StatusCode::FORBIDDEN, code, detail),
+            SurveyError::Store(error) => error.into(),
         }
     }
 }

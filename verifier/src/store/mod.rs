@@ -5,6 +5,7 @@
 //! like packets: a combination of columns that no verb writes is [`StoreError::Inconsistent`], not a guess.
 
 pub mod audit;
+pub mod fleet;
 pub mod holds;
 pub mod logs;
 mod policy;
@@ -34,6 +35,7 @@ use crate::reference::{
 };
 
 pub use audit::{AuditStore, RecordFilter, RecordPage};
+pub use fleet::FleetStore;
 pub use holds::HoldStore;
 pub use logs::LogStore;
 pub use policy::{Activated, Activation, PolicyBundleRecord, PolicyStore};
@@ -70,6 +72,7 @@ pub trait Store:
     + NodeStore
     + EvidenceStore
     + LogStore
+    + FleetStore
     + ReferenceStore
     + SetStore
     + PolicyStore

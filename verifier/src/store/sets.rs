@@ -3,56 +3,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 
 use super::StoreError;
 use crate::appraisal::runtime::DigestSet;
 use crate::audit::AuditRecord;
 use crate::node::Name;
+pub use crate::reference::SetKind;
 use crate::reference::{AcceptedPcrs, BootSet, BootSetVersion, DenyList, Provenance, Versioned};
-
-/// What sort of values a set has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SetKind {
-    /// PCR values.
-    Pcrs,
-    /// Values of boots.
-    Boot,
-    /// Digests of what runs.
-    Digests,
-}
-
-impl SetKind {
-    /// Each of them.
-    pub const ALL: [Self; 3] = [Self::Pcrs, Self::Boot, Self::Digests];
-
-    /// The word for it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pcrs => "pcrs",
-            Self::Boot => "boot",
-            Self::Digests => "digests",
-        }
-    }
-
-    /// What a set of it is called, in words and in the audit trail.
-    #[must_use]
-    pub const fn entity(self) -> &'static str {
-        match self {
-            Self::Pcrs => "reference_set",
-            Self::Boot => "boot_set",
-            Self::Digests => "digest_set",
-        }
-    }
-}
-
-impl std::fmt::Display for SetKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// The values of a set, of whatever kind.
 #[derive(Debug, Clone)]

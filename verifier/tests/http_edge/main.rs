@@ -6,7 +6,7 @@
 //! - [`admission`]: who may call which route, judged live
 //! - [`results`]: who may read attestation results, and what they say
 //! - [`authzen`]: the Authorization API, by its certification scenario and beyond
-//! - [`administration`]: the Unix socket and the command line
+//! - [`administration`]: the Unix socket and the command line; [`survey`]: questions over the fleet, asked by it
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -26,5 +26,6 @@ mod requests;
 mod results;
 mod sets;
 mod stage;
+mod survey;
 mod tokens;
 mod trail;

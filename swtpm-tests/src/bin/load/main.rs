@@ -1,6 +1,7 @@
 //! Load on the real daemons, as programs of their own over loopback TLS and SQLite: round trips and memory.
 //!
-//! `--mode evaluate` asks for decisions instead, `--mode control` holds control streams.
+//! `--mode evaluate` asks for decisions instead, `--mode control` holds control streams, `--mode dry-run` asks what other
+//! reference values would make of a large fleet.
 //!
 //! Nodes are simulated: their EKs and AKs are software keys, which sign a thousand times faster than a TPM, so that the
 //! verifier is what is measured. The generator runs on the same machine and takes its share of it.
@@ -9,6 +10,7 @@
 mod control;
 mod drift;
 mod drive;
+mod dry_run;
 mod evaluate;
 
 use std::fs::File;
@@ -45,7 +47,7 @@ struct Arguments {
     /// Questions of a batch.
     #[arg(long, default_value_t = 100)]
     batch: usize,
-    /// Nodes in the fleet, for decisions.
+    /// Nodes in the fleet, for decisions and dry runs.
     #[arg(long, default_value_t = 10_000)]
     nodes: usize,
     /// How long each load lasts.
@@ -64,6 +66,8 @@ enum Mode {
     Evaluate,
     /// Nodes hold control streams, and are told to attest.
     Control,
+    /// An operator asks what other reference values would make of the fleet.
+    DryRun,
 }
 
 /// A rack of machines that attest at the same moment.
@@ -78,6 +82,7 @@ async fn main() {
             let Arguments { connections, batch, nodes, .. } = arguments;
             evaluate::run(evaluate::Settings { connections, batch, nodes, lasts }).await;
         }
+        (Mode::DryRun, _) => dry_run::run(arguments.nodes).await,
         (Mode::Attest, Some(programs)) => attest(&programs, lasts).await,
         (Mode::Control, Some(programs)) => control(&programs, arguments.streams).await,
         (Mode::Attest | Mode::Control, None) => unreachable!("clap asks for --programs"),

@@ -125,7 +125,7 @@ fn is_machine_specific(event: &MeasuredEvent) -> bool {
     }
 }
 
-fn pcr_of(deviation: &BootDeviation) -> Option<PcrIndex> {
+pub(super) fn pcr_of(deviation: &BootDeviation) -> Option<PcrIndex> {
     match deviation {
         BootDeviation::NotExplained { pcr } | BootDeviation::NoSeparator { pcr } => Some(*pcr),
         BootDeviation::NoBootApplication => PcrIndex::new(4),

@@ -629,3 +629,54 @@ fn dbx_without_what_is_denied_deviates_and_an_event_that_is_denied_names_the_lis
         "{found:?}"
     );
 }
+
+/// Whether rules that were made of several boots accept each, and what they say of the others.
+fn shared(boots: &[Boot]) -> SharedBoot {
+    let histories: Vec<_> = boots.iter().map(|boot| boot.log().history(&EXPLAINED)).collect();
+    let shared = capture_shared(&histories, pcrs(&EXPLAINED)).unwrap();
+    for history in &histories {
+        assert_eq!(judge(history, &shared.rules), [], "each boot is as expected");
+    }
+    shared
+}
+
+#[test]
+fn boots_that_are_alike_share_every_pcr() {
+    let boots = [Boot::good(), Boot::good(), Boot::good()];
+    let shared = shared(&boots);
+    let (alone, _) = capture(&boots[0].log().history(&EXPLAINED), pcrs(&EXPLAINED));
+    assert_eq!(shared.rules, alone);
+    assert_eq!((shared.differing.as_slice(), shared.more), (&[][..], 0));
+    assert_eq!(shared.rules.check(), Ok(()));
+}
+
+#[test]
+fn pcr_in_which_boots_differ_is_left_out_event_by_event() {
+    let other_kernel = Boot { applications: vec![b"shim", b"kernel 2"], ..Boot::good() };
+    let shared = shared(&[Boot::good(), other_kernel, Boot::good()]);
+    assert!(!shared.rules.explained.contains(pcr(4)), "the kernel is each machine's own");
+    assert!(shared.rules.explained.contains(pcr(9)) && shared.rules.explained.contains(pcr(7)));
+    let found: Vec<_> = shared.differing.iter().map(|one| (one.event.digest, one.on, one.of)).collect();
+    assert_eq!(found, [(digest_of(b"kernel"), 2, 3), (digest_of(b"kernel 2"), 1, 3)]);
+    assert!(shared.differing[0].to_string().starts_with("PCR 4 differs"), "{}", shared.differing[0]);
+}
+
+#[test]
+fn of_revocations_what_all_boots_have_is_asked_for() {
+    let newer = Boot { dbx: list(EntryKind::Sha256, &[&[1; 32], &[2; 32], &[3; 32]]), ..Boot::good() };
+    let shared = shared(&[newer, Boot::good()]);
+    let rules = shared.rules.secure_boot.clone().unwrap();
+    assert_eq!((rules.dbx.digests.len(), rules.dbx.minimum.len()), (2, 2));
+    let older = Boot { dbx: list(EntryKind::Sha256, &[&[1; 32]]), ..Boot::good() };
+    let found = judge(&older.log().history(&EXPLAINED), &shared.rules);
+    assert!(matches!(found[..], [BootDeviation::VariableNotAccepted { variable: Dbx, .. }]), "{found:?}");
+}
+
+#[test]
+fn boots_of_no_common_event_share_nothing_and_no_boots_are_none() {
+    let bare = LogBuilder::sha256().separators(&[0, 2, 4, 5, 7]).history(&[0, 2]);
+    let shared = capture_shared(&[Boot::good().log().history(&[0, 2]), bare], pcrs(&[0, 2])).unwrap();
+    assert!(shared.rules.explained.is_empty() && shared.rules.check().is_err());
+    assert_eq!(shared.differing.len(), 2, "{:?}", shared.differing);
+    assert!(capture_shared(&[], pcrs(&EXPLAINED)).is_none());
+}

@@ -7,7 +7,7 @@
 //! - `cache`: [`SignatureCache`], so that the fleet verifies a signature once
 //! - `compiled`: [`CompiledRules`], rules and sets ready for use
 //! - `judge`: [`Judge`], entry by entry
-//! - `findings`, `deviation`: what came of it
+//! - `findings`, `deviation`: what came of it; `nearest`: what sets have that is like it
 
 mod cache;
 mod compiled;
@@ -16,6 +16,7 @@ mod digest_set;
 mod findings;
 mod judge;
 mod key;
+mod nearest;
 mod path;
 mod rules;
 mod signature;
@@ -30,5 +31,6 @@ pub use digest_set::{DigestSet, DigestSetError};
 pub use findings::{Counts, RuntimeAppraisal, RuntimeFindings};
 pub use judge::Judge;
 pub use key::KeyError;
+pub use nearest::{Likeness, NearFile, SOURCE, Wanted};
 pub use path::PathRule;
 pub use rules::{ListedDigest, PolicyLoads, RuntimeRules, RuntimeRulesError, Treatment};

@@ -1,6 +1,7 @@
 //! What the daemon does about each command.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rootbound_common::blob::Blob;
@@ -14,7 +15,7 @@ use super::message::{
     NodeHeld, NodePage, NodeSummary, ProfileDetail, ReferenceDetail, ReferenceSummary, Removed, Reply, Words,
     Written,
 };
-use super::{policies, sets};
+use super::{policies, sets, survey};
 use crate::enrollment::Endorsement;
 use crate::evidence::frame::pack;
 use crate::flows::Verifier;
@@ -29,7 +30,7 @@ use crate::store::{CertificateRecord, DigestSetRecord};
 /// Who asks, and whom.
 #[derive(Debug)]
 pub(super) struct Session<'a> {
-    pub(super) verifier: &'a Verifier,
+    pub(super) verifier: &'a Arc<Verifier>,
     pub(super) listen: SocketAddr,
     /// `uid 0`, as the kernel says.
     pub(super) author: String,
@@ -42,6 +43,7 @@ pub(super) async fn answer(session: &Session<'_>, command: Command) -> Result<Re
         Command::Policy(command) => Ok(policies::answer(session, command).await?),
         Command::Decision(command) => Ok(policies::answer_decision(session, command).await?),
         Command::Sets(command) => sets::answer(session, command).await,
+        Command::Survey(command) => survey::answer(session, command).await,
         Command::Health => Ok(Reply::Health(session.health().await)),
         Command::NodeList { posture, labels, after, limit } => {
             session.nodes(posture, &labels, after, limit).await

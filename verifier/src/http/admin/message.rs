@@ -17,6 +17,7 @@ use super::policies::{
 use super::sets::{
     BootSetDetail, DenyListDetail, DenyWritten, SetCommand, SetSummary, SetWritten, SetsImported,
 };
+use super::survey::{SurveyCommand, SurveyReply};
 use crate::appraisal::boot::BootRules;
 use crate::audit::{Checkpoint, Hash, Head, PublicKey, Segment, SequencedRecord};
 use crate::flows::operate::Reappraised;
@@ -90,6 +91,8 @@ pub enum Command {
     Decision(DecisionCommand),
     /// Something about sets of every kind, or the deny list.
     Sets(SetCommand),
+    /// A question over the stored evidence.
+    Survey(SurveyCommand),
     /// Which nodes are there?
     NodeList {
         /// Only nodes that stand so.
@@ -407,6 +410,8 @@ pub enum Reply {
     Decision(SequencedRecord),
     /// One of them, explained.
     Explained(Box<Explained>),
+    /// To a question over the stored evidence.
+    Survey(Box<SurveyReply>),
     /// To [`Command::Health`].
     Health(Health),
     /// To [`Command::NodeList`].

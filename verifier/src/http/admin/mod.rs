@@ -7,6 +7,7 @@ mod answer;
 pub mod message;
 pub mod policies;
 pub mod sets;
+pub mod survey;
 
 use std::io;
 use std::net::SocketAddr;

@@ -203,7 +203,7 @@ async fn insert_certificate(
     Ok(())
 }
 
-fn parse_quote(row: &SqliteRow) -> Result<StoredQuote, StoreError> {
+pub(super) fn parse_quote(row: &SqliteRow) -> Result<StoredQuote, StoreError> {
     let columns = Columns::named_by_bytes(row, "evidence", "node");
     Ok(StoredQuote {
         quote: columns.plain("quote")?,

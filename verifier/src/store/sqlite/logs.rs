@@ -118,7 +118,7 @@ async fn save_frames(
     Ok(())
 }
 
-fn parse(row: &SqliteRow) -> Result<LogRecord, StoreError> {
+pub(super) fn parse(row: &SqliteRow) -> Result<LogRecord, StoreError> {
     let columns = Columns::named_by_bytes(row, "logs", "node");
     let frame: Option<Vec<u8>> = columns.plain("boot_log")?;
     let boot_log = match (columns.plain::<&str>("boot_log_state")?, frame) {

@@ -10,6 +10,7 @@ mod decision;
 mod digest_set;
 mod enrollment;
 mod evidence;
+mod fleet;
 mod holds;
 mod inventory;
 mod join_token;

@@ -9,6 +9,7 @@ pub(crate) mod digest_sets;
 pub(crate) mod durability;
 pub(crate) mod enrollments;
 pub(crate) mod evidence;
+pub(crate) mod fleet;
 pub(crate) mod holds;
 pub(crate) mod inventory;
 pub(crate) mod join_tokens;
@@ -93,6 +94,9 @@ macro_rules! suite {
                 reappraisal_on_a_stale_revision_or_without_evidence_writes_nothing,
                 certificate_that_is_withdrawn_is_listed_and_does_not_count,
                 certificates_are_listed_until_they_are_forgotten,
+            }
+            fleet {
+                kept_evidence_comes_in_pages_with_nodes_that_have_none,
             }
             logs {
                 logs_come_back_as_they_were,

@@ -206,6 +206,28 @@ async fn logs_that_no_verb_writes_are_inconsistent() {
 }
 
 #[tokio::test]
+async fn page_of_evidence_has_the_other_nodes_where_one_row_is_damaged() {
+    for (sql, is_quote) in
+        [("UPDATE evidence SET pcrs = '{'", true), ("UPDATE node_log SET ima = '{'", false)]
+    {
+        let sqlite = Sqlite::new().await;
+        let store = sqlite.store();
+        let machine = Machine::new(1);
+        machine.enrolled(&*store, 101).await;
+        Machine::new(2).enrolled(&*store, 102).await;
+        let record = LogRecord { reset_count: 5, boot_log: BootLogRecord::Absent, ima: None };
+        let logs = Some(LogChange { record, frames: FrameChange::Keep });
+        store.record_evidence(EvidenceRecord { logs, ..evidence(machine.id(), 1) }).await.unwrap();
+        sqlite.corrupt(sql).await;
+        let page = store.kept_evidence(None, 10).await.unwrap();
+        assert_eq!(page.len(), 2, "{sql}");
+        let kept = page.iter().find(|kept| kept.node == machine.id()).unwrap();
+        assert_eq!(kept.quote.is_err(), is_quote, "{sql}: {:?}", kept.quote);
+        assert_eq!(kept.logs.is_some(), is_quote, "{sql}: logs that do not stand are as good as none");
+    }
+}
+
+#[tokio::test]
 async fn digest_sets_that_accept_something_else_than_they_are_named_by_are_inconsistent() {
     let text = |path: &str| format!("sha256:{}  {path}\n", "ab".repeat(32)).into_bytes();
     let sqlite = Sqlite::new().await;

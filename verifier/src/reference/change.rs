@@ -1,0 +1,322 @@
+//! The book as it would be: what a change of reference values would put in force, before anybody puts it in force.
+//!
+//! A kind of values joins by a variant of [`ReferenceChange`], its arm in [`ReferenceBook::with`], and its line in
+//! [`ReferenceBook::judges_alike`].
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use super::{
+    AcceptedPcrs, BootSet, BootSetVersion, DigestSetVersion, Profile, ProfileBody, ProfileError, Provenance,
+    ReferenceBook, ReferenceSet, References, SetKind, Versioned,
+};
+use crate::appraisal::runtime::DigestSet;
+use crate::node::{Labels, Name};
+
+/// Something that could be changed about the reference values.
+#[derive(Debug, Clone)]
+pub enum ReferenceChange {
+    /// The next version of a reference set.
+    Set(Name, AcceptedPcrs),
+    /// The next version of a boot set.
+    Boot(Name, BootSet),
+    /// The next version of a digest set.
+    Digests(Name, Arc<DigestSet>),
+    /// The next version of a profile.
+    Profile(Name, Box<ProfileBody>),
+    /// A set is withdrawn: one of this kind, or whichever has the name.
+    Withdraw(Option<SetKind>, Name),
+}
+
+impl fmt::Display for ReferenceChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Set(name, _) => write!(f, "reference set {name}"),
+            Self::Boot(name, _) => write!(f, "boot set {name}"),
+            Self::Digests(name, _) => write!(f, "digest set {name}"),
+            Self::Profile(name, _) => write!(f, "profile {name}"),
+            Self::Withdraw(kind, name) => {
+                write!(f, "{} {name} withdrawn", kind.map_or("set", SetKind::in_words))
+            }
+        }
+    }
+}
+
+/// Why there is no such book.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// Nothing is changed.
+    #[error("nothing would change: name a set, a profile or a withdrawal")]
+    Nothing,
+    /// The same is changed twice.
+    #[error("the {what} `{name}` is changed twice; which one is meant?")]
+    Twice {
+        /// Its kind.
+        what: &'static str,
+        /// Its name.
+        name: Name,
+    },
+    /// There is no set to withdraw.
+    #[error("there is no set `{name}` to withdraw")]
+    NoSuchSet {
+        /// The name.
+        name: Name,
+    },
+    /// There are several.
+    #[error(
+        "there are sets `{name}` of several kinds: write `set:{name}`, `boot:{name}` or `digests:{name}`"
+    )]
+    WhichSet {
+        /// The name of all.
+        name: Name,
+    },
+    /// The profile is refused.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+}
+
+impl ChangeError {
+    /// Stable, for machines.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Nothing => "no_change_named",
+            Self::Twice { .. } => "changed_twice",
+            Self::NoSuchSet { .. } => "no_set_to_withdraw",
+            Self::WhichSet { .. } => "set_ambiguous",
+            Self::Profile(_) => "changed_profile_refused",
+        }
+    }
+}
+
+impl ReferenceBook {
+    /// The book that these changes together would make of this one. Nothing is changed by it.
+    ///
+    /// A new version has the number after the current one; where versions were withdrawn, the store would count on from those.
+    pub fn with(&self, changes: Vec<ReferenceChange>, provenance: &Provenance) -> Result<Self, ChangeError> {
+        if changes.is_empty() {
+            return Err(ChangeError::Nothing);
+        }
+        let Self { mut profiles, mut sets, mut boot_sets, mut digest_sets, deny, boot: _, runtime: _ } =
+            self.clone();
+        let mut seen = BTreeSet::new();
+        let mut once = |what: &'static str, name: &Name| {
+            let new = seen.insert((what, name.clone()));
+            if new { Ok(()) } else { Err(ChangeError::Twice { what, name: name.clone() }) }
+        };
+        let next = |name: &Name, current: Option<&Versioned>| Versioned {
+            name: name.clone(),
+            version: current.map_or(1, |current| current.version.saturating_add(1)),
+        };
+        for change in changes {
+            match change {
+                ReferenceChange::Set(name, accepted) => {
+                    once(SetKind::Pcrs.in_words(), &name)?;
+                    let id = next(&name, self.sets.get(&name).map(|set| &set.id));
+                    sets.insert(name, ReferenceSet { id, accepted, provenance: provenance.clone() });
+                }
+                ReferenceChange::Boot(name, set) => {
+                    once(SetKind::Boot.in_words(), &name)?;
+                    let id = next(&name, self.boot_sets.get(&name).map(|set| &set.id));
+                    boot_sets.insert(name, BootSetVersion { id, set, provenance: provenance.clone() });
+                }
+                ReferenceChange::Digests(name, digests) => {
+                    once(SetKind::Digests.in_words(), &name)?;
+                    let id = next(&name, self.digest_sets.get(&name).map(|set| &set.id));
+                    digest_sets
+                        .insert(name, DigestSetVersion { id, digests, provenance: provenance.clone() });
+                }
+                ReferenceChange::Profile(name, body) => {
+                    once("profile", &name)?;
+                    let current = profiles.iter().position(|profile| profile.id.name == name);
+                    let current = current.map(|position| profiles.remove(position));
+                    let id = next(&name, current.as_ref().map(Profile::id));
+                    profiles.push(Profile::new(id, *body, provenance.clone())?);
+                }
+                ReferenceChange::Withdraw(kind, name) => {
+                    let kind = self.kind_of(kind, &name)?;
+                    once(kind.in_words(), &name)?;
+                    match kind {
+                        SetKind::Pcrs => drop(sets.remove(&name)),
+                        SetKind::Boot => drop(boot_sets.remove(&name)),
+                        SetKind::Digests => drop(digest_sets.remove(&name)),
+                    }
+                }
+            }
+        }
+        // In the order in which the store gives them: of two that fit equally well, the first is named first.
+        profiles.sort_by(|a, b| a.id.name.cmp(&b.id.name));
+        Ok(Self::of(References {
+            profiles,
+            sets: sets.into_values().collect(),
+            boot_sets: boot_sets.into_values().collect(),
+            digest_sets: digest_sets.into_values().collect(),
+            deny,
+        })?)
+    }
+
+    /// Which set of this name there is, of this kind where one is said.
+    fn kind_of(&self, kind: Option<SetKind>, name: &Name) -> Result<SetKind, ChangeError> {
+        let there = |kind: &SetKind| match kind {
+            SetKind::Pcrs => self.sets.contains_key(name),
+            SetKind::Boot => self.boot_sets.contains_key(name),
+            SetKind::Digests => self.digest_sets.contains_key(name),
+        };
+        let mut found =
+            SetKind::ALL.into_iter().filter(|one| kind.is_none_or(|kind| kind == *one)).filter(there);
+        match (found.next(), found.next()) {
+            (Some(kind), None) => Ok(kind),
+            (Some(_), Some(_)) => Err(ChangeError::WhichSet { name: name.clone() }),
+            (None, _) => Err(ChangeError::NoSuchSet { name: name.clone() }),
+        }
+    }
+
+    /// The current version of each profile.
+    pub fn profiles(&self) -> impl Iterator<Item = &Profile> {
+        self.profiles.iter()
+    }
+
+    /// Whether a node with these labels is judged by the same values here and there: the verdict on it is the same.
+    #[must_use]
+    pub fn judges_alike(&self, other: &Self, labels: &Labels) -> bool {
+        let (here, there) = match (self.profile(labels), other.profile(labels)) {
+            (Ok(here), Ok(there)) => (here, there),
+            (Err(here), Err(there)) => return here == there,
+            (Ok(_), Err(_)) | (Err(_), Ok(_)) => return false,
+        };
+        let accepted =
+            |name: &Name| self.set(name).map(|set| &set.accepted) == other.set(name).map(|set| &set.accepted);
+        let name = &here.id.name;
+        let (rules, others) = (self.runtime.get(name), other.runtime.get(name));
+        let boots = |book: &Self| book.boot.get(name).map(|compiled| compiled.rules.clone());
+        *name == there.id.name
+            && here.body == there.body
+            && self.deny == other.deny
+            && boots(self) == boots(other)
+            && here.body.references.iter().all(accepted)
+            && rules.map(|rules| rules.id()) == others.map(|rules| rules.id())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::appraisal::runtime::RuntimeRules;
+    use rootbound_common::clock::Timestamp;
+    use rootbound_common::crypto::hash;
+    use rootbound_common::tpm::{HashAlgorithm, PcrIndex, PcrSelection};
+
+    const BANK: HashAlgorithm = HashAlgorithm::Sha256;
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    fn provenance() -> Provenance {
+        let created_at = Timestamp::from_millis(0);
+        Provenance { author: "uid 0".into(), reason: String::new(), created_at }
+    }
+
+    fn accepted(text: &str) -> AcceptedPcrs {
+        AcceptedPcrs::new([(PcrIndex::new(0).unwrap(), hash(BANK, &[text.as_bytes()]))]).unwrap()
+    }
+
+    fn digests(path: &str) -> Arc<DigestSet> {
+        Arc::new(DigestSet::parse(format!("sha256:{}  {path}\n", "ab".repeat(32)).as_bytes()).unwrap())
+    }
+
+    fn body() -> Box<ProfileBody> {
+        let mut body = ProfileBody::initial(name("pcrs"));
+        body.pcrs = PcrSelection::of_bank(BANK, (0..=10).filter_map(PcrIndex::new).collect());
+        body.credential_policy.pcrs = (0..=7).filter_map(PcrIndex::new).collect();
+        body.runtime = Some(RuntimeRules { digest_sets: vec![name("files")], ..RuntimeRules::default() });
+        Box::new(body)
+    }
+
+    fn book() -> ReferenceBook {
+        let changes = vec![
+            ReferenceChange::Profile(name("all"), body()),
+            ReferenceChange::Set(name("pcrs"), accepted("old")),
+            ReferenceChange::Digests(name("files"), digests("/bin/a")),
+        ];
+        ReferenceBook::default().with(changes, &provenance()).unwrap()
+    }
+
+    fn refused(changes: Vec<ReferenceChange>) -> (ChangeError, &'static str) {
+        let error = book().with(changes, &provenance()).unwrap_err();
+        let code = error.code();
+        (error, code)
+    }
+
+    #[test]
+    fn changes_together_make_the_book_that_would_be_and_leave_the_one_that_is() {
+        let book = book();
+        let changes = vec![
+            ReferenceChange::Set(name("pcrs"), accepted("new")),
+            ReferenceChange::Set(name("more"), accepted("more")),
+            ReferenceChange::Withdraw(None, name("files")),
+        ];
+        let would = book.with(changes, &provenance()).unwrap();
+        assert_eq!(would.set(&name("pcrs")).unwrap().id.to_string(), "pcrs@2");
+        assert_eq!(would.set(&name("pcrs")).unwrap().accepted, accepted("new"));
+        assert_eq!(would.set(&name("more")).unwrap().id.to_string(), "more@1");
+        assert!(would.digest_set(&name("files")).is_none());
+        assert_eq!(book.set(&name("pcrs")).unwrap().accepted, accepted("old"));
+        assert!(book.digest_set(&name("files")).is_some() && book.set(&name("more")).is_none());
+    }
+
+    #[test]
+    fn each_change_that_is_none_is_refused_by_name() {
+        let set = |text: &str| ReferenceChange::Set(name(text), accepted("x"));
+        assert_eq!(refused(vec![]), (ChangeError::Nothing, "no_change_named"));
+        let twice = |what| ChangeError::Twice { what, name: name("pcrs") };
+        assert_eq!(refused(vec![set("pcrs"), set("pcrs")]), (twice("reference set"), "changed_twice"));
+        let withdrawn = ReferenceChange::Withdraw(None, name("pcrs"));
+        assert_eq!(refused(vec![set("pcrs"), withdrawn]), (twice("reference set"), "changed_twice"));
+        let none = ChangeError::NoSuchSet { name: name("gone") };
+        let withdraw = |kind, text: &str| vec![ReferenceChange::Withdraw(kind, name(text))];
+        assert_eq!(refused(withdraw(None, "gone")), (none.clone(), "no_set_to_withdraw"));
+        let none = ChangeError::NoSuchSet { name: name("pcrs") };
+        assert_eq!(refused(withdraw(Some(SetKind::Digests), "pcrs")), (none, "no_set_to_withdraw"));
+        let bad = ProfileBody { references: Vec::new(), ..ProfileBody::initial(name("pcrs")) };
+        let (error, code) = refused(vec![ReferenceChange::Profile(name("all"), Box::new(bad))]);
+        assert!(matches!(error, ChangeError::Profile(ProfileError::NoReferences { .. })), "{error}");
+        assert_eq!(code, "changed_profile_refused");
+    }
+
+    #[test]
+    fn name_of_two_sets_has_to_say_which() {
+        let both = book()
+            .with(vec![ReferenceChange::Digests(name("pcrs"), digests("/bin/b"))], &provenance())
+            .unwrap();
+        let error = both.with(vec![ReferenceChange::Withdraw(None, name("pcrs"))], &provenance());
+        let error = error.unwrap_err();
+        assert_eq!((error.code(), &error), ("set_ambiguous", &ChangeError::WhichSet { name: name("pcrs") }));
+        let chosen = ReferenceChange::Withdraw(Some(SetKind::Pcrs), name("pcrs"));
+        let would = both.with(vec![chosen], &provenance()).unwrap();
+        assert!(would.set(&name("pcrs")).is_none() && would.digest_set(&name("pcrs")).is_some());
+    }
+
+    #[test]
+    fn books_judge_alike_where_no_value_that_a_profile_names_differs() {
+        let (book, labels) = (book(), Labels::default());
+        let with = |change| book.with(vec![change], &provenance()).unwrap();
+        assert!(book.judges_alike(&book.clone(), &labels));
+        let unnamed = with(ReferenceChange::Set(name("unnamed"), accepted("x")));
+        assert!(book.judges_alike(&unnamed, &labels));
+        let same = with(ReferenceChange::Digests(name("files"), digests("/bin/a")));
+        assert!(book.judges_alike(&same, &labels), "another version that accepts the same");
+        let mut stricter = body();
+        stricter.ignored = [PcrIndex::new(9).unwrap()].into_iter().collect();
+        for other in [
+            with(ReferenceChange::Set(name("pcrs"), accepted("new"))),
+            with(ReferenceChange::Digests(name("files"), digests("/bin/b"))),
+            with(ReferenceChange::Profile(name("all"), stricter)),
+            with(ReferenceChange::Profile(name("any"), body())),
+            with(ReferenceChange::Withdraw(None, name("files"))),
+        ] {
+            assert!(!book.judges_alike(&other, &labels), "{other:?}");
+        }
+    }
+}
