@@ -4,4 +4,5 @@
 //! This reads what others made: every size, count and depth is bounded before work, and what is wrong with a file is said with
 //! its name and the offset. Nothing is mounted, executed or written.
 
+pub mod files;
 pub mod values;
