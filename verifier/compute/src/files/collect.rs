@@ -10,9 +10,9 @@ use rootbound_common::crypto::Digest;
 use rootbound_common::tpm::HashAlgorithm;
 use serde::Serialize;
 
-use super::Options;
 use super::error::{Fault, printable};
 use super::path::join;
+use super::{Options, Prefix};
 
 /// How far a long work is; read it from another thread.
 #[derive(Debug, Default)]
@@ -161,14 +161,14 @@ impl Group {
     }
 
     /// A digest at a path below the root.
-    pub(crate) fn push(&mut self, digest: Option<Digest>, path: &[u8], prefix: &[u8]) {
+    pub(crate) fn push(&mut self, digest: Option<Digest>, path: &[u8], prefix: &Prefix) {
         let Some(digest) = digest else {
             self.left_out.not_executable += 1;
             return;
         };
-        let mut whole = Vec::with_capacity(prefix.len() + path.len() + 2);
+        let mut whole = Vec::with_capacity(prefix.0.len() + path.len() + 2);
         whole.push(b'/');
-        whole.extend(join(prefix, path));
+        whole.extend(join(&prefix.0, path));
         if whole.len() > super::limits::Limits::PATH
             || whole.iter().any(|byte| matches!(byte, b'\n' | b'\r' | 0))
         {

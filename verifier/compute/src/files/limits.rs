@@ -30,7 +30,7 @@ impl Limits {
     /// Bytes of a path: PATH_MAX.
     pub const PATH: usize = 4096;
     /// Below so many bytes a ratio says nothing.
-    pub const RATIO_FROM: u64 = 64 << 20;
+    pub const RATIO_FROM: u64 = 16 << 20;
     /// Memory that a decoder of xz or a window of zstd may take, in bytes: `xz -9` needs 65 MiB, `zstd --ultra` 128 MiB.
     pub const DECODER_MEMORY: u64 = 128 << 20;
     /// Bytes of a text that is read whole: a control file, a list of conffiles, a script, a manifest.

@@ -49,8 +49,8 @@ pub struct Options {
     pub configuration_files: bool,
     /// Packages are for systems whose `/bin`, `/sbin` and `/lib*` are no links into `/usr`.
     pub split_usr: bool,
-    /// In front of each path: below the root, without a slash in front. See [`Options::set_prefix`].
-    prefix: Vec<u8>,
+    /// In front of each path.
+    pub prefix: Prefix,
     /// Of each source.
     pub limits: Limits,
     /// Of all together: a digest set has no more.
@@ -66,7 +66,7 @@ impl Default for Options {
             executable_only: false,
             configuration_files: false,
             split_usr: false,
-            prefix: Vec::new(),
+            prefix: Prefix::default(),
             limits: Limits::default(),
             digests: 4_000_000,
             workers: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
@@ -74,10 +74,13 @@ impl Default for Options {
     }
 }
 
-impl Options {
-    /// Sets what is put in front of each path.
-    pub fn set_prefix(&mut self, prefix: &[u8]) -> Result<(), Fault> {
-        self.prefix = path::below_root(prefix)?;
-        Ok(())
+/// A path that is put in front of paths: where a tree will be seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prefix(Vec<u8>);
+
+impl Prefix {
+    /// A path, absolute or not, without `..`.
+    pub fn parse(path: &[u8]) -> Result<Self, Fault> {
+        path::below_root(path).map(Self)
     }
 }
