@@ -4,5 +4,8 @@
 //! This reads what others made: every size, count and depth is bounded before work, and what is wrong with a file is said with
 //! its name and the offset. Nothing is mounted, executed or written.
 
+#![forbid(unsafe_code)]
+
+pub mod boot;
 pub mod files;
 pub mod values;

@@ -14,6 +14,24 @@ pub struct BootValues {
     pub bank: HashAlgorithm,
     /// In the order of the boot, as far as there is one.
     pub values: Vec<BootValue>,
+    /// Values of whole PCRs, where everything that is measured into them is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pcrs: Vec<PcrValue>,
+    /// What cannot be known from files alone, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// What a PCR holds at some moment of the boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PcrValue {
+    /// The PCR.
+    pub pcr: PcrIndex,
+    /// Its value.
+    pub value: TaggedDigest,
+    /// When, and under which conditions: of several values of a PCR it tells which is which.
+    pub label: String,
 }
 
 /// One value.

@@ -3,12 +3,14 @@
 //! - `run`: the daemon; `init`: what it needs before its first start
 //! - `appraise`: evidence in files, looked at and judged without a daemon
 //! - `audit`: the audit trail, of the running daemon in pages, or of files
+//! - `compute`: reference values out of files, without a daemon
 //! - everything else (`verbs`) is said to the running daemon over its administrative socket (`client`), and its answer
 //!   is shown as text (`render`) or JSON
 
 mod appraise;
 mod audit;
 mod client;
+mod compute;
 mod files;
 mod init;
 mod policy;
@@ -86,8 +88,21 @@ enum Verb {
     /// Policies: who may do what, in bundles whose versions never change
     #[command(subcommand, after_help = EXIT_CODES)]
     Policy(policy::PolicyVerb),
+    /// Reference sets: accepted PCR values, in versions that never change; and values out of files
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Reference(ReferenceVerb),
     #[command(flatten)]
     Daemon(verbs::Verb),
+}
+
+/// What has to do with reference values.
+#[derive(Debug, Subcommand)]
+enum ReferenceVerb {
+    /// Compute values out of files, before anything of them has booted; no daemon is asked
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Compute(compute::Compute),
+    #[command(flatten)]
+    Daemon(verbs::ReferenceVerb),
 }
 
 /// Why a command did not do what it was to do.
@@ -108,6 +123,9 @@ enum CliError {
     /// The audit trail.
     #[error(transparent)]
     Audit(#[from] audit::AuditError),
+    /// Files of which values are computed.
+    #[error(transparent)]
+    Compute(#[from] compute::ComputeError),
     /// What was to be said.
     #[error(transparent)]
     Verb(#[from] verbs::VerbError),
@@ -165,7 +183,9 @@ impl Exit {
 impl CliError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Config(_) | Self::Verb(_) | Self::Appraise(_) | Self::Policy(_) => Exit::Usage,
+            Self::Config(_) | Self::Verb(_) | Self::Appraise(_) | Self::Policy(_) | Self::Compute(_) => {
+                Exit::Usage
+            }
             Self::Run(error) if error.is_configuration() => Exit::Usage,
             Self::Init(error) if error.is_refusal() => Exit::Refused,
             Self::Run(_) | Self::Init(_) | Self::Output(_) => Exit::Failed,
@@ -226,6 +246,15 @@ fn obey(arguments: Arguments) -> Result<Exit, CliError> {
             })?;
             show(&answer, output)?;
             Ok(if answer.has_failed() { Exit::CaseFails } else { Exit::Done })
+        }
+        Verb::Reference(ReferenceVerb::Compute(compute)) => {
+            show(&compute.run()?, output)?;
+            Ok(Exit::Done)
+        }
+        Verb::Reference(ReferenceVerb::Daemon(verb)) => {
+            let socket = admin_socket(socket, &config)?;
+            show(&client::ask_once(&socket, &verb.command()?)?, output)?;
+            Ok(Exit::Done)
         }
         Verb::Daemon(verb) => {
             let socket = admin_socket(socket, &config)?;

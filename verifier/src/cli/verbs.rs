@@ -36,9 +36,6 @@ pub(super) enum Verb {
     /// Join tokens: each admits one machine, once
     #[command(subcommand)]
     JoinToken(JoinTokenVerb),
-    /// Reference sets: accepted PCR values, in versions that never change
-    #[command(subcommand)]
-    Reference(ReferenceVerb),
     /// Digest sets: which files may run, by the digests of an IMA list, in versions that never change
     #[command(subcommand)]
     Digests(DigestsVerb),
@@ -323,7 +320,6 @@ impl Verb {
             Self::Node(verb) => Ok(verb.command()?),
             Self::Inventory(verb) => Ok(verb.command()?),
             Self::JoinToken(verb) => Ok(verb.command()?),
-            Self::Reference(verb) => Ok(verb.command()?),
             Self::Digests(verb) => Ok(verb.command()?),
             Self::Profile(verb) => Ok(verb.command()?),
             Self::Decision(verb) => Ok(verb.command()),
@@ -393,7 +389,8 @@ impl JoinTokenVerb {
 }
 
 impl ReferenceVerb {
-    fn command(self) -> Result<Command, FileError> {
+    /// As the daemon takes it.
+    pub(super) fn command(self) -> Result<Command, VerbError> {
         Ok(match self {
             Self::Capture { node, name, reason } => {
                 Command::ReferenceCapture { node, name, reason: reason.reason }

@@ -8,10 +8,12 @@ use tar::EntryType;
 use super::make::{STANZA, ar, deb, end, entry, file, gzip, newc, tar};
 use super::{compute_with, root, run};
 
+#[track_caller]
 fn refused(kind: Kind, bytes: impl AsRef<[u8]>) -> FilesError {
     refused_with(kind, bytes.as_ref(), &Options::default())
 }
 
+#[track_caller]
 fn refused_with(kind: Kind, bytes: &[u8], options: &Options) -> FilesError {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hostile");
