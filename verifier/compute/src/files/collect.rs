@@ -98,9 +98,23 @@ impl LeftOut {
     }
 }
 
+/// What a note is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum About {
+    /// A package may divert files of others to other paths.
+    Diversion,
+    /// A package runs scripts.
+    Scripts,
+    /// Something in an image layout is no image.
+    NoImage,
+}
+
 /// What an operator should know of a source.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Note {
+    /// What it is about.
+    pub about: About,
     /// The source.
     pub source: String,
     /// What.
@@ -152,7 +166,7 @@ pub(crate) struct Group {
     pub(crate) source: String,
     pub(crate) records: Vec<Record>,
     pub(crate) left_out: LeftOut,
-    pub(crate) notes: Vec<String>,
+    pub(crate) notes: Vec<(About, String)>,
 }
 
 impl Group {
@@ -241,7 +255,11 @@ impl<'s> Shared<'s> {
         let mut sources = Vec::with_capacity(groups.len());
         for (at, group) in groups.into_iter().enumerate() {
             left_out.add(&group.left_out);
-            notes.extend(group.notes.into_iter().map(|note| Note { source: group.source.clone(), note }));
+            notes.extend(group.notes.into_iter().map(|(about, note)| Note {
+                about,
+                source: group.source.clone(),
+                note,
+            }));
             sources.push(group.source);
             records.extend(group.records.into_iter().map(|record| (at, record)));
         }

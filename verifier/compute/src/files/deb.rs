@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use rootbound_common::crypto::Digest;
 
-use super::collect::Group;
+use super::collect::{About, Group};
 use super::decode::{Compression, Extent};
 use super::error::{Fault, FilesError, Place, printable};
 use super::hash::Worker;
@@ -214,15 +214,18 @@ impl Control {
             printable(file.as_bytes())
         ));
         if !self.scripts.is_empty() {
-            group.notes.push(format!(
+            group.notes.push((About::Scripts, format!(
                 "runs scripts when it is installed or removed ({}): what they make or change is not in the set",
                 self.scripts.join(", ")
-            ));
+            )));
         }
         if !self.diverting.is_empty() {
-            group.notes.push(format!(
-                "its {} may divert files of other packages to other paths (dpkg-divert): look at them",
-                self.diverting.join(", ")
+            group.notes.push((
+                About::Diversion,
+                format!(
+                    "its {} may divert files of other packages to other paths (dpkg-divert): look at them",
+                    self.diverting.join(", ")
+                ),
             ));
         }
         Ok(group)

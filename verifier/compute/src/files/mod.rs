@@ -33,7 +33,7 @@ use std::num::NonZero;
 
 use rootbound_common::tpm::HashAlgorithm;
 
-pub use collect::{Computed, LeftOut, Note, Progress, Summary};
+pub use collect::{About, Computed, LeftOut, Note, Progress, Summary};
 pub use error::{Fault, FilesError, Place};
 pub use limits::Limits;
 pub use source::{Kind, Source, Stream, compute, examine};

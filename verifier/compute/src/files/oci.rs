@@ -15,7 +15,7 @@ use rootbound_common::tpm::HashAlgorithm;
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use serde::Deserialize;
 
-use super::collect::{Group, Shared};
+use super::collect::{About, Group, Shared};
 use super::decode::{Compression, Extent};
 use super::error::{Fault, FilesError, Place, printable};
 use super::hash::{Checked, Worker};
@@ -34,7 +34,7 @@ pub(crate) struct Layout {
     /// Each layer once, whichever images have it.
     layers: Vec<Descriptor>,
     read: Mutex<HashMap<usize, Arc<Vec<Change>>>>,
-    notes: Vec<String>,
+    notes: Vec<(About, String)>,
 }
 
 struct Image {
@@ -150,7 +150,8 @@ impl Layout {
             let manifest = if is_image { Some(self.blob::<Manifest>(&descriptor, &place)?) } else { None };
             // Attestations and artifacts are beside the images.
             let Some(manifest) = manifest.filter(|manifest| manifest.config.is_of_an_image()) else {
-                self.notes.push(format!("{} is no image: left out", printable(descriptor.digest.as_bytes())));
+                let note = format!("{} is no image: left out", printable(descriptor.digest.as_bytes()));
+                self.notes.push((About::NoImage, note));
                 continue;
             };
             let mut layers = Vec::new();

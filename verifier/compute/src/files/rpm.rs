@@ -12,7 +12,7 @@ use std::rc::Rc;
 use rootbound_common::crypto::Digest;
 use rootbound_common::tpm::HashAlgorithm;
 
-use super::collect::Group;
+use super::collect::{About, Group};
 use super::cpio::{Archive, EntryKind};
 use super::decode::{Compression, Extent};
 use super::error::{Fault, FilesError, Place, printable};
@@ -188,10 +188,10 @@ impl Package {
     fn group(&self, file: &str) -> Group {
         let mut group = Group::new(&format!("{}, {}", self.label, printable(file.as_bytes())));
         if !self.scripts.is_empty() {
-            group.notes.push(format!(
+            group.notes.push((About::Scripts, format!(
                 "runs scripts when it is installed or removed ({}): what they make or change is not in the set",
                 self.scripts.join(", ")
-            ));
+            )));
         }
         group
     }

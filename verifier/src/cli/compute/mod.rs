@@ -1,15 +1,18 @@
 //! `reference compute`: values out of files, before anything of them has booted.
 
 mod boot;
+mod files;
 
 use clap::Subcommand;
 
-use super::Show;
+use super::{Output, Show};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Compute {
     /// What is measured of a boot: loaders, kernels, initrds, command lines, partition tables, firmware
     Boot(Box<boot::Boot>),
+    /// What may run: digests of files by path, out of root file systems, initramfs, images, .deb and .rpm packages
+    Files(Box<files::Files>),
 }
 
 /// Why nothing was computed.
@@ -18,12 +21,27 @@ pub(super) enum ComputeError {
     /// Of a boot.
     #[error(transparent)]
     Boot(#[from] boot::BootError),
+    /// Of files.
+    #[error(transparent)]
+    Files(#[from] files::FilesVerbError),
+}
+
+impl ComputeError {
+    /// Whether the command line and what it names were right.
+    pub(super) fn is_failure(&self) -> bool {
+        matches!(self, Self::Files(error) if error.is_failure())
+    }
 }
 
 impl Compute {
-    pub(super) fn run(&self) -> Result<impl Show + use<>, ComputeError> {
-        match self {
-            Self::Boot(boot) => Ok(boot.run()?),
-        }
+    /// What is to be shown, where something is.
+    pub(super) fn run(&self, output: Output) -> Result<Option<Box<dyn Show>>, ComputeError> {
+        Ok(match self {
+            Self::Boot(boot) => Some(Box::new(boot.run()?)),
+            Self::Files(files) => match files.run(output)? {
+                Some(shown) => Some(Box::new(shown)),
+                None => None,
+            },
+        })
     }
 }
