@@ -4,6 +4,7 @@ mod access;
 mod attest;
 mod boot_log;
 mod evidence;
+mod files;
 mod ima;
 mod public;
 mod signature_list;
@@ -57,10 +58,18 @@ pub(crate) enum TargetName {
     Ima,
     /// The body of a request to the Authorization API.
     Access,
+    /// A .deb package.
+    Deb,
+    /// A .rpm package.
+    Rpm,
+    /// An initramfs.
+    Cpio,
+    /// A squashfs image.
+    Squashfs,
 }
 
 impl TargetName {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Attest,
         Self::Public,
         Self::Evidence,
@@ -68,6 +77,10 @@ impl TargetName {
         Self::SignatureList,
         Self::Ima,
         Self::Access,
+        Self::Deb,
+        Self::Rpm,
+        Self::Cpio,
+        Self::Squashfs,
     ];
 
     pub(crate) fn build(self) -> Box<dyn Target> {
@@ -79,6 +92,10 @@ impl TargetName {
             Self::SignatureList => Box::new(signature_list::SignatureListTarget),
             Self::Ima => Box::new(ima::ImaTarget::new()),
             Self::Access => Box::new(access::AccessTarget),
+            Self::Deb => Box::new(files::FilesTarget::deb()),
+            Self::Rpm => Box::new(files::FilesTarget::rpm()),
+            Self::Cpio => Box::new(files::FilesTarget::cpio()),
+            Self::Squashfs => Box::new(files::FilesTarget::squashfs()),
         }
     }
 }
@@ -93,6 +110,10 @@ impl fmt::Display for TargetName {
             Self::SignatureList => "signature_list",
             Self::Ima => "ima",
             Self::Access => "access",
+            Self::Deb => "deb",
+            Self::Rpm => "rpm",
+            Self::Cpio => "cpio",
+            Self::Squashfs => "squashfs",
         })
     }
 }
