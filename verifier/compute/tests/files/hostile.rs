@@ -91,7 +91,7 @@ fn deb_packages_whose_members_are_missing_or_twice_are_refused() {
     let (binary, control, data) =
         (("debian-binary", version), ("control.tar", &control[..]), ("data.tar", &data[..]));
     let missing = |members: &[(&str, &[u8])], expected: &str| {
-        let error = refused(Kind::Deb, &ar(members));
+        let error = refused(Kind::Deb, ar(members));
         assert!(matches!(&error.fault, Fault::Missing(what) if what == expected), "{error}");
     };
     missing(&[], "debian-binary");
@@ -107,7 +107,7 @@ fn deb_packages_whose_members_are_missing_or_twice_are_refused() {
         missing(&[binary, ("control.tar", &control), data], &format!("{field} in its control file"));
     }
     let twice = |members: &[(&str, &[u8])], expected: &str| {
-        let error = refused(Kind::Deb, &ar(members));
+        let error = refused(Kind::Deb, ar(members));
         assert!(matches!(&error.fault, Fault::Duplicate(what) if what == expected), "{error}");
     };
     twice(&[binary, binary, control, data], "debian-binary");

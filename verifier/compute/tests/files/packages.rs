@@ -155,7 +155,8 @@ fn a_folder_of_packages_has_the_digests_of_all_of_them() {
     expected.remove("/etc/x.conf").unwrap();
     let mut expected = values(&expected);
     let mut lines = lines(&found);
-    (expected.sort(), lines.sort());
+    expected.sort();
+    lines.sort();
     assert_eq!(lines, expected);
     let left_out = found.summary().left_out;
     assert_eq!((left_out.not_packages, left_out.repeated, left_out.configuration_files), (2, 7, 2));

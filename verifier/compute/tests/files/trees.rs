@@ -56,7 +56,8 @@ fn what_two_sources_have_at_one_path_is_written_once() {
     let mut expected = values(&sums(a.path(), "sha256"));
     expected.push(sums(b.path(), "sha256")["/etc/x.conf"].clone());
     let mut found = lines(&computed);
-    (found.sort(), expected.sort());
+    found.sort();
+    expected.sort();
     assert_eq!(found, expected);
     assert_eq!(computed.summary().left_out.repeated, 7);
 }
