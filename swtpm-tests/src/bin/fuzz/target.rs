@@ -6,6 +6,7 @@ mod boot_log;
 mod evidence;
 mod files;
 mod ima;
+mod pe;
 mod public;
 mod signature_list;
 
@@ -58,6 +59,8 @@ pub(crate) enum TargetName {
     Ima,
     /// The body of a request to the Authorization API.
     Access,
+    /// Boot images: PE, unified kernel images, shim.
+    Pe,
     /// A .deb package.
     Deb,
     /// A .rpm package.
@@ -69,7 +72,7 @@ pub(crate) enum TargetName {
 }
 
 impl TargetName {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Attest,
         Self::Public,
         Self::Evidence,
@@ -77,6 +80,7 @@ impl TargetName {
         Self::SignatureList,
         Self::Ima,
         Self::Access,
+        Self::Pe,
         Self::Deb,
         Self::Rpm,
         Self::Cpio,
@@ -92,6 +96,7 @@ impl TargetName {
             Self::SignatureList => Box::new(signature_list::SignatureListTarget),
             Self::Ima => Box::new(ima::ImaTarget::new()),
             Self::Access => Box::new(access::AccessTarget),
+            Self::Pe => Box::new(pe::PeTarget),
             Self::Deb => Box::new(files::FilesTarget::deb()),
             Self::Rpm => Box::new(files::FilesTarget::rpm()),
             Self::Cpio => Box::new(files::FilesTarget::cpio()),
@@ -110,6 +115,7 @@ impl fmt::Display for TargetName {
             Self::SignatureList => "signature_list",
             Self::Ima => "ima",
             Self::Access => "access",
+            Self::Pe => "pe",
             Self::Deb => "deb",
             Self::Rpm => "rpm",
             Self::Cpio => "cpio",

@@ -35,7 +35,7 @@ pub fn direct(bank: HashAlgorithm, command_line: &str, initrds: &[Initrd<'_>]) -
 #[must_use]
 pub fn systemd_boot(bank: HashAlgorithm, options: &str, initrds: &[Initrd<'_>]) -> Vec<Event> {
     let mut words: Vec<_> =
-        initrds.iter().map(|initrd| format!("initrd={}", initrd.path.replace('/', "\\"))).collect();
+        initrds.iter().map(|initrd| format!("initrd={}", uefi_path(initrd.path))).collect();
     if !options.is_empty() {
         words.push(options.to_owned());
     }
@@ -43,6 +43,17 @@ pub fn systemd_boot(bank: HashAlgorithm, options: &str, initrds: &[Initrd<'_>]) 
     let measured = Event::load_options(bank, KERNEL_CONFIG, &text, "systemd-boot: command line");
     let passed = kernel_input(bank, &text, initrds);
     (!text.is_empty()).then_some(measured).into_iter().chain(passed).collect()
+}
+
+/// As systemd-boot writes a path of its configuration: with backslashes, and never two of them.
+fn uefi_path(path: &str) -> String {
+    let mut written = String::new();
+    for one in path.chars().map(|one| if one == '/' { '\\' } else { one }) {
+        if one != '\\' || !written.ends_with('\\') {
+            written.push(one);
+        }
+    }
+    written
 }
 
 /// PCR 12: a command line that systemd-stub takes in place of the one in the image, and measures for that.
@@ -94,10 +105,10 @@ pub fn grub(bank: HashAlgorithm, boot: &Grub<'_>) -> Vec<Event> {
         let label = format!("GRUB: grub_cmd: {command}");
         events.push(Event::other(GRUB_TEXT, hash(bank, &[command.as_bytes()]), label));
         let word = command.split(' ').next().unwrap_or_default();
-        if word.starts_with("linux") {
+        if matches!(word, "linux" | "linuxefi" | "linux16") {
             events.extend(kernel.by_ref());
         }
-        if word.starts_with("initrd") {
+        if matches!(word, "initrd" | "initrdefi" | "initrd16") {
             events.extend(initrds.by_ref());
         }
     }
@@ -191,6 +202,8 @@ mod tests {
         }
         let text = "initrd=\\ucode initrd=sub\\initrd x".to_owned();
         assert_eq!(texts(&systemd_boot(SHA256, "x", &two)), [(12, text.clone()), (9, text)]);
+        let odd = [Initrd { path: "//a\\/b/c", content: b"1" }];
+        assert_eq!(texts(&systemd_boot(SHA256, "", &odd))[0].1, "initrd=\\a\\b\\c");
         let only = "initrd=\\initrd".to_owned();
         assert_eq!(texts(&systemd_boot(SHA256, "", &ONE)), [(12, only.clone()), (9, only)]);
     }

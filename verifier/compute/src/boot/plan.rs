@@ -176,7 +176,8 @@ impl Plan<'_> {
         let shim = Shim::of(&image).map_err(failed)?;
         let lists = shim.mok_lists(self.bank);
         found.whole(MOK, &lists, "shim, where the machine's owner enrolled nothing");
-        lists.into_iter().chain(shim.sbat_levels(self.bank)).for_each(|event| found.add(event, file.name));
+        let others = shim.authority(self.bank).into_iter().chain(shim.sbat_levels(self.bank));
+        lists.into_iter().chain(others).for_each(|event| found.add(event, file.name));
         found
             .note("shim: keys and hashes that a machine's owner enrolled (MokList, MokListX) are in no file");
         found.note(
@@ -218,11 +219,20 @@ impl Plan<'_> {
         found.whole(KERNEL_INITRD, &passed, "the kernel's EFI stub, nothing beside the image on the ESP");
         passed.into_iter().for_each(|event| found.add(event, file.name));
         if self.loader == Some(Loader::SystemdBoot) {
-            found.note(
-                "systemd-boot before 254 hands on the image's command line as its own: PCR 12 then has it once or twice",
-            );
+            self.handed_on(found, &uki).map_err(failed)?;
         }
         found.note("systemd-stub: credentials, extensions and addons on the ESP change PCRs 9, 12 and 13");
+        Ok(())
+    }
+
+    /// systemd-boot before 254 takes the command line out of the image and passes it as its own; where Secure Boot is off, the
+    /// stub takes it for another one, and measures it once more.
+    fn handed_on(&self, found: &mut Found<'_>, uki: &Uki<'_>) -> Result<(), UkiError> {
+        if let (None, Some(text)) = (self.command_line, uki.command_line()?) {
+            let once = Event::load_options(self.bank, KERNEL_CONFIG, &text, "systemd-boot: command line");
+            found.whole(KERNEL_CONFIG, [&once], "systemd-boot before 254, Secure Boot on");
+            found.whole(KERNEL_CONFIG, [&once, &once], "systemd-boot before 254, Secure Boot off");
+        }
         Ok(())
     }
 
@@ -244,11 +254,11 @@ impl Plan<'_> {
                     chain.extend([kernel.clone(), kernel]);
                     found.whole(BOOT_MANAGER, &chain, "boot option of EDK2, shim, GRUB 2.06, Secure Boot on");
                 }
-                _ if self.shim.is_some() => {}
-                _ => {
+                Some(Loader::EfiStub | Loader::SystemdBoot) if self.shim.is_none() => {
                     chain.push(kernel);
                     found.whole(BOOT_MANAGER, &chain, "boot option of EDK2");
                 }
+                _ => {}
             }
         }
         let (events, pcrs): (Vec<Event>, &[(PcrIndex, &str)]) = match self.loader {

@@ -5,7 +5,7 @@
 //! (MokList, MokListX, MokListTrusted in the machine's variables), which level a machine has kept from a newer shim, and a
 //! certificate of the build (`ENABLE_SHIM_CERT`) are not in the file.
 
-use rootbound_common::crypto::hash;
+use rootbound_common::crypto::{Digest, hash};
 use rootbound_common::text::only_shows;
 use rootbound_common::tpm::HashAlgorithm;
 
@@ -118,6 +118,14 @@ impl<'a> Shim<'a> {
         ]
     }
 
+    /// PCR 7: the entry that shim has checked an image by, where that is its vendor's certificate and Secure Boot is on.
+    #[must_use]
+    pub fn authority(&self, bank: HashAlgorithm) -> Option<Event> {
+        let entry = [&SHIM_LOCK, self.vendor_certificate()?].concat();
+        let digest = variable(bank, "MokListRT", &entry);
+        Some(Event::other(SECURE_BOOT, digest, "shim: an image was checked by the vendor's certificate"))
+    }
+
     /// PCR 7: SbatLevel, in each value that this shim sets; a machine has one of them.
     #[must_use]
     pub fn sbat_levels(&self, bank: HashAlgorithm) -> Vec<Event> {
@@ -130,12 +138,16 @@ impl<'a> Shim<'a> {
     }
 }
 
-/// UEFI_VARIABLE_DATA (PC Client Platform Firmware Profile, 10.2.7) of SbatLevel.
 fn level(bank: HashAlgorithm, which: &str, content: &[u8]) -> Event {
-    let name: Vec<_> = "SbatLevel".encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let length = u64::try_from(content.len()).unwrap_or(u64::MAX).to_le_bytes();
-    let digest = hash(bank, &[&SHIM_LOCK, &9_u64.to_le_bytes(), &length, &name, content]);
-    Event::other(SECURE_BOOT, digest, format!("shim: SbatLevel, {which}"))
+    Event::other(SECURE_BOOT, variable(bank, "SbatLevel", content), format!("shim: SbatLevel, {which}"))
+}
+
+/// UEFI_VARIABLE_DATA (PC Client Platform Firmware Profile, 10.2.7) of a variable of shim's.
+fn variable(bank: HashAlgorithm, name: &str, content: &[u8]) -> Digest {
+    let name: Vec<_> = name.encode_utf16().collect();
+    let lengths = [name.len(), content.len()].map(|one| u64::try_from(one).unwrap_or(u64::MAX).to_le_bytes());
+    let name: Vec<_> = name.into_iter().flat_map(u16::to_le_bytes).collect();
+    hash(bank, &[&SHIM_LOCK, lengths.as_flattened(), &name, content])
 }
 
 /// A version, and where two texts begin, counted from behind it.
@@ -244,6 +256,22 @@ mod tests {
         assert_eq!(lists[0].digest, hash(BANK, &[b"another list"]));
         let dummy = [&SHA256[..], &[76, 0, 0, 0, 0, 0, 0, 0, 48, 0, 0, 0], &SHIM_LOCK, &[0; 32]].concat();
         assert_eq!(lists[1].digest, hash(BANK, &[&dummy]));
+    }
+
+    #[test]
+    fn the_vendor_s_certificate_is_an_authority_with_its_owner_and_a_list_is_none() {
+        let of = |vendor: Vec<u8>| {
+            let file = ImageBuilder::new().section("/4", &vendor).build();
+            let table = u32::try_from(file.len()).unwrap();
+            let mut file = [&file[..], b"\x11\0\0\0.vendor_cert\0"].concat();
+            crate::boot::testing::set(&mut file, crate::boot::testing::at::PE + 12, table);
+            Shim::of(&Image::parse(&file).unwrap()).unwrap().authority(BANK).map(|event| event.digest)
+        };
+        let name = b"M\0o\0k\0L\0i\0s\0t\0R\0T\0";
+        let lengths = [9, 0, 0, 0, 0, 0, 0, 0, 23, 0, 0, 0, 0, 0, 0, 0];
+        let expected = hash(BANK, &[&SHIM_LOCK, &lengths, name, &SHIM_LOCK, &certificate()]);
+        assert_eq!(of(vendor(&certificate(), b"")), Some(expected));
+        assert_eq!(of(vendor(b"list", b"")), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use rootbound_common::crypto::{Hasher, hash};
 use rootbound_common::tpm::HashAlgorithm;
 
 use super::event::{Event, KERNEL_INITRD, UNIFIED_KERNEL};
-use super::pe::{Image, MAX_IMAGE, PeError, Section};
+use super::pe::{Image, PeError, Section};
 
 /// What the stub measures, in its order, and since when.
 const MEASURED: [(&str, StubVersion); 11] = [
@@ -31,6 +31,8 @@ const MEASURED: [(&str, StubVersion); 11] = [
 /// Of these the stub takes what fits the machine.
 const CHOSEN: [&str; 3] = [".profile", ".dtbauto", ".efifw"];
 const PHASES: [&str; 4] = ["enter-initrd", "leave-initrd", "sysinit", "ready"];
+/// Zeros behind a section's data, in memory: more than any alignment makes.
+const MAX_GROWTH: usize = 1 << 20;
 /// More than any command line.
 const MAX_COMMAND_LINE: usize = 64 << 10;
 
@@ -107,8 +109,10 @@ pub enum UkiError {
         /// Where its data begin in the file.
         offset: usize,
     },
-    /// A section is larger in memory than any image.
-    #[error("section `{name}` at offset {offset} has {size} bytes in memory; at most 536870912 are measured")]
+    /// A section is far larger in memory than in the file: there it would be zeros.
+    #[error(
+        "section `{name}` at offset {offset} has {size} bytes in memory, over 1 MiB more than in the file"
+    )]
     SectionTooLarge {
         /// Its name.
         name: &'static str,
@@ -158,7 +162,7 @@ impl<'a> Uki<'a> {
                 if CHOSEN.contains(&name) {
                     return Err(UkiError::ChosenAtBoot { name, offset });
                 }
-                if section.virtual_size > MAX_IMAGE {
+                if section.virtual_size > section.data.len().saturating_add(MAX_GROWTH) {
                     return Err(UkiError::SectionTooLarge { name, offset, size: section.virtual_size });
                 }
             }

@@ -19,8 +19,7 @@ use super::super::Show;
 use super::super::files::{FileError, read_bytes};
 use super::super::table::Table;
 
-/// Nothing is mounted, executed or written. What comes out are values for the rules of a profile, with the file and package
-/// that each comes from, and the values of those PCRs of which every measurement is known.
+/// The files of a boot, and how they go together.
 #[derive(Debug, Args)]
 pub(crate) struct Boot {
     /// The bank that digests are of

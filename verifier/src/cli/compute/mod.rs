@@ -10,6 +10,10 @@ use super::{Output, Show};
 #[derive(Debug, Subcommand)]
 pub(super) enum Compute {
     /// What is measured of a boot: loaders, kernels, initrds, command lines, partition tables, firmware
+    ///
+    /// Nothing is mounted, executed or written. What comes out are values for the rules of a profile, with the file and package
+    /// that each comes from, and the values of those PCRs of which every measurement is known. OPERATING.md says what of a
+    /// boot is in no file.
     Boot(Box<boot::Boot>),
     /// What may run: digests of files by path, out of root file systems, initramfs, images, .deb and .rpm packages
     Files(Box<files::Files>),

@@ -125,11 +125,13 @@ fn signed_data(body: &[u8], signature: &mut Signature) -> der::Result<()> {
         return Ok(());
     }
     let mut certificates = SliceReader::new(certificates.value())?;
+    let mut count = 0_usize;
     while !certificates.is_finished() {
-        if signature.certificates.len() == MAX_CERTIFICATES {
+        if count == MAX_CERTIFICATES {
             signature.problem = Some(SignatureProblem::TooManyCertificates);
             return Ok(());
         }
+        count = count.saturating_add(1);
         let certificate = certificates.tlv_bytes()?;
         match Certificate::from_der(certificate) {
             Ok(parsed) => signature.certificates.push(EmbeddedCertificate {

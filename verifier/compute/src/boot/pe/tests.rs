@@ -230,6 +230,50 @@ fn each_signature_names_its_digest_and_its_certificates() {
     }
 }
 
+/// A signature over nothing, with certificates that are none.
+fn signature_with(certificates: usize) -> Option<SignatureProblem> {
+    let der = |tag: u8, parts: &[&[u8]]| {
+        let content = parts.concat();
+        let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+        [&[tag, 0x82], &length[..], &content].concat()
+    };
+    // The reader takes the shortest form of a length only.
+    let short = |tag: u8, parts: &[&[u8]]| {
+        let content = parts.concat();
+        match u8::try_from(content.len()) {
+            Ok(length @ 0..128) => [&[tag, length], &content[..]].concat(),
+            Ok(length) => [&[tag, 0x81, length], &content[..]].concat(),
+            Err(_) => der(tag, &[&content]),
+        }
+    };
+    let sha256 = short(0x30, &[&[0x06, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1]]);
+    let message = short(0x30, &[&sha256, &short(0x04, &[&[7; 32]])]);
+    let indirect = short(0x30, &[&short(0x30, &[]), &message]);
+    let oid = [0x06, 10, 0x2b, 6, 1, 4, 1, 0x82, 0x37, 2, 1, 4];
+    let content = short(0x30, &[&oid, &short(0xa0, &[&indirect])]);
+    let certificates = short(0xa0, &[&short(0x30, &[]).repeat(certificates)]);
+    let signed = short(0x30, &[&[2, 1, 1], &short(0x31, &[]), &content, &certificates]);
+    let oid = [0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 2];
+    let info = short(0x30, &[&oid, &short(0xa0, &[&signed])]);
+    let length = u32::try_from(info.len() + 8).unwrap().to_le_bytes();
+    let mut table = [&length[..], &[0, 2, 2, 0], &info].concat();
+    table.resize(table.len().next_multiple_of(8), 0);
+    let mut file = two_sections().build();
+    sign(&mut file, &table);
+    let signature = Image::parse(&file).unwrap().signatures().unwrap().remove(0);
+    assert_eq!(signature.digest, Digest::from_slice(SHA256, &[7; 32]));
+    assert_eq!(signature.certificates, []);
+    signature.problem
+}
+
+#[test]
+fn certificates_that_are_none_or_too_many_are_a_problem_of_their_own() {
+    assert_eq!(signature_with(0), None);
+    assert_eq!(signature_with(1), Some(SignatureProblem::Certificate));
+    assert_eq!(signature_with(64), Some(SignatureProblem::Certificate));
+    assert_eq!(signature_with(65), Some(SignatureProblem::TooManyCertificates));
+}
+
 #[test]
 fn a_damaged_signature_is_a_hint_less_and_the_digest_stays() {
     let good = Image::parse(SIGNED).unwrap();

@@ -128,6 +128,21 @@ fn a_unified_kernel_image_has_values_for_each_phase_and_with_and_without_the_ker
 }
 
 #[test]
+fn systemd_boot_of_before_254_hands_on_the_command_line_of_the_image() {
+    let (loader, unified) = (image(1), uki(&image(7)));
+    let values = Plan {
+        applications: vec![file("systemd-bootx64.efi", &loader)],
+        loader: Some(Loader::SystemdBoot),
+        uki: Some(file("uki.efi", &unified)),
+        ..plan()
+    };
+    let values = values.compute().unwrap();
+    let options = hash(SHA256, &[&crate::boot::event::utf16("quiet")]);
+    assert_eq!(of_pcr(&values, 12), [extended(&[options]), extended(&[options, options])]);
+    assert_eq!(of_pcr(&values, 4)[0], applications(&[&loader, &unified]));
+}
+
+#[test]
 fn a_command_line_from_outside_takes_the_place_of_the_image_s() {
     let unified = uki(&image(7));
     let plan = Plan { uki: Some(file("uki.efi", &unified)), command_line: Some("debug"), ..plan() };
@@ -198,6 +213,26 @@ fn images_alone_are_values_and_nothing_is_said_of_pcrs() {
     assert_eq!(values.pcrs, []);
     assert_eq!(values.values[0].measured, Measured::Driver { digest: TaggedDigest(authenticode(&driver)) });
     assert_eq!(values.values.len(), 2);
+    let kernel = Plan { kernel: Some(file("vmlinuz", &application)), ..plan };
+    assert_eq!(kernel.compute().unwrap().pcrs, [], "nobody said who starts it");
+}
+
+#[test]
+fn what_shim_starts_but_grub_has_no_value_of_pcr_4() {
+    let (kernel, table) = (image(2), [[0; 8], [16, 0, 0, 0, 16, 0, 0, 0]].concat());
+    let shim = ImageBuilder::new().section("/4", &table).build();
+    let names = u32::try_from(shim.len()).unwrap();
+    let mut shim = [&shim[..], b"\x11\0\0\0.vendor_cert\0"].concat();
+    crate::boot::testing::set(&mut shim, at::PE + 12, names);
+    let boot = Plan {
+        shim: Some(file("shimx64.efi", &shim)),
+        kernel: Some(file("vmlinuz", &kernel)),
+        loader: Some(Loader::SystemdBoot),
+        ..plan()
+    };
+    let values = boot.compute().unwrap();
+    assert_eq!((of_pcr(&values, 4).len(), of_pcr(&values, 14).len()), (0, 1));
+    assert!(values.values.iter().any(|value| value.label.contains("MokListTrusted")));
 }
 
 #[test]
