@@ -126,6 +126,8 @@ fn the_road_has_no_io_no_clock_and_no_randomness_of_its_own() {
     );
     let service = ["rootbound_verifier", "rootbound_attester", "std::process"];
     assert_none(&offenders(&["verifier/compute/src"], &service), "what reads files knows no service");
+    let harm = ["std::process", ".unpack(", ".unpack_in(", "fs::write", "File::create", "OpenOptions"];
+    assert_none(&offenders(&["verifier/compute/src"], &harm), "nothing is executed, unpacked or written");
 }
 
 #[test]

@@ -7,4 +7,5 @@
 #![forbid(unsafe_code)]
 
 pub mod boot;
+pub mod files;
 pub mod values;

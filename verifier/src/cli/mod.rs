@@ -197,6 +197,7 @@ impl Exit {
 impl CliError {
     fn exit(&self) -> Exit {
         match self {
+            Self::Compute(error) if error.is_failure() => Exit::Failed,
             Self::Config(_) | Self::Verb(_) | Self::Appraise(_) | Self::Policy(_) | Self::Compute(_) => {
                 Exit::Usage
             }
@@ -263,7 +264,9 @@ fn obey(arguments: Arguments) -> Result<Exit, CliError> {
             Ok(if answer.has_failed() { Exit::CaseFails } else { Exit::Done })
         }
         Verb::Reference(ReferenceVerb::Compute(compute)) => {
-            show(&compute.run()?, output)?;
+            if let Some(shown) = compute.run(output)? {
+                show(shown.as_ref(), output)?;
+            }
             Ok(Exit::Done)
         }
         Verb::Reference(ReferenceVerb::Survey(verb)) => {
@@ -320,7 +323,7 @@ trait Show {
     fn json(&self) -> serde_json::Value;
 }
 
-fn show(what: &impl Show, output: Output) -> Result<(), std::io::Error> {
+fn show(what: &dyn Show, output: Output) -> Result<(), std::io::Error> {
     let text = match output {
         Output::Text => what.text(),
         Output::Json => format!("{:#}\n", what.json()),

@@ -4,6 +4,7 @@ mod access;
 mod attest;
 mod boot_log;
 mod evidence;
+mod files;
 mod ima;
 mod pe;
 mod public;
@@ -60,10 +61,18 @@ pub(crate) enum TargetName {
     Access,
     /// Boot images: PE, unified kernel images, shim.
     Pe,
+    /// A .deb package.
+    Deb,
+    /// A .rpm package.
+    Rpm,
+    /// An initramfs.
+    Cpio,
+    /// A squashfs image.
+    Squashfs,
 }
 
 impl TargetName {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Attest,
         Self::Public,
         Self::Evidence,
@@ -72,6 +81,10 @@ impl TargetName {
         Self::Ima,
         Self::Access,
         Self::Pe,
+        Self::Deb,
+        Self::Rpm,
+        Self::Cpio,
+        Self::Squashfs,
     ];
 
     pub(crate) fn build(self) -> Box<dyn Target> {
@@ -84,6 +97,10 @@ impl TargetName {
             Self::Ima => Box::new(ima::ImaTarget::new()),
             Self::Access => Box::new(access::AccessTarget),
             Self::Pe => Box::new(pe::PeTarget),
+            Self::Deb => Box::new(files::FilesTarget::deb()),
+            Self::Rpm => Box::new(files::FilesTarget::rpm()),
+            Self::Cpio => Box::new(files::FilesTarget::cpio()),
+            Self::Squashfs => Box::new(files::FilesTarget::squashfs()),
         }
     }
 }
@@ -99,6 +116,10 @@ impl fmt::Display for TargetName {
             Self::Ima => "ima",
             Self::Access => "access",
             Self::Pe => "pe",
+            Self::Deb => "deb",
+            Self::Rpm => "rpm",
+            Self::Cpio => "cpio",
+            Self::Squashfs => "squashfs",
         })
     }
 }

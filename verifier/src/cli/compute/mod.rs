@@ -1,10 +1,11 @@
 //! `reference compute`: values out of files, before anything of them has booted.
 
 mod boot;
+mod files;
 
 use clap::Subcommand;
 
-use super::Show;
+use super::{Output, Show};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Compute {
@@ -14,6 +15,8 @@ pub(super) enum Compute {
     /// that each comes from, and the values of those PCRs of which every measurement is known. OPERATING.md says what of a
     /// boot is in no file.
     Boot(Box<boot::Boot>),
+    /// What may run: digests of files by path, out of root file systems, initramfs, images, .deb and .rpm packages
+    Files(Box<files::Files>),
 }
 
 /// Why nothing was computed.
@@ -22,12 +25,27 @@ pub(super) enum ComputeError {
     /// Of a boot.
     #[error(transparent)]
     Boot(#[from] boot::BootError),
+    /// Of files.
+    #[error(transparent)]
+    Files(#[from] files::FilesVerbError),
+}
+
+impl ComputeError {
+    /// Whether the command line and what it names were right.
+    pub(super) fn is_failure(&self) -> bool {
+        matches!(self, Self::Files(error) if error.is_failure())
+    }
 }
 
 impl Compute {
-    pub(super) fn run(&self) -> Result<impl Show + use<>, ComputeError> {
-        match self {
-            Self::Boot(boot) => Ok(boot.run()?),
-        }
+    /// What is to be shown, where something is.
+    pub(super) fn run(&self, output: Output) -> Result<Option<Box<dyn Show>>, ComputeError> {
+        Ok(match self {
+            Self::Boot(boot) => Some(Box::new(boot.run()?)),
+            Self::Files(files) => match files.run(output)? {
+                Some(shown) => Some(Box::new(shown)),
+                None => None,
+            },
+        })
     }
 }
