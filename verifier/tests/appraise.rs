@@ -233,7 +233,7 @@ fn boot_sets_of_a_profile_come_from_files_and_have_to_fit_it() {
     let odd = file("odd.json", value(r#""kind": "event", "pcr": 11"#));
     let empty = file("empty.json", r#"{"bank": "sha256", "values": []}"#.to_owned());
     for (set, words) in [
-        (format!("kernel={odd}"), "PCR 11, which is not explained"),
+        (format!("kernel={odd}"), "PCR 4 needs `boot_applications`"),
         (format!("kernel={empty}"), "needs at least one value"),
         (good, "write NAME=FILE"),
     ] {
