@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 use rootbound_common::crypto::{Digest, VerifyingKey};
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex, PcrSelection, PcrSet, PcrValues, Public};
-use rootbound_verifier::appraisal::boot::capture;
+use rootbound_verifier::appraisal::boot::{BootRules, capture};
 use rootbound_verifier::appraisal::runtime::RuntimeRules;
 use rootbound_verifier::evidence::boot_log::{ParsedBootLog, authenticate};
 use rootbound_verifier::evidence::ima::{BootAggregate, ImaError, ListParser};
@@ -206,6 +206,41 @@ fn nothing_to_look_at_is_a_mistake_on_the_command_line() {
     let output = run(&["appraise", "--quote", "/nowhere/quote.msg"]);
     assert_eq!(output.status.code(), Some(USAGE));
     assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere/quote.msg"));
+}
+
+#[test]
+fn boot_sets_of_a_profile_come_from_files_and_have_to_fit_it() {
+    let folder = TempDir::new().expect("a folder");
+    let file = |name: &str, content: String| {
+        fs::write(folder.path().join(name), content).expect("a file");
+        text(&folder.path().join(name)).to_owned()
+    };
+    let pcrs = file("pcrs.json", format!(r#"{{"sha256": {{"4": "{}"}}}}"#, "ab".repeat(32)));
+    let explained: PcrSet = [pcr(4)].into_iter().collect();
+    let mut rules = BootRules::of(BANK, explained);
+    rules.sets = vec!["kernel".parse().expect("a name")];
+    let profile = ProfileBody { boot: Some(rules), ..ProfileBody::initial(Name::default_set()) };
+    let profile = file("profile.json", serde_json::to_string(&profile).expect("JSON"));
+    let value = |kind: &str| {
+        let digest = "cd".repeat(32);
+        let values = format!(r#"[{{"measured": {{{kind}, "digest": "sha256:{digest}"}}}}]"#);
+        format!(r#"{{"bank": "sha256", "values": {values}}}"#)
+    };
+    let judge = |set: &str| run(&["appraise", "--pcrs", &pcrs, "--profile", &profile, "--boot-set", set]);
+    let good = file("good.json", value(r#""kind": "boot_application""#));
+    let judged = judge(&format!("kernel={good}"));
+    assert_eq!(judged.status.code(), Some(CANNOT_JUDGE), "{}", String::from_utf8_lossy(&judged.stderr));
+    let odd = file("odd.json", value(r#""kind": "event", "pcr": 11"#));
+    let empty = file("empty.json", r#"{"bank": "sha256", "values": []}"#.to_owned());
+    for (set, words) in [
+        (format!("kernel={odd}"), "PCR 4 needs `boot_applications`"),
+        (format!("kernel={empty}"), "needs at least one value"),
+        (good, "write NAME=FILE"),
+    ] {
+        let refused = judge(&set);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(USAGE) && said.contains(words), "{words}: {said}");
+    }
 }
 
 #[test]

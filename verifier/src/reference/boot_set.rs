@@ -8,7 +8,7 @@ use rootbound_compute::values::{BootValue, BootValues, Measured, Source, TaggedD
 
 use super::{Provenance, Versioned};
 use crate::appraisal::boot::{
-    BootRules, BootRulesError, CommandLineRules, EventRule, FirmwareRules, Measurement, RuleDigest,
+    BootRules, BootRulesError, CommandLineRules, EventRule, Measurement, RuleDigest,
 };
 
 /// Values that were checked: of one bank, each once.
@@ -207,7 +207,7 @@ impl BootRules {
         };
         let measurement =
             |digest: &TaggedDigest| Measurement { digest: RuleDigest(digest.0), label: label.clone() };
-        let firmware = |rules: &mut Self| rules.firmware.take().unwrap_or_else(FirmwareRules::default);
+        let firmware = |rules: &mut Self| rules.firmware.take().unwrap_or_default();
         match &value.measured {
             Measured::BootApplication { digest } => self.boot_applications.push(measurement(digest)),
             Measured::Driver { digest } => self.drivers.push(measurement(digest)),

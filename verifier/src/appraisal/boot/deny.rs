@@ -23,8 +23,9 @@ pub fn judge_denied(history: &BootHistory, deny: &DenyList) -> Vec<BootDeviation
 
 fn lacking(history: &BootHistory, deny: &DenyList) -> Vec<BootDeviation> {
     let record = SecureBootRecord::read(history);
-    let dbx = record.iter().flat_map(|record| &record.configuration);
-    let Some(dbx) = dbx.filter(|one| one.variable == ConfigurationVariable::Dbx).last() else {
+    let mut dbx = record.iter().flat_map(|record| &record.configuration);
+    // A second one breaks the order, which deviates by itself.
+    let Some(dbx) = dbx.rfind(|one| one.variable == ConfigurationVariable::Dbx) else {
         return Vec::new();
     };
     let found: Vec<_> = match entries(dbx.contents) {

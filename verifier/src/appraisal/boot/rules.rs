@@ -414,7 +414,8 @@ impl BootRules {
                 return Err(BootRulesError::PcrNotExplained { rules, pcr });
             }
             // What a set has, [`BootRules::check_with`] looks at.
-            if needed && explained && !present && !(rules == "boot_applications" && !self.sets.is_empty()) {
+            let of_a_set = rules == "boot_applications" && !self.sets.is_empty();
+            if needed && explained && !present && !of_a_set {
                 return Err(BootRulesError::RulesMissing { pcr, rules });
             }
         }

@@ -3,12 +3,15 @@
 use std::fmt::Debug;
 
 use rootbound_common::random;
+use rootbound_common::tpm::HashAlgorithm;
+use rootbound_compute::values::{BootValue, BootValues, Measured, Source};
 use rootbound_verifier::appraisal::runtime::DigestSet;
 use rootbound_verifier::audit::verify::{Damage, Walk};
 use rootbound_verifier::audit::{AuditKey, Head};
 use rootbound_verifier::evidence::frame::pack;
-use rootbound_verifier::reference::ReferenceBook;
+use rootbound_verifier::reference::{BootSet, DenyList, ReferenceBook};
 use rootbound_verifier::store::logs::{BootLogRecord, FrameChange, LogChange, LogRecord};
+use rootbound_verifier::store::sets::{SetChange, SetContent, SetKind};
 use rootbound_verifier::store::{EvidenceRecord, PendingEnrollment, SqliteStore, StoreError, StoreOpenError};
 
 use super::{BackEnd as _, Sqlite, file};
@@ -300,6 +303,52 @@ async fn references_that_no_verb_writes_are_inconsistent() {
             sql,
         );
     }
+}
+
+#[tokio::test]
+async fn boot_sets_updates_and_deny_lists_that_no_verb_writes_are_inconsistent() {
+    let bank = HashAlgorithm::Sha256;
+    let measured = Measured::CommandLine { text: "quiet".into() };
+    let values = vec![BootValue { measured, label: String::new(), source: Source::default() }];
+    let set = BootSet::new(BootValues { bank, values }).unwrap();
+    let written = async || {
+        let sqlite = Sqlite::new().await;
+        let (store, content) = (sqlite.store(), SetContent::Boot(set.clone()));
+        store.put_boot_set(name("kernel"), set.clone(), provenance(""), record("test")).await.unwrap();
+        let (both, part) = (content.clone(), content);
+        let staged = store.stage_set(name("kernel"), 1, both, part, provenance(""), record("test")).await;
+        assert_eq!(staged.unwrap(), SetChange::Done { version: 2 });
+        let list = DenyList::new(1, Vec::new()).unwrap();
+        assert!(store.put_deny_list(list, provenance(""), record("test")).await.unwrap());
+        sqlite
+    };
+    let empty = "UPDATE boot_set SET content = '{\"bank\":\"sha256\",\"values\":[]}' WHERE version = 2";
+    for (sql, reason) in [("UPDATE boot_set SET content = '{}'", "content"), (empty, "at least one")] {
+        let sqlite = written().await;
+        sqlite.corrupt("DROP TRIGGER boot_set_is_immutable").await;
+        sqlite.corrupt(sql).await;
+        let key = if reason == "content" { "kernel@1" } else { "kernel@2" };
+        assert_inconsistent(sqlite.store().boot_sets().await, "boot set", key, reason, sql);
+    }
+    let sqlite = written().await;
+    let sql = "DROP TRIGGER set_staging_is_immutable; PRAGMA foreign_keys = OFF; \
+        UPDATE set_staging SET part = NULL, part_content = X'00', part_digests = 1, kind = 'digests'";
+    sqlite.corrupt(sql).await;
+    let store = sqlite.store();
+    let digests =
+        std::sync::Arc::new(DigestSet::parse(format!("sha256:{}  *\n", "ab".repeat(32)).as_bytes()).unwrap());
+    store
+        .put_digest_set(name("kernel"), digests, b"x".to_vec(), provenance(""), record("test"))
+        .await
+        .unwrap();
+    let step =
+        store.promote_set(SetKind::Digests, &name("kernel"), None, provenance(""), record("test")).await;
+    assert_inconsistent(step, "staged update", "kernel@2", "part_content", sql);
+    let sqlite = written().await;
+    let sql = "UPDATE deny_list SET entries = '7'";
+    sqlite.corrupt("DROP TRIGGER deny_list_is_immutable").await;
+    sqlite.corrupt(sql).await;
+    assert_inconsistent(sqlite.store().deny_list(None).await, "deny list", "1", "entries", sql);
 }
 
 #[tokio::test]
