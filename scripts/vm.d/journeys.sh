@@ -112,6 +112,21 @@ learn() {
     must_be affirming
 }
 
+# What is computed of the machine's UKI, as a file, is what its TPM quoted when it was captured: PCRs 4 and 9.
+must_be_computed() {
+    local file=$site/uki.efi value count=0
+    mcopy -n -o -i "$home/esp@@1M" ::EFI/BOOT/BOOTX64.EFI "$file"
+    verifier reference show "$machine" > "$site/captured.log" || fail "reference show"
+    verifier reference compute boot --uki "$file" > "$site/computed.log" || fail "reference compute boot"
+    for value in $(sed -n -E 's/^(4|9) .*sha256:([0-9a-f]{64}) +(boot option of EDK2, Secure Boot on|the kernel.s EFI stub, .*)$/\2/p' \
+        "$site/computed.log"); do
+        grep -q "$value" "$site/captured.log" || fail "$value was computed of the UKI, and not measured"
+        count=$((count + 1))
+    done
+    [ "$count" = 2 ] || fail "$count values of PCRs were computed of the UKI instead of 2"
+    say "    computed of the file, and quoted: PCRs 4 and 9"
+}
+
 golden() {
     journey "golden: admitted by its token, unknown to every reference, captured, affirming by PCR values"
     machine=machine
@@ -214,6 +229,7 @@ secure_boot() {
     must_be contraindicated
     # Its boot entries and disks are its own.
     learn base 'ignored = [1, 5]'
+    must_be_computed
     grep -q '^mode = "required"$' "$site/$machine.toml" || fail "the rules do not require Secure Boot"
     boot LOADER=uki SECURE_BOOT=1
     must_be affirming
