@@ -310,7 +310,7 @@ async fn boot_sets_updates_and_deny_lists_that_no_verb_writes_are_inconsistent()
     let bank = HashAlgorithm::Sha256;
     let measured = Measured::CommandLine { text: "quiet".into() };
     let values = vec![BootValue { measured, label: String::new(), source: Source::default() }];
-    let set = BootSet::new(BootValues { bank, values }).unwrap();
+    let set = BootSet::new(BootValues::new(bank, values)).unwrap();
     let written = async || {
         let sqlite = Sqlite::new().await;
         let (store, content) = (sqlite.store(), SetContent::Boot(set.clone()));
