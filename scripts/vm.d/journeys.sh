@@ -7,7 +7,7 @@
 
 # Those after `golden` and `rules`, in the order in which they are run.
 journeys="unexpected_executable cold_reboot violation suspend_to_memory cut_power command_line changed_initrd \
-another_kernel rollback secure_boot secure_boot_off secure_boot_fallback"
+another_kernel rollback secure_boot kernel_update secure_boot_off secure_boot_fallback"
 smoke=unexpected_executable
 
 journey_number=0
@@ -233,6 +233,54 @@ secure_boot() {
     grep -q '^mode = "required"$' "$site/$machine.toml" || fail "the rules do not require Secure Boot"
     boot LOADER=uki SECURE_BOOT=1
     must_be affirming
+}
+# An update as OPERATING.md has it: what it will measure is computed from files before it boots, and staged.
+kernel_update() {
+    local other profile=$site/update.toml
+    [ "$machine" = secure ] || secure_boot
+    other=$(other_kernel)
+    journey "an update of the kernel to ${other:-another one, of which apt offers none}: computed, staged, booted, promoted"
+    if [ -z "$other" ]; then say "    skipped: apt offers only $kernel"; return; fi
+    if ended || ! posture_is affirming; then boot LOADER=uki SECURE_BOOT=1; must_be affirming; fi
+    # What the boot rules say of the kernel comes from a set instead, and what is in the set from files.
+    compute_boot "$kernel" "$site/kernel-a.json"
+    verifier reference set kernel "$site/kernel-a.json" --reason "from files" > "$site/sets.log" || fail "reference set"
+    rules_of_kernel_from_set kernel < "$site/$machine.toml" > "$profile"
+    set_profile "$machine" "$profile" "the kernel by its set"
+    since=$(now)
+    must_be affirming
+    boots_with LOADER=uki SECURE_BOOT=1 KERNEL="$other"
+    compute_boot "$other" "$site/kernel-b.json"
+    verifier reference compute files "$directory/kernels/$other/initrd" --out "$site/files-b.digests" > "$site/compute.log" \
+        || fail "compute files"
+    verifier reference stage kernel "$site/kernel-b.json" --reason "kernel $other" > "$site/sets.log" || fail "stage kernel"
+    verifier reference stage base "$site/files-b.digests" --reason "kernel $other" > "$site/sets.log" || fail "stage base"
+    since=$(now)
+    must_be affirming
+    boot LOADER=uki SECURE_BOOT=1 KERNEL="$other"
+    must_be affirming
+    verifier reference promote kernel --reason "everybody has it" > "$site/sets.log" || fail "promote kernel"
+    verifier reference promote base --reason "everybody has it" > "$site/sets.log" || fail "promote base"
+    since=$(now)
+    must_be affirming
+    boot LOADER=uki SECURE_BOOT=1
+    must_deviate "boot_application boot_application_missing boot_initrd boot_initrd_missing runtime_unknown_file"
+    must_name runtime_unknown_file /modules/
+    power_cut
+    verifier reference set kernel "$site/kernel-a.json" --reason "the kernel of the other journeys" > "$site/sets.log" \
+        || fail "reference set"
+}
+# What the UKI on the machine's ESP will measure.
+compute_boot() {
+    mcopy -n -o -i "$home/esp@@1M" ::EFI/BOOT/BOOTX64.EFI "$site/uki.efi"
+    verifier reference compute boot --uki "$site/uki.efi" --package "linux-image-$1" --output json > "$2" || fail "compute boot"
+}
+# Rules without what they say of boot applications and initrds, which come from a set.
+rules_of_kernel_from_set() {
+    awk -v set="$1" '
+        /^\[/ { dropped = /^\[\[boot\.(boot_applications|initrds)\]\]/ }
+        !dropped { print }
+        /^\[boot\]$/ { printf "sets = [\"%s\"]\n", set }'
 }
 secure_boot_off() {
     [ "$machine" = secure ] || secure_boot
