@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use rootbound_common::crypto::hash;
-use rootbound_common::tpm::{HashAlgorithm, PcrIndex};
+use rootbound_common::tpm::{HashAlgorithm, PcrIndex, PcrSelection};
 use rootbound_common::wire::v1::{CredentialOutcome, EvidenceResponse, PostureStatus};
 use rootbound_swtpm_tests::software_tpm::SoftwareTpm;
 use rootbound_swtpm_tests::world::{Simulated, World};
+use rootbound_verifier::appraisal::runtime::RuntimeRules;
 use rootbound_verifier::audit::RecordKind;
+use rootbound_verifier::node::Name;
 use rootbound_verifier::reference::Observe;
 use rootbound_verifier::store::RecordFilter;
 
@@ -91,6 +93,25 @@ async fn credentials_are_issued_meanwhile_where_the_profile_says_so_and_the_trai
     world.change_profile(|body| body.observe = None).await;
     assert_eq!(world.status(node.node), PostureStatus::Contraindicated, "at once");
     assert_eq!(asks(&node).await.1.unwrap_err(), "posture_contraindicated");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_keeps_silent_about_what_ran_is_not_observed() {
+    let world = World::new(&[]).await;
+    let node = world.affirming_simulated(SoftwareTpm::booted(&[SHA256])).await;
+    observe(&world, LASTS, true).await;
+    let rules = RuntimeRules { digest_sets: vec![Name::default_set()], ..RuntimeRules::default() };
+    world
+        .change_profile(|body| {
+            let pcrs = (0..=10).chain([14]).filter_map(PcrIndex::new);
+            body.pcrs = PcrSelection::of_bank(SHA256, pcrs.collect());
+            body.runtime = Some(rules);
+        })
+        .await;
+    let (answer, credential) = asks(&node).await;
+    assert_eq!(world.deviations(node.node), ["ima_list_missing"]);
+    assert_eq!(answer.posture.status, PostureStatus::Contraindicated);
+    assert_eq!(credential.unwrap_err(), "posture_contraindicated");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -267,6 +267,14 @@ async fn operator_is_told_what_is_wrong_with_a_set() {
     let overtaken = verifier.stage_set(name("kernel"), Some(9), kernel("1", b"x"), &operator()).await;
     assert_eq!(code(overtaken), "set_overtaken");
     put("kernel", files(&[b"x"])).await.unwrap();
+    for set in ["gone", "there"] {
+        put(set, files(&[b"y"])).await.unwrap();
+    }
+    verifier.withdraw_set(&which(SetKind::Digests, "gone"), &operator()).await.unwrap();
+    let (gone, there) = (which(SetKind::Digests, "gone"), which(SetKind::Digests, "there"));
+    assert_eq!(code(verifier.merge_sets(&gone, &there, name("both"), &operator()).await), "set_withdrawn");
+    let by_version = WhichSet { version: Some(1), ..gone };
+    verifier.merge_sets(&by_version, &there, name("both"), &operator()).await.unwrap();
     let of_two_kinds = WhichSet { kind: None, name: name("kernel"), version: None };
     assert_eq!(code(verifier.read_set(&of_two_kinds).await), "set_kind_ambiguous");
     let (boot, digests) = (which(SetKind::Boot, "kernel"), which(SetKind::Digests, "kernel"));

@@ -292,10 +292,24 @@ impl LiveNode {
             && self.holds == other.holds
     }
 
-    /// Whether a credential that names this epoch may leave: the node is at it, and may act.
+    /// Whether a credential that names this epoch may leave: the node is at it, and may act, or its profile has credentials
+    /// issued while it observes.
     #[must_use]
     pub fn bears(&self, epoch: u64, now: Timestamp) -> bool {
-        self.epoch == epoch && self.status(now) == PostureStatus::Affirming
+        let observed = || {
+            let posture = self.posture.as_ref().filter(|posture| posture.is_observed(now));
+            posture.and_then(|posture| posture.observed).is_some_and(|observe| observe.issue)
+        };
+        self.epoch == epoch
+            && match self.status(now) {
+                PostureStatus::Affirming => true,
+                // Of a node whose standing was lowered nothing is observed.
+                PostureStatus::Warning => observed(),
+                PostureStatus::Stale
+                | PostureStatus::Unknown
+                | PostureStatus::Contraindicated
+                | PostureStatus::Blocked => false,
+            }
     }
 
     /// The epoch of this node after it was like `before`: never less than its own, and more where they stand otherwise.

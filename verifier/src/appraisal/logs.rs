@@ -104,13 +104,13 @@ impl BootFinding {
         }
     }
 
-    /// Whether a reference value, or a log that is still to come, would explain it.
+    /// Whether a reference value would explain it. None explains a log that is not there, or is not the one that was measured:
+    /// whoever has something to hide would keep silent.
     #[must_use]
     pub const fn is_explicable(&self) -> bool {
         match self {
-            Self::Missing | Self::Absent => true,
-            Self::Damaged(_) | Self::Refused(_) | Self::Deviation(BootDeviation::Denied { .. }) => false,
-            Self::Deviation(_) => true,
+            Self::Missing | Self::Absent | Self::Damaged(_) | Self::Refused(_) => false,
+            Self::Deviation(deviation) => deviation.is_explicable(),
         }
     }
 }
@@ -184,23 +184,20 @@ impl RuntimeFinding {
         }
     }
 
-    /// Whether a reference value, or a part of the list that is still to come, would explain it. What is denied is always
+    /// Whether a reference value would explain it. None explains a list that is not there as a whole. What is denied is always
     /// among those that are kept.
     #[must_use]
     pub const fn is_explicable(&self) -> bool {
         match self {
-            Self::Damaged(_)
-            | Self::Refused(_)
-            | Self::Deviation(RuntimeDeviation::Denied { .. })
-            | Self::NotCovered(RuntimeDeviation::Denied { .. }) => false,
             Self::Missing
             | Self::Absent
+            | Self::Damaged(_)
             | Self::OutOfStep { .. }
             | Self::EmptyPart
             | Self::Incomplete { .. }
-            | Self::Deviation(_)
-            | Self::NotCovered(_)
-            | Self::More { .. } => true,
+            | Self::Refused(_) => false,
+            Self::Deviation(deviation) | Self::NotCovered(deviation) => deviation.is_explicable(),
+            Self::More { .. } => true,
         }
     }
 }

@@ -117,8 +117,8 @@ impl Deviation {
         }
     }
 
-    /// Whether a reference value, or a log that is still to come, would explain it. None explains what an operator has denied
-    /// by name, a log that is not the one that was measured, and a bank that says nothing.
+    /// Whether a reference value would explain it. None explains what an operator has denied by name, a log that is not there or
+    /// is not the one that was measured, and a bank that says nothing.
     #[must_use]
     pub const fn is_explicable(&self) -> bool {
         match self {

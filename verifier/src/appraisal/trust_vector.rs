@@ -345,6 +345,7 @@ const fn against_boot(finding: &BootFinding) -> TrustVector {
         | BootDeviation::NoAuthority
         | BootDeviation::AuthorityNotAccepted { .. }
         | BootDeviation::VariableNotAccepted { .. }
+        | BootDeviation::DbxLacks { .. }
         | BootDeviation::SecureBootUnreadable { .. }
         | BootDeviation::ConfigurationAfterSeparator { .. }
         | BootDeviation::SbatTooOld { .. }

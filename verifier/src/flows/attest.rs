@@ -231,7 +231,9 @@ impl Verifier {
             )
         };
         if appraisal.deviations().iter().any(|deviation| !of_logs(deviation)) {
-            self.fleet.distrust(node.id, node.attestation_key.name(), Posture::of(&appraisal));
+            // Without its logs nobody knows that all of it could be explained.
+            let posture = Posture { observed: None, ..Posture::of(&appraisal) };
+            self.fleet.distrust(node.id, node.attestation_key.name(), posture);
         }
     }
 

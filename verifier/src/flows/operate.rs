@@ -26,7 +26,7 @@ use crate::node::{Labels, Name, NodeRecord};
 use crate::posture::{Posture, STORED_EVIDENCE_INVALID};
 use crate::reference::{
     AcceptedPcrs, DigestSetVersion, Profile, ProfileBody, ProfileError, Provenance, ReferenceBook,
-    ReferenceError, ReferenceSet,
+    ReferenceError, ReferenceSet, Versioned,
 };
 use crate::store::logs::LogChange;
 use crate::store::{
@@ -347,7 +347,10 @@ impl Verifier {
         self.book.load().check(&body)?;
         let subject = Entity::named("profile", name.as_str());
         let record = self.done(operator, RecordKind::ReferenceChange, "put_profile", subject);
-        let profile = self.store.put_profile(name, body, self.provenance(operator), record).await?;
+        let provenance = self.provenance(operator);
+        // What depends on the time of writing.
+        Profile::new(Versioned { name: name.clone(), version: 1 }, body.clone(), provenance.clone())?;
+        let profile = self.store.put_profile(name, body, provenance, record).await?;
         tracing::info!(profile = %profile.id(), author = %operator.author, "profile written");
         Ok((profile, self.references_changed(change).await?))
     }

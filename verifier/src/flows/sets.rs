@@ -1,11 +1,12 @@
 //! The life of sets: written, staged, promoted, withdrawn, compared, merged; and what is denied everywhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rootbound_compute::values::{BootValues, TaggedDigest};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::MutexGuard;
 
 use super::Verifier;
 use super::operate::{OperateError, Operator, Reappraised};
@@ -53,6 +54,9 @@ pub enum SetError {
     /// Values of different kinds cannot be compared, or be one set.
     #[error("{0} and {1} are sets of different kinds")]
     Kinds(SetKind, SetKind),
+    /// Its values were withdrawn.
+    #[error("{0} is withdrawn: name the version, where its values are to be accepted again")]
+    Withdrawn(Versioned),
     /// The entries are no deny list.
     #[error("deny list: {0}")]
     Deny(#[from] DenyError),
@@ -77,6 +81,7 @@ impl SetError {
             Self::NotStaged(_) => "set_not_staged",
             Self::Overtaken(_) => "set_overtaken",
             Self::Kinds(..) => "set_kinds_differ",
+            Self::Withdrawn(_) => "set_withdrawn",
             Self::Deny(_) => "deny_list_refused",
             Self::NotDenied(_) => "not_denied",
             Self::Import(error) => error.code(),
@@ -365,7 +370,10 @@ impl Verifier {
         let record = self.done(operator, RecordKind::ReferenceChange, "promote_set", subject);
         let provenance = self.provenance(operator);
         let done = self.store.promote_set(kind, &name, which.version, provenance, record).await?;
-        let id = stepped(name, done)?;
+        let id = match stepped(name, done) {
+            Ok(id) => id,
+            Err(error) => return Err(self.not_stepped(change, error).await),
+        };
         tracing::info!(set = %id, %kind, author = %operator.author, "update of a set promoted");
         Ok(WrittenSet { kind, id, reappraised: self.references_changed(change).await? })
     }
@@ -382,9 +390,20 @@ impl Verifier {
         let record = self.done(operator, RecordKind::ReferenceChange, "unstage_set", subject);
         let provenance = self.provenance(operator);
         let done = self.store.unstage_set(kind, &name, which.version, provenance, record).await?;
-        let id = stepped(name, done)?;
+        let id = match stepped(name, done) {
+            Ok(id) => id,
+            Err(error) => return Err(self.not_stepped(change, error).await),
+        };
         tracing::info!(set = %id, %kind, author = %operator.author, "update of a set taken back");
         Ok(WrittenSet { kind, id, reappraised: self.references_changed(change).await? })
+    }
+
+    /// A step that is not to be taken may have been taken by an attempt that did not come as far as memory.
+    async fn not_stepped(&self, change: MutexGuard<'_, ()>, error: OperateError) -> OperateError {
+        match self.references_changed(change).await {
+            Ok(_) => error,
+            Err(other) => other,
+        }
     }
 
     /// A step of an update names the version that it is on top of, which only the store compares.
@@ -418,7 +437,14 @@ impl Verifier {
         into: Name,
         operator: &Operator,
     ) -> Result<WrittenSet, OperateError> {
+        let chosen = [one.version, other.version];
         let (one, other) = self.two_sets(one, other).await?;
+        // What was withdrawn does not come back by a name alone.
+        for (set, chosen) in [&one, &other].into_iter().zip(chosen) {
+            if set.withdrawn && chosen.is_none() {
+                return Err(SetError::Withdrawn(set.id.clone()).into());
+            }
+        }
         let both = union(&one.content, &other.content)?;
         let merged = format!("{} and {} merged", one.id, other.id);
         let reason =
@@ -436,9 +462,13 @@ impl Verifier {
     ) -> Result<(DenyList, Reappraised), OperateError> {
         let change = self.changes.lock().await;
         let before = self.store.deny_list(None).await?.map(|(list, _)| list).unwrap_or_default();
+        if digests.len() > DenyList::MAX {
+            return Err(SetError::Deny(DenyError::TooMany).into());
+        }
         let mut entries = before.entries().to_vec();
+        let mut there: BTreeSet<_> = entries.iter().map(|entry| (entry.what, entry.digest)).collect();
         for (what, digest) in digests {
-            if entries.iter().any(|entry| (entry.what, entry.digest) == (*what, *digest)) {
+            if !there.insert((*what, *digest)) {
                 continue;
             }
             entries.push(DenyEntry {
@@ -451,6 +481,8 @@ impl Verifier {
             });
         }
         if let (true, Some((_, first))) = (entries.len() == before.entries().len(), digests.first()) {
+            // The attempt that denied them may not have come as far as memory.
+            self.references_changed(change).await?;
             return Err(SetError::Deny(DenyError::Already(*first)).into());
         }
         let list = next(&before, entries)?;
@@ -470,6 +502,7 @@ impl Verifier {
         let before = self.store.deny_list(None).await?.map(|(list, _)| list).unwrap_or_default();
         let denied = |digest: &TaggedDigest| before.entries().iter().any(|entry| entry.digest == *digest);
         if let Some(other) = digests.iter().find(|digest| !denied(digest)) {
+            self.references_changed(change).await?;
             return Err(SetError::NotDenied(*other).into());
         }
         let kept = before.entries().iter().filter(|entry| !digests.contains(&entry.digest));

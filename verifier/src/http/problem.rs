@@ -491,6 +491,7 @@ impl From<OperateError> for Refusal {
                 | SetError::Contradicts { .. }
                 | SetError::Reserved
                 | SetError::Kinds(..)
+                | SetError::Withdrawn(_)
                 | SetError::Import(_)
                 | SetError::Deny(_) => Self::new(StatusCode::FORBIDDEN, code, detail),
             },

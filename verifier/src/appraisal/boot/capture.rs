@@ -132,6 +132,7 @@ pub(super) fn pcr_of(deviation: &BootDeviation) -> Option<PcrIndex> {
         BootDeviation::NoInitrd => PcrIndex::new(9),
         BootDeviation::SecureBootNotOn { .. }
         | BootDeviation::NoAuthority
+        | BootDeviation::DbxLacks { .. }
         | BootDeviation::SecureBootUnreadable { .. }
         | BootDeviation::ConfigurationAfterSeparator { .. }
         | BootDeviation::SbatTooOld { .. } => PcrIndex::new(7),

@@ -1,5 +1,7 @@
 //! The deny list over a boot: it speaks last, whatever the rules accept.
 
+use rootbound_common::tpm::PcrIndex;
+
 use super::deviation::{BootDeviation, NamedEvent};
 use super::judge::MAX_NAMED;
 use super::rules::EntryKind;
@@ -22,24 +24,20 @@ pub fn judge_denied(history: &BootHistory, deny: &DenyList) -> Vec<BootDeviation
 }
 
 fn lacking(history: &BootHistory, deny: &DenyList) -> Vec<BootDeviation> {
+    if !PcrIndex::new(7).is_some_and(|pcr| history.explained().contains(pcr)) {
+        return Vec::new();
+    }
     let record = SecureBootRecord::read(history);
     let mut dbx = record.iter().flat_map(|record| &record.configuration);
-    // A second one breaks the order, which deviates by itself.
-    let Some(dbx) = dbx.rfind(|one| one.variable == ConfigurationVariable::Dbx) else {
-        return Vec::new();
-    };
-    let found: Vec<_> = match entries(dbx.contents) {
-        Ok(entries) => entries.iter().filter_map(identity).collect(),
-        Err(_) => Vec::new(),
+    // A second one breaks the order, which deviates by itself. One that is not proved holds nothing.
+    let dbx = dbx.rfind(|one| one.variable == ConfigurationVariable::Dbx);
+    let found: Vec<_> = match dbx.map(|dbx| entries(dbx.contents)) {
+        Some(Ok(entries)) => entries.iter().filter_map(identity).collect(),
+        Some(Err(_)) | None => Vec::new(),
     };
     let lacks = deny.of_dbx().filter(|(certificate, digest, _)| {
         let kind = if *certificate { EntryKind::X509 } else { EntryKind::Sha256 };
         !found.contains(&(kind, *digest))
     });
-    let lacks = lacks.map(|(_, _, label)| BootDeviation::VariableNotAccepted {
-        variable: ConfigurationVariable::Dbx,
-        event: NamedEvent::of(dbx.event),
-        why: format!("it lacks what is denied: {label}"),
-    });
-    lacks.collect()
+    lacks.map(|(_, _, label)| BootDeviation::DbxLacks { label }).collect()
 }

@@ -167,6 +167,12 @@ pub enum BootDeviation {
         /// What is wrong with it.
         why: String,
     },
+    /// The machine's dbx does not hold what the deny list asks for, or is not proved to hold anything.
+    #[error("dbx lacks what is denied: {label}")]
+    DbxLacks {
+        /// The operator's word for it.
+        label: String,
+    },
     /// A variable is missing, twice, out of order or not proved.
     #[error("PCR 7 cannot be read: {what}")]
     SecureBootUnreadable {
@@ -235,12 +241,49 @@ impl BootDeviation {
             Self::NoAuthority => "secure_boot_no_authority",
             Self::AuthorityNotAccepted { .. } => "secure_boot_authority",
             Self::VariableNotAccepted { .. } => "secure_boot_variable",
+            Self::DbxLacks { .. } => "secure_boot_dbx_lacks",
             Self::SecureBootUnreadable { .. } => "secure_boot_unreadable",
             Self::ConfigurationAfterSeparator { .. } => "secure_boot_after_separator",
             Self::SbatTooOld { .. } => "secure_boot_sbat",
             Self::DebuggerEnabled { .. } => "boot_debugger",
             Self::DmaUnprotected { .. } => "boot_dma_unprotected",
             Self::More { .. } => "boot_more_deviations",
+        }
+    }
+
+    /// Whether a reference value would explain it. None explains what is denied by name, and a boot of which the log says too
+    /// little to know that nothing of it is.
+    #[must_use]
+    pub const fn is_explicable(&self) -> bool {
+        match self {
+            Self::OtherBank { .. }
+            | Self::NotExplained { .. }
+            | Self::Denied { .. }
+            | Self::DbxLacks { .. }
+            | Self::SecureBootUnreadable { .. }
+            | Self::ConfigurationAfterSeparator { .. } => false,
+            Self::Unexplained { .. }
+            | Self::FirmwareNotAccepted { .. }
+            | Self::DriverNotAccepted { .. }
+            | Self::BootApplicationNotAccepted { .. }
+            | Self::NoBootApplication
+            | Self::InitrdNotAccepted { .. }
+            | Self::NoInitrd
+            | Self::CommandLineNotAccepted { .. }
+            | Self::SecondCommandLine { .. }
+            | Self::NoCommandLine
+            | Self::NoSeparator { .. }
+            | Self::SecondSeparator { .. }
+            | Self::ErrorSeparator { .. }
+            | Self::AfterSeparator { .. }
+            | Self::SecureBootNotOn { .. }
+            | Self::NoAuthority
+            | Self::AuthorityNotAccepted { .. }
+            | Self::VariableNotAccepted { .. }
+            | Self::SbatTooOld { .. }
+            | Self::DebuggerEnabled { .. }
+            | Self::DmaUnprotected { .. }
+            | Self::More { .. } => true,
         }
     }
 
@@ -271,6 +314,7 @@ impl BootDeviation {
             | Self::NoSeparator { .. }
             | Self::SecureBootNotOn { .. }
             | Self::NoAuthority
+            | Self::DbxLacks { .. }
             | Self::SecureBootUnreadable { .. }
             | Self::ConfigurationAfterSeparator { .. }
             | Self::SbatTooOld { .. }

@@ -47,6 +47,8 @@ pub fn judge(history: &BootHistory, rules: &BootRules) -> Vec<BootDeviation> {
 
 fn bounded(mut deviations: Vec<BootDeviation>) -> Vec<BootDeviation> {
     if deviations.len() > MAX_NAMED {
+        // What is denied by name is never among the rest.
+        deviations.sort_by_key(|deviation| !matches!(deviation, BootDeviation::Denied { .. }));
         let more = deviations.len() - MAX_NAMED;
         deviations.truncate(MAX_NAMED);
         deviations.push(BootDeviation::More { more });

@@ -130,6 +130,7 @@ fn places(deviation: &BootDeviation) -> Option<(Vec<Place>, Option<&NamedEvent>)
         | BootDeviation::ErrorSeparator { .. }
         | BootDeviation::AfterSeparator { .. }
         | BootDeviation::SecureBootNotOn { .. }
+        | BootDeviation::DbxLacks { .. }
         | BootDeviation::SecureBootUnreadable { .. }
         | BootDeviation::ConfigurationAfterSeparator { .. }
         | BootDeviation::SbatTooOld { .. }

@@ -455,6 +455,17 @@ fn deviations_are_bounded_and_only_show() {
 }
 
 #[test]
+fn what_is_denied_is_named_however_much_else_deviates() {
+    let after = (0..100).map(|number: u8| (8, EventType::IPL, vec![number]));
+    let after = after.chain([(8, EventType::IPL, b"the worst".to_vec())]).collect();
+    let denied = measured(b"the worst");
+    let found = Boot { after, ..Boot::good() }.judged_by(&BootRules { denied: vec![denied], ..rules() });
+    assert_eq!(found.len(), 65);
+    assert!(matches!(found.first(), Some(BootDeviation::Denied { .. })), "{:?}", found.first());
+    assert_eq!(found.last(), Some(&BootDeviation::More { more: 37 }));
+}
+
+#[test]
 fn a_deviation_names_its_event() {
     let boot = Boot { grub: vec![b"insmod evil"], ..Boot::good() };
     let found = boot.judged_by(&rules());
@@ -617,11 +628,19 @@ fn dbx_without_what_is_denied_deviates_and_an_event_that_is_denied_names_the_lis
     ] {
         let found = judge_denied(&log(&lacking), &wanted);
         assert!(
-            matches!(&found[..], [BootDeviation::VariableNotAccepted { variable: Dbx, why, .. }] if why.contains(label)),
+            matches!(&found[..], [BootDeviation::DbxLacks { label: found }] if found == label),
             "{found:?}"
         );
     }
     assert_eq!(judge_denied(&log(&[]), &wanted).len(), 2);
+    // A log without any dbx proves none; of PCR 7 that nobody asks about nothing is said.
+    let bare = |explained| {
+        let log =
+            LogBuilder::sha256().separator(7).event(4, EventType::EFI_BOOT_SERVICES_APPLICATION, b"shim");
+        log.history(explained)
+    };
+    assert_eq!(judge_denied(&bare(&[4, 7]), &wanted).len(), 2);
+    assert_eq!(judge_denied(&bare(&[4]), &wanted), []);
     let shim = deny(vec![entry(DeniedAs::Digest, digest_of(b"shim"), "CVE-2023-40547")]);
     let found = judge_denied(&log(&contents), &shim);
     assert!(

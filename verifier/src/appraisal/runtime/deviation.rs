@@ -230,6 +230,19 @@ pub enum RuntimeDeviation {
 }
 
 impl RuntimeDeviation {
+    /// Whether a reference value would explain it. None explains what is denied by name, and a list that says nothing, or is not
+    /// of this boot.
+    #[must_use]
+    pub const fn is_explicable(&self) -> bool {
+        !matches!(
+            self,
+            Self::Denied { .. }
+                | Self::BootAggregate { .. }
+                | Self::OtherBootAggregate { .. }
+                | Self::TooFewEntries { .. }
+        )
+    }
+
     /// Stable, for machines.
     #[must_use]
     pub const fn code(&self) -> &'static str {

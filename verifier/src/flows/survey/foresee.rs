@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use rootbound_common::clock::Timestamp;
 use rootbound_common::crypto::Hasher;
 use rootbound_common::tpm::HashAlgorithm;
 use rootbound_common::wire::v1::DeviationReport;
@@ -61,9 +62,14 @@ impl Judged {
         Self { verdict, deviations: kept.into(), more, codes }
     }
 
-    fn of_posture(posture: &Posture) -> Self {
-        Self::of(posture.verdict, posture.deviations.iter().cloned())
+    fn of_posture(posture: &Posture, now: Timestamp) -> Self {
+        Self::of(acting(posture, now), posture.deviations.iter().cloned())
     }
+}
+
+/// The verdict as it is acted on: what is only observed refuses nobody.
+fn acting(posture: &Posture, now: Timestamp) -> Verdict {
+    if posture.is_observed(now) { Verdict::Affirming } else { posture.verdict }
 }
 
 /// What was judged before in the same dry run: machines that are alike are judged once.
@@ -105,10 +111,11 @@ impl Verifier {
         let Some(posture) = posture else { return Ok(Foreseen::WithoutEvidence) };
         // What could not be recorded stands against a node whatever the values are.
         if self.fleet.is_distrusted(kept.node) || now.judges_alike(would, &kept.labels) {
-            return Ok(Foreseen::Alike(posture.verdict));
+            return Ok(Foreseen::Alike(acting(posture, self.now())));
         }
-        let now = Arc::new(Judged::of_posture(posture));
-        let unfounded = || Arc::new(Judged::of_posture(&Posture::without_foundation(Some(posture))));
+        let at = self.now();
+        let now = Arc::new(Judged::of_posture(posture, at));
+        let unfounded = || Arc::new(Judged::of_posture(&Posture::without_foundation(Some(posture)), at));
         let KeptEvidence { node, revision, labels, attestation_key, reset_count, quote, logs } = kept;
         let quote = match quote {
             Ok(Some(quote)) => quote,
@@ -134,7 +141,10 @@ impl Verifier {
             }
         }
         let appraisal = appraise(&observed, &read.logs, &labels, would);
-        let then = Judged::of(appraisal.verdict(), appraisal.deviations().iter().map(Deviation::report));
+        let then = Judged::of(
+            acting(&Posture::of(&appraisal), at),
+            appraisal.deviations().iter().map(Deviation::report),
+        );
         let then = Arc::new(then);
         if let Some(key) = key {
             memory.remember(key, &then);
