@@ -241,32 +241,36 @@ fn read_data(
     worker: &mut Worker<'_>,
 ) -> Result<(), FilesError> {
     let archive = archive(member, meter).map_err(|fault| fault.at(place))?;
-    let mut files: HashMap<Vec<u8>, Option<Digest>> = HashMap::new();
+    let options = worker.shared.options;
+    let seen_at = |path: &[u8]| if options.split_usr { path.to_vec() } else { merged_usr(path.to_vec()) };
+    // What is no file is there once, too: which of two stays, the order of unpacking says.
+    let mut members: HashMap<Vec<u8>, Option<Option<Digest>>> = HashMap::new();
     tar::each(archive, place, meter, |member, content| {
-        let digest = match &member.kind {
+        let found = match &member.kind {
             MemberKind::Folder => return Ok(()),
             MemberKind::Symlink(_) => {
                 group.left_out.symbolic_links += 1;
-                return Ok(());
+                None
             }
             MemberKind::Special => {
                 group.left_out.special_files += 1;
-                return Ok(());
+                None
             }
             MemberKind::HardLink(target) => {
-                *files.get(target).ok_or_else(|| Fault::DanglingLink(printable(target)))?
+                let found = members.get(&seen_at(target)).copied().flatten();
+                Some(found.ok_or_else(|| Fault::DanglingLink(printable(target)))?)
             }
-            MemberKind::File => worker.content(content, &member.path, member.mode, None)?.digest,
+            MemberKind::File => Some(worker.content(content, &member.path, member.mode, None)?.digest),
         };
-        if files.insert(member.path.clone(), digest).is_some() {
+        let path = seen_at(&member.path);
+        if members.insert(path.clone(), found).is_some() {
             return Err(Fault::Duplicate(printable(&member.path)));
         }
-        let options = worker.shared.options;
+        let Some(digest) = found else { return Ok(()) };
         if control.configuration.contains(&member.path) && !options.configuration_files {
             group.left_out.configuration_files += 1;
             return Ok(());
         }
-        let path = if options.split_usr { member.path.clone() } else { merged_usr(member.path.clone()) };
         group.push(digest, &path, &options.prefix);
         Ok(())
     })

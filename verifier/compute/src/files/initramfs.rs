@@ -39,6 +39,7 @@ pub(crate) fn stream(
         meter: Rc::clone(&meter),
         overlay: Overlay::default(),
         group: Group::new(&format!("cpio archive {name}")),
+        linked: Vec::new(),
     };
     let mut input = Taken::new(input, &meter);
     let mut archives = 0;
@@ -67,12 +68,15 @@ pub(crate) fn stream(
     if archives == 0 {
         return Err(Fault::corrupt("no cpio archive here").at(place));
     }
-    let Unpacking { overlay, mut group, worker, .. } = unpacking;
+    let Unpacking { overlay, mut group, worker, linked, .. } = unpacking;
     let (nodes, replaced) = overlay.finish();
     group.left_out.replaced = replaced;
     for (path, node) in nodes {
         match node {
-            Node::File { digest, .. } => group.push(digest, &path, &worker.shared.options.prefix),
+            Node::File { digest, of } => {
+                let digest = of.checked_sub(1).and_then(|at| linked.get(at)).copied().unwrap_or(digest);
+                group.push(digest, &path, &worker.shared.options.prefix);
+            }
             Node::Symlink(_) => group.left_out.symbolic_links += 1,
             Node::Special => group.left_out.special_files += 1,
             Node::Folder => {}
@@ -106,18 +110,15 @@ struct Unpacking<'w, 's> {
     meter: Rc<Meter>,
     overlay: Overlay,
     group: Group,
-}
-
-#[derive(Default)]
-struct Linked {
-    paths: Vec<Vec<u8>>,
-    digest: Option<Option<Digest>>,
+    /// Of each file with several names: they are laid down as they come, and one of them has the content. A node's archive
+    /// number is the place here, from 1 on; 0 is for others.
+    linked: Vec<Option<Digest>>,
 }
 
 impl Unpacking<'_, '_> {
     fn archive(&mut self, input: impl Read, place: &Place) -> Result<(), FilesError> {
         let mut archive = Archive::new(input, &self.meter);
-        let mut linked: HashMap<_, Linked> = HashMap::new();
+        let mut linked = HashMap::new();
         loop {
             let begin = archive.position();
             let Some(entry) = archive.next(&[]).map_err(|fault| fault.at(&place.offset(begin)))? else {
@@ -126,16 +127,6 @@ impl Unpacking<'_, '_> {
             self.entry(&entry, &mut archive, &mut linked)
                 .map_err(|fault| fault.at(&place.member(&entry.name).offset(entry.offset)))?;
         }
-        for Linked { paths, digest } in linked.into_values() {
-            // Nobody had content: they are empty.
-            let algorithm = self.worker.shared.options.algorithm;
-            let digest = digest.unwrap_or_else(|| Some(hash(algorithm, &[])));
-            for path in paths {
-                self.overlay
-                    .put(&path, Node::File { digest, of: 0 })
-                    .map_err(|fault| fault.at(&place.member(&path)))?;
-            }
-        }
         Ok(())
     }
 
@@ -143,7 +134,7 @@ impl Unpacking<'_, '_> {
         &mut self,
         entry: &Entry,
         archive: &mut Archive<impl Read>,
-        linked: &mut HashMap<(u32, u32, u32), Linked>,
+        linked: &mut HashMap<(u32, u32, u32), usize>,
     ) -> Result<(), Fault> {
         let path = below_root(&entry.name)?;
         match entry.kind() {
@@ -157,13 +148,18 @@ impl Unpacking<'_, '_> {
                 self.overlay.put(&path, Node::Symlink(target))
             }
             EntryKind::File if entry.links > 1 => {
-                let of = linked.entry(entry.inode).or_default();
+                let of = *linked.entry(entry.inode).or_insert_with(|| {
+                    // Where nobody has content, it is empty.
+                    self.linked.push(Some(hash(self.worker.shared.options.algorithm, &[])));
+                    self.linked.len()
+                });
                 if entry.size > 0 {
                     let content = self.worker.content(archive, &path, entry.mode, None)?;
-                    of.digest = Some(content.digest);
+                    if let Some(digest) = of.checked_sub(1).and_then(|at| self.linked.get_mut(at)) {
+                        *digest = content.digest;
+                    }
                 }
-                of.paths.push(path);
-                Ok(())
+                self.overlay.put(&path, Node::File { digest: None, of })
             }
             EntryKind::File => {
                 let content = self.worker.content(archive, &path, entry.mode, None)?;

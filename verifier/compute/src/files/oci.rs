@@ -3,7 +3,7 @@
 //! Established: every blob that is used has the digest by which it is named, from the index on; the index itself is the
 //! operator's word. Specifications: OCI Image Format 1.1, image-layout, image-index, manifest, layer (whiteouts).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
@@ -15,7 +15,7 @@ use rootbound_common::tpm::HashAlgorithm;
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use serde::Deserialize;
 
-use super::collect::{About, Group, Shared};
+use super::collect::{About, Group, LeftOut, Shared};
 use super::decode::{Compression, Extent};
 use super::error::{Fault, FilesError, Place, printable};
 use super::hash::{Checked, Worker};
@@ -93,7 +93,7 @@ struct Manifest {
 
 /// Index in index in index.
 const INDEX_DEPTH: usize = 4;
-/// Manifests of one layout, and layers of all of them.
+/// Manifests of one layout, and what all of them name as layers, the same ones again and again included.
 const MANIFESTS: usize = 4096;
 
 impl Layout {
@@ -124,7 +124,11 @@ impl Layout {
     }
 
     fn manifests(&mut self, index: Index) -> Result<(), FilesError> {
+        let too_many = || Fault::TooManyEntries(u64::try_from(MANIFESTS).unwrap_or(0));
         let mut known: HashMap<String, usize> = HashMap::new();
+        // Each is taken once, by whatever names it is there; what is an image here may be said to be none there.
+        let (mut taken, mut noted) = (HashSet::new(), HashSet::new());
+        let mut references = 0;
         let mut rest: Vec<_> =
             index.manifests.into_iter().map(|manifest| (manifest, String::new(), 1)).collect();
         let mut count = 0;
@@ -132,37 +136,49 @@ impl Layout {
             let place = self.place.member(descriptor.digest.as_bytes());
             count += 1;
             if count > MANIFESTS {
-                return Err(Fault::TooManyEntries(u64::try_from(MANIFESTS).unwrap_or(0)).at(&place));
+                return Err(too_many().at(&place));
             }
-            let name =
-                descriptor.annotations.get("org.opencontainers.image.ref.name").cloned().unwrap_or(above);
+            let named = descriptor.annotations.get("org.opencontainers.image.ref.name");
+            let name = named.map_or(above, |name| printable(name.as_bytes()));
             if descriptor.media_type.contains("index") || descriptor.media_type.contains("manifest.list") {
                 if depth >= INDEX_DEPTH {
                     return Err(Fault::TooDeep(INDEX_DEPTH).at(&place));
                 }
+                if !taken.insert(descriptor.digest.clone()) {
+                    continue;
+                }
                 let index: Index = self.blob(&descriptor, &place)?;
+                if rest.len().saturating_add(index.manifests.len()) > MANIFESTS {
+                    return Err(too_many().at(&place));
+                }
                 rest.extend(index.manifests.into_iter().map(|manifest| (manifest, name.clone(), depth + 1)));
                 continue;
             }
             let platform = descriptor.platform.as_ref();
             let is_image = descriptor.media_type.contains("manifest")
                 && platform.is_none_or(|platform| platform.os != "unknown");
+            if is_image && !taken.insert(descriptor.digest.clone()) {
+                continue;
+            }
             let manifest = if is_image { Some(self.blob::<Manifest>(&descriptor, &place)?) } else { None };
             // Attestations and artifacts are beside the images.
             let Some(manifest) = manifest.filter(|manifest| manifest.config.is_of_an_image()) else {
-                let note = format!("{} is no image: left out", printable(descriptor.digest.as_bytes()));
-                self.notes.push((About::NoImage, note));
+                if noted.insert(descriptor.digest.clone()) {
+                    let note = format!("{} is no image: left out", printable(descriptor.digest.as_bytes()));
+                    self.notes.push((About::NoImage, note));
+                }
                 continue;
             };
+            references += manifest.layers.len();
+            if references > MANIFESTS {
+                return Err(too_many().at(&place));
+            }
             let mut layers = Vec::new();
             for layer in manifest.layers {
                 layer.check(&place)?;
                 let next = self.layers.len();
                 let number = *known.entry(layer.digest.clone()).or_insert(next);
                 if number == next {
-                    if next >= MANIFESTS {
-                        return Err(Fault::TooManyEntries(u64::try_from(MANIFESTS).unwrap_or(0)).at(&place));
-                    }
                     self.layers.push(layer);
                 }
                 layers.push(number);
@@ -221,7 +237,9 @@ impl Layout {
     /// After all layers were read: lays them one onto the other.
     pub(crate) fn finish(&self, shared: &Shared<'_>) -> Result<(), FilesError> {
         let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        for image in &self.images {
+        // A layer's entries count wherever they are laid down: images may name one again and again.
+        let meter = Meter::new(shared.options.limits);
+        for (position, image) in self.images.iter().enumerate() {
             let mut overlay = Overlay::default();
             let mut groups = Vec::new();
             for (of, number) in image.layers.iter().enumerate() {
@@ -239,6 +257,7 @@ impl Layout {
                     .flat_map(|changes| changes.iter())
                     .filter(|change| change.removes())
                 {
+                    meter.entry().map_err(|fault| fault.at(&place))?;
                     change.apply(&mut overlay, of).map_err(|fault| fault.at(&place))?;
                 }
                 for change in read
@@ -247,13 +266,16 @@ impl Layout {
                     .flat_map(|changes| changes.iter())
                     .filter(|change| !change.removes())
                 {
+                    meter.entry().map_err(|fault| fault.at(&place))?;
                     change.apply(&mut overlay, of).map_err(|fault| fault.at(&place.member(change.path())))?;
                 }
             }
             let (nodes, replaced) = overlay.finish();
             let mut about = Group::new(&format!("image {} of {}", image.name, self.name));
             about.left_out.replaced = replaced;
-            about.notes.clone_from(&self.notes);
+            if position == 0 {
+                about.notes.clone_from(&self.notes);
+            }
             for (path, node) in nodes {
                 match node {
                     Node::File { digest, of } => {
@@ -266,6 +288,7 @@ impl Layout {
                     Node::Folder => {}
                 }
             }
+            groups.retain(|group| !group.records.is_empty() || group.left_out != LeftOut::default());
             groups.push(about);
             for group in groups {
                 shared.add(group).map_err(|fault| fault.at(&self.place))?;

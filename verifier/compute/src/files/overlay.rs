@@ -28,7 +28,8 @@ pub(crate) enum Node {
     Special,
 }
 
-/// What there is, by path below the root.
+/// What there is, by path below the root. Folders that nobody named are not kept: they would cost more than the archive has.
+/// Nothing is below what is no folder.
 #[derive(Debug, Default)]
 pub(crate) struct Overlay {
     nodes: BTreeMap<Vec<u8>, Node>,
@@ -38,6 +39,8 @@ pub(crate) struct Overlay {
 impl Overlay {
     /// Links in links, as ELOOP of Linux has it.
     const HOPS: usize = 40;
+    /// Names between slashes that one path leads through, with those of all its links.
+    const PARTS: usize = 4096;
 
     /// Puts something at a path. Its folders may be symbolic links of earlier archives; it itself replaces what is there.
     pub(crate) fn put(&mut self, path: &[u8], node: Node) -> Result<(), Fault> {
@@ -45,18 +48,19 @@ impl Overlay {
             return Ok(());
         }
         let path = self.resolve(path)?;
-        let is_folder = |node: Option<&Node>| node == Some(&Node::Folder);
-        if node != Node::Folder || !is_folder(self.nodes.get(&path)) {
+        if node != Node::Folder {
             self.remove(&path);
         }
-        // Folders that nobody named are there as well.
-        let mut above = split(&path).0.to_vec();
-        while !above.is_empty() && !is_folder(self.nodes.get(&above)) {
-            if let Some(Node::File { .. }) = self.nodes.insert(above.clone(), Node::Folder) {
-                self.replaced += 1;
+        let mut above = split(&path).0;
+        while !above.is_empty() {
+            match self.nodes.get(above) {
+                Some(Node::Folder) => break,
+                Some(_) => self.remove_alone(above),
+                None => {}
             }
-            above = split(&above).0.to_vec();
+            above = split(above).0;
         }
+        self.remove_alone(&path);
         self.nodes.insert(path, node);
         Ok(())
     }
@@ -74,6 +78,10 @@ impl Overlay {
     /// Removes a path, and what is below it.
     pub(crate) fn remove(&mut self, path: &[u8]) {
         self.clear(path);
+        self.remove_alone(path);
+    }
+
+    fn remove_alone(&mut self, path: &[u8]) {
         if let Some(Node::File { .. }) = self.nodes.remove(path) {
             self.replaced += 1;
         }
@@ -90,9 +98,7 @@ impl Overlay {
             self.nodes.range::<[u8], _>(range).map(|(path, _)| path.clone()).collect()
         };
         for path in below {
-            if let Some(Node::File { .. }) = self.nodes.remove(&path) {
-                self.replaced += 1;
-            }
+            self.remove_alone(&path);
         }
     }
 
@@ -100,7 +106,7 @@ impl Overlay {
     pub(crate) fn resolve(&self, path: &[u8]) -> Result<Vec<u8>, Fault> {
         let (folder, name) = split(path);
         let mut rest: VecDeque<Vec<u8>> = parts(folder).collect();
-        let (mut at, mut hops) = (Vec::new(), 0);
+        let (mut at, mut hops, mut count) = (Vec::new(), 0, rest.len());
         while let Some(part) = rest.pop_front() {
             if part == b".." {
                 at = split(&at).0.to_vec();
@@ -118,7 +124,12 @@ impl Overlay {
                 if target.starts_with(b"/") {
                     at.clear();
                 }
-                for part in parts(target).collect::<Vec<_>>().into_iter().rev() {
+                let through: Vec<_> = parts(target).collect();
+                count += through.len();
+                if count > Self::PARTS {
+                    return Err(Fault::LinkLoop);
+                }
+                for part in through.into_iter().rev() {
                     rest.push_front(part);
                 }
             } else {
@@ -179,6 +190,40 @@ mod tests {
         overlay.put(b"f", Node::Symlink(b"a".to_vec())).unwrap();
         let expected = [("a/b0", 1), ("a/d", 1), ("e", 2)].map(|(path, of)| (path.to_owned(), of));
         assert_eq!(names(overlay), (expected.to_vec(), 3));
+    }
+
+    #[test]
+    fn folders_that_nobody_named_are_not_kept_and_what_stands_in_their_place_goes() {
+        let mut overlay = Overlay::default();
+        let deep = "d/".repeat(100);
+        for number in 0..100 {
+            overlay.put(format!("{number}/{deep}x").as_bytes(), file(1)).unwrap();
+        }
+        assert_eq!(overlay.nodes.len(), 100);
+        // A folder that is named later keeps what is in it.
+        overlay.put(b"0/d", Node::Folder).unwrap();
+        assert_eq!((overlay.nodes.len(), overlay.replaced), (101, 0));
+        overlay.put(b"a", file(2)).unwrap();
+        overlay.put(b"a/b/c", file(3)).unwrap();
+        assert_eq!((overlay.nodes.len(), overlay.replaced), (102, 1));
+        overlay.put(b"a/b", file(4)).unwrap();
+        overlay.put(b"a/b", Node::Folder).unwrap();
+        assert_eq!((overlay.nodes.len(), overlay.replaced), (102, 3));
+        assert_eq!(overlay.nodes.get(&b"a/b"[..]), Some(&Node::Folder));
+    }
+
+    #[test]
+    fn a_path_that_leads_through_too_many_names_is_refused() {
+        let mut overlay = Overlay::default();
+        // 1,201 names each: three of them are few enough, and with those of a fourth they are not.
+        for number in 0..3 {
+            let target = format!("{}l{}", "a/../".repeat(600), number + 1);
+            overlay.put(format!("l{number}").as_bytes(), Node::Symlink(target.into_bytes())).unwrap();
+        }
+        overlay.put(b"l0/x", file(1)).unwrap();
+        let target = ["a/../".repeat(819), "l0".to_owned()].concat();
+        overlay.put(b"m", Node::Symlink(target.into_bytes())).unwrap();
+        assert!(matches!(overlay.put(b"m/x", file(1)), Err(Fault::LinkLoop)));
     }
 
     #[test]

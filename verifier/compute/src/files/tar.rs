@@ -10,7 +10,7 @@ use std::rc::Rc;
 use tar::EntryType;
 
 use super::error::{Fault, FilesError, Place};
-use super::limits::Meter;
+use super::limits::{Limits, Meter};
 use super::path::below_root;
 
 /// Bytes of headers, long names and pax records of one entry.
@@ -131,9 +131,20 @@ fn member(entry: &mut tar::Entry<'_, impl Read>, name: &[u8]) -> Result<Option<M
     };
     let kind = match entry.header().entry_type() {
         EntryType::XGlobalHeader => return Ok(None),
-        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => MemberKind::File,
+        // Of before there was a type for folders; what is to be done with its content, nobody agrees on.
+        EntryType::Regular if name.ends_with(b"/") && entry.size() == 0 => MemberKind::Folder,
+        EntryType::Regular if name.ends_with(b"/") => return Err(Fault::corrupt("a folder with content")),
+        EntryType::Regular | EntryType::Continuous => MemberKind::File,
+        // The crate makes up the holes, and they would count nowhere.
+        EntryType::GNUSparse => return Err(Fault::Unsupported("a sparse file")),
         EntryType::Directory => MemberKind::Folder,
-        EntryType::Symlink => MemberKind::Symlink(link(entry)?),
+        EntryType::Symlink => {
+            let target = link(entry)?;
+            if target.len() > Limits::PATH {
+                return Err(Fault::Name("leads to one of more than 4096 bytes"));
+            }
+            MemberKind::Symlink(target)
+        }
         EntryType::Link => MemberKind::HardLink(below_root(&link(entry)?)?),
         EntryType::Char | EntryType::Block | EntryType::Fifo => MemberKind::Special,
         _ => return Err(Fault::Unsupported("an entry of a type that no file system has")),

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use rootbound_compute::files::{Fault, FilesError, Kind, Limits, Options, Progress, Source, compute};
+use rootbound_compute::files::{
+    Computed, Fault, FilesError, Kind, Limits, Options, Progress, Source, compute,
+};
 use tar::EntryType;
 
 use super::make::{STANZA, ar, deb, end, entry, file, gzip, newc, tar};
@@ -21,6 +23,15 @@ fn refused_with(kind: Kind, bytes: &[u8], options: &Options) -> FilesError {
     let error = compute(&[Source { path, kind: Some(kind) }], options, &Progress::default()).unwrap_err();
     assert!(error.to_string().contains("/hostile: "), "{error}");
     error
+}
+
+#[track_caller]
+fn taken(kind: Kind, bytes: &[u8]) -> Computed {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("taken");
+    std::fs::write(&path, bytes).unwrap();
+    let sources = [Source { path, kind: Some(kind) }];
+    compute(&sources, &Options::default(), &Progress::default()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 macro_rules! refused {
@@ -85,6 +96,31 @@ fn bombs_are_refused_by_ratio_and_by_size() {
 }
 
 #[test]
+fn tar_entries_whose_size_or_meaning_is_not_in_the_archive_are_refused() {
+    // A hole of 7 GiB and a byte: where that is, how long, and the size of all.
+    let mut sparse = entry("holes", EntryType::GNUSparse, "", b"x");
+    for (at, field) in [(386, "70000000000"), (398, "00000000001"), (483, "70000000001")] {
+        sparse[at..at + 11].copy_from_slice(field.as_bytes());
+    }
+    let mut header = tar::Header::from_byte_slice(&sparse[..512]).clone();
+    header.set_cksum();
+    sparse[..512].copy_from_slice(header.as_bytes());
+    refused!(Deb, deb(&[sparse]), Fault::Unsupported("a sparse file"));
+    let long = |size| {
+        let target = entry("././@LongLink", EntryType::GNULongLink, "", &vec![b'a'; size]);
+        deb(&[target, entry("link", EntryType::Symlink, "a", b""), file("x", b"x")])
+    };
+    refused!(Deb, long(4097), Fault::Name("leads to one of more than 4096 bytes"));
+    let text = super::text(&taken(Kind::Deb, &long(4096)));
+    assert!(text.ends_with("  /x\n"), "{text}");
+    // A folder in the form of before there was a type for it.
+    let v7 = |name: &str, content: &[u8]| entry(name, EntryType::new(0), "", content);
+    let text = super::text(&taken(Kind::Deb, &deb(&[v7("usr/", b""), v7("usr/x", b"x")])));
+    assert!(text.ends_with("  /usr/x\n") && text.lines().count() == 2, "{text}");
+    refused!(Deb, deb(&[v7("usr/", b"x")]), Fault::Corrupt(what) if what == "a folder with content");
+}
+
+#[test]
 fn deb_packages_whose_members_are_missing_or_twice_are_refused() {
     let (version, control, data) =
         (&b"2.0\n"[..], tar(&[file("./control", STANZA)]), tar(&[file("x", b"x")]));
@@ -117,6 +153,22 @@ fn deb_packages_whose_members_are_missing_or_twice_are_refused() {
     twice(&[binary, ("control.tar", &two), data], "control");
     let two = tar(&[file("./x", b"1"), file("x", b"2")]);
     twice(&[binary, control, ("data.tar", &two)], "x");
+    // Also where they are one on a machine with a merged /usr, and where one of them is no file.
+    let link = |name| entry(name, EntryType::Symlink, "y", b"");
+    let pipe = entry("x", EntryType::Fifo, "", b"");
+    let merged = tar(&[file("bin/x", b"1"), file("usr/bin/x", b"2")]);
+    twice(&[binary, control, ("data.tar", &merged)], "usr/bin/x");
+    for two in [[file("x", b"1"), link("x")], [link("x"), file("x", b"1")], [pipe, file("x", b"1")]] {
+        twice(&[binary, control, ("data.tar", &tar(&two))], "x");
+    }
+    let split = Options { split_usr: true, ..Options::default() };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("split.deb");
+    std::fs::write(&path, ar(&[binary, control, ("data.tar", &merged)])).unwrap();
+    assert_eq!(compute_with(&[&path], &split).unwrap().summary().digests, 2);
+    // A hard link finds its file by either name.
+    let linked = deb(&[file("bin/x", b"1"), entry("y", EntryType::Link, "usr/bin/x", b"")]);
+    assert_eq!(taken(Kind::Deb, &linked).summary().digests, 2);
     refused!(Deb, ar(&[binary, control, ("other", b"x"), data]), Fault::Unlisted);
     refused!(Deb, ar(&[("debian-binary", b"3.0\n"), control, data]), Fault::Unsupported(_));
     refused!(

@@ -58,6 +58,32 @@ fn a_later_entry_of_an_initramfs_replaces_an_earlier_one() {
 }
 
 #[test]
+fn files_of_an_initramfs_with_several_names_keep_their_place_among_others() {
+    let out = tempfile::tempdir().unwrap();
+    let file = out.path().join("initrd");
+    let linked = |name: &str, content: &[u8]| newc(name, 0o100_755, 2, content);
+    let one = |name: &str, content: &[u8]| newc(name, 0o100_755, 1, content);
+    // One name is replaced by a later file, another replaces an earlier one; the content comes with the last name.
+    let parts =
+        [linked("a", b""), one("b", b"old"), one("a", b"new"), linked("b", b""), linked("c", b"x"), end()];
+    std::fs::write(&file, parts.concat()).unwrap();
+    let tree = tempfile::tempdir().unwrap();
+    for (name, content) in [("a", "new"), ("b", "x"), ("c", "x")] {
+        std::fs::write(tree.path().join(name), content).unwrap();
+    }
+    let found = computed(&file);
+    assert_eq!(lines(&found), values(&sums(tree.path(), "sha256")));
+    assert_eq!(found.summary().left_out.replaced, 2);
+    // Nobody has content.
+    std::fs::write(&file, [linked("a", b""), linked("b", b""), end()].concat()).unwrap();
+    for name in ["a", "b"] {
+        std::fs::write(tree.path().join(name), "").unwrap();
+    }
+    std::fs::remove_file(tree.path().join("c")).unwrap();
+    assert_eq!(lines(&computed(&file)), values(&sums(tree.path(), "sha256")));
+}
+
+#[test]
 fn a_squashfs_image_has_the_digests_of_its_tree_in_each_compression() {
     let (root, out) = (root(), tempfile::tempdir().unwrap());
     // More than one metadata block of entries, of inodes and of fragments' places.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rootbound_compute::files::{Computed, Fault, FilesError, Options};
+use rootbound_compute::files::{Computed, Fault, FilesError, Limits, Options};
 use serde_json::json;
 use tar::EntryType;
 
@@ -196,4 +196,52 @@ fn layouts_that_lead_nowhere_are_refused() {
     assert!(matches!(fault(&Layout::new().layer("tar", &circle).finish()), Fault::LinkLoop));
     let dangling = tar(&[entry("a", EntryType::Link, "b", b"")]);
     assert!(matches!(fault(&Layout::new().layer("tar", &dangling).finish()), Fault::DanglingLink(_)));
+}
+
+/// A manifest of these layers, for an index.
+fn manifest(layout: &Layout, layers: &[&serde_json::Value]) -> serde_json::Value {
+    let config = layout.blob("application/vnd.oci.image.config.v1+json", b"{}");
+    let manifest = json!({ "config": config, "layers": layers }).to_string();
+    layout.blob("application/vnd.oci.image.manifest.v1+json", manifest.as_bytes())
+}
+
+#[test]
+fn what_is_named_again_and_again_is_bounded() {
+    let layout = Layout::new();
+    let kind = "application/vnd.oci.image.layer.v1.tar";
+    let layer = layout.blob(kind, &tar(&[file("x", b"x"), file("y", b"y")]));
+    let empty = layout.blob(kind, &tar(&[]));
+    // One layer, as often as layers may be named, and once more, by two images.
+    layout.index(&json!({ "manifests": [manifest(&layout, &[&empty; 4096])] }));
+    assert!(matches!(layout.compute().unwrap_err().fault, Fault::Nothing));
+    layout.index(&json!({ "manifests": [manifest(&layout, &[&empty; 4096]), manifest(&layout, &[&layer])] }));
+    assert!(matches!(layout.compute().unwrap_err().fault, Fault::TooManyEntries(4096)));
+    // Its entries count each time.
+    layout.index(&json!({ "manifests": [manifest(&layout, &[&layer, &layer])] }));
+    let with = |entries| {
+        let limits = Limits { entries, ..Limits::default() };
+        compute_with(&[layout.path()], &Options { limits, ..Options::default() })
+    };
+    assert!(matches!(with(3).unwrap_err().fault, Fault::TooManyEntries(3)));
+    assert_eq!(with(4).unwrap().summary().digests, 2);
+    // An index of too many.
+    layout.index(&json!({ "manifests": vec![manifest(&layout, &[&layer]); 4097] }));
+    assert!(matches!(layout.compute().unwrap_err().fault, Fault::TooManyEntries(4096)));
+}
+
+#[test]
+fn an_image_and_a_note_are_taken_once_and_a_layer_of_nothing_is_no_source() {
+    let layout = Layout::new();
+    let kind = "application/vnd.oci.image.layer.v1.tar";
+    let layer = layout.blob(kind, &tar(&[file("x", b"x")]));
+    let empty = layout.blob(kind, &tar(&[]));
+    let (one, other) = (manifest(&layout, &[&layer, &empty]), manifest(&layout, &[&layer]));
+    let artifact = layout.blob("application/vnd.oci.artifact", b"1");
+    let index = json!({ "manifests": [one, artifact] }).to_string();
+    let index = layout.blob("application/vnd.oci.image.index.v1+json", index.as_bytes());
+    layout.index(&json!({ "manifests": [one, one, index, index, artifact, artifact, other] }));
+    let found = layout.compute().unwrap();
+    // Each image with its one layer of something.
+    assert_eq!((found.summary().sources, found.summary().notes.len()), (4, 1), "{:?}", found.summary());
+    assert_eq!((found.summary().digests, found.summary().left_out.repeated), (1, 1));
 }
