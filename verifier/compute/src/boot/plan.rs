@@ -192,11 +192,21 @@ impl Plan<'_> {
         let uki = Uki::parse(file.content, self.stub).map_err(failed)?;
         let kernel = uki.kernel(self.bank).map_err(failed)?;
         if self.shim.is_none() {
-            found.whole(BOOT_MANAGER, &chain, "boot option of EDK2, Secure Boot on");
-            chain.push(kernel.clone());
-            found.whole(BOOT_MANAGER, &chain, "boot option of EDK2, Secure Boot off: the kernel inside, too");
+            if let Some(kernel) = &kernel {
+                found.whole(BOOT_MANAGER, &chain, "boot option of EDK2, Secure Boot on");
+                chain.push(kernel.clone());
+                found.whole(
+                    BOOT_MANAGER,
+                    &chain,
+                    "boot option of EDK2, Secure Boot off: the kernel inside, too",
+                );
+            } else {
+                found.whole(BOOT_MANAGER, &chain, "boot option of EDK2, Secure Boot on or off");
+            }
         }
-        found.add(kernel, file.name);
+        if let Some(kernel) = kernel {
+            found.add(kernel, file.name);
+        }
         let mut events = uki.sections(self.bank);
         found.whole(UNIFIED_KERNEL, &events, "after systemd-stub");
         let sections = events.len();
@@ -251,8 +261,15 @@ impl Plan<'_> {
             match self.loader {
                 Some(Loader::Grub) => {
                     found.whole(BOOT_MANAGER, &chain, "boot option of EDK2, GRUB 2.06, Secure Boot off");
-                    chain.extend([kernel.clone(), kernel]);
-                    found.whole(BOOT_MANAGER, &chain, "boot option of EDK2, shim, GRUB 2.06, Secure Boot on");
+                    // It is shim that GRUB has check the kernel, and shim that measures it.
+                    if self.shim.is_some() {
+                        chain.extend([kernel.clone(), kernel]);
+                        found.whole(
+                            BOOT_MANAGER,
+                            &chain,
+                            "boot option of EDK2, shim, GRUB 2.06, Secure Boot on",
+                        );
+                    }
                 }
                 Some(Loader::EfiStub | Loader::SystemdBoot) if self.shim.is_none() => {
                     chain.push(kernel);

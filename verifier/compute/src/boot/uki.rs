@@ -28,6 +28,8 @@ const MEASURED: [(&str, StubVersion); 11] = [
     (".pcrpkey", StubVersion(252)),
     (".hwids", StubVersion(257)),
 ];
+/// The first that starts the kernel inside without LoadImage of the firmware.
+const LOADS_ITSELF: StubVersion = StubVersion(258);
 /// Of these the stub takes what fits the machine.
 const CHOSEN: [&str; 3] = [".profile", ".dtbauto", ".efifw"];
 const PHASES: [&str; 4] = ["enter-initrd", "leave-initrd", "sysinit", "ready"];
@@ -68,6 +70,16 @@ pub enum UkiError {
     /// It has no kernel.
     #[error("no unified kernel image: it has no `.linux` section")]
     NoKernel,
+    /// It says itself which stub it is, and somebody else says otherwise.
+    #[error("the stub is of version {found} (`.sdmagic`, at offset {offset}), not {said}")]
+    StubsDiffer {
+        /// Where it says so.
+        offset: usize,
+        /// What it says.
+        found: u16,
+        /// What was said of it.
+        said: u16,
+    },
     /// No `.sdmagic` section says which stub it is.
     #[error("no `.sdmagic` section names the version of the stub: say which it is")]
     UnknownStub,
@@ -145,15 +157,18 @@ pub struct Uki<'a> {
 }
 
 impl<'a> Uki<'a> {
-    /// Reads an image. Where no version is given, its `.sdmagic` has to name one.
+    /// Reads an image. A version is for one whose `.sdmagic` does not name it; where it does, it has to be the same.
     pub fn parse(bytes: &'a [u8], version: Option<StubVersion>) -> Result<Self, UkiError> {
         let image = Image::parse(bytes)?;
         if image.section(".linux").is_none_or(|linux| linux.virtual_size == 0) {
             return Err(UkiError::NoKernel);
         }
-        let version = match version {
-            Some(version) => version,
-            None => stub_version(&image)?,
+        let version = match (stub_version(&image), version) {
+            (Ok((found, offset)), Some(said)) if found != said => {
+                return Err(UkiError::StubsDiffer { offset, found: found.get(), said: said.get() });
+            }
+            (Err(UkiError::UnknownStub), Some(said)) => said,
+            (found, _) => found?.0,
         };
         for name in MEASURED.iter().map(|(name, _)| *name).chain(CHOSEN).chain([".pcrsig"]) {
             let mut named = image.sections().iter().filter(|section| section.name == name);
@@ -201,15 +216,18 @@ impl<'a> Uki<'a> {
         events
     }
 
-    /// PCR 4: the kernel inside, which firmware measures where Secure Boot is off.
+    /// PCR 4: the kernel inside, which firmware measures where Secure Boot is off and the stub is of before 258.
     ///
-    /// Where it is on, the stub has checked the kernel already, and keeps firmware from checking and measuring it.
-    pub fn kernel(&self, bank: HashAlgorithm) -> Result<Event, UkiError> {
+    /// Where Secure Boot is on, the stub has checked the kernel already, and keeps firmware from checking and measuring it.
+    /// Since 258 the stub loads the kernel itself, without LoadImage of the firmware, in either case: nothing is measured.
+    pub fn kernel(&self, bank: HashAlgorithm) -> Result<Option<Event>, UkiError> {
         let section = self.filled(".linux").ok_or(UkiError::NoKernel)?;
         let content = self.content(section);
         let kernel = Image::parse(&content)
             .map_err(|source| UkiError::Kernel { offset: section.data.start, source })?;
-        Ok(Event::boot_application(kernel.authenticode(bank), "the kernel in the unified kernel image"))
+        let event =
+            || Event::boot_application(kernel.authenticode(bank), "the kernel in the unified kernel image");
+        Ok((self.version < LOADS_ITSELF).then(event))
     }
 
     /// The command line as the stub passes it on: up to a NUL, white space and control characters as spaces, none at its end
@@ -261,11 +279,12 @@ impl<'a> Uki<'a> {
         (!parts.is_empty()).then_some(event)
     }
 
-    /// PCR 9: the command line and initrd that the kernel's EFI stub measures, where nothing overrides them.
+    /// PCR 9: the command line and initrd that the kernel's EFI stub measures, where nothing overrides them. Without a
+    /// `.cmdline` the kernel is given no load options, and measures none.
     pub fn kernel_input(&self, bank: HashAlgorithm) -> Result<Vec<Event>, UkiError> {
-        let text = self.command_line()?.unwrap_or_default();
-        let options = Event::load_options(bank, KERNEL_INITRD, &text, "the kernel's EFI stub: command line");
-        Ok([options].into_iter().chain(self.initrd(bank)).collect())
+        let label = "the kernel's EFI stub: command line";
+        let options = self.command_line()?.map(|text| Event::load_options(bank, KERNEL_INITRD, &text, label));
+        Ok(options.into_iter().chain(self.initrd(bank)).collect())
     }
 
     fn filled(&self, name: &str) -> Option<&Section> {
@@ -302,7 +321,9 @@ pub fn phases(bank: HashAlgorithm) -> [Event; 4] {
 }
 
 /// The stub says what it is: `#### LoaderInfo: systemd-stub 252.39-1 ####`.
-fn stub_version(image: &Image<'_>) -> Result<StubVersion, UkiError> {
+///
+/// The version, and where it says so.
+fn stub_version(image: &Image<'_>) -> Result<(StubVersion, usize), UkiError> {
     let section = image.section(".sdmagic").ok_or(UkiError::UnknownStub)?;
     let text = image.data(section);
     let text = text.get(..256).unwrap_or(text);
@@ -311,7 +332,8 @@ fn stub_version(image: &Image<'_>) -> Result<StubVersion, UkiError> {
     let digits = rest.split(|one: char| !one.is_ascii_digit()).next().unwrap_or_default();
     let version: u32 = digits.parse().map_err(|_| UkiError::UnknownStub)?;
     let known = u16::try_from(version).ok().and_then(StubVersion::new);
-    known.ok_or(UkiError::OtherStub { offset: section.data.start, version })
+    let offset = section.data.start;
+    known.map(|known| (known, offset)).ok_or(UkiError::OtherStub { offset, version })
 }
 
 fn check_memory(sections: &[Section]) -> Result<(), UkiError> {

@@ -94,8 +94,8 @@ pub enum Fault {
     /// A compression bomb, by ratio.
     #[error("unpacks to more than {0} times its size: raise the limit if that is meant")]
     Ratio(u64),
-    /// A compression bomb, by size.
-    #[error("unpacks to more than {0} bytes: raise the limit if that is meant")]
+    /// A compression bomb, by size; or a folder with more than that.
+    #[error("has more than {0} bytes, unpacked: raise the limit if that is meant")]
     TooMuch(u64),
     /// A digest that the archive itself has is not that of the content.
     #[error("does not have the digest that {0} says")]

@@ -61,10 +61,11 @@ pub(crate) fn image(
     place: &Place,
     worker: &mut Worker<'_>,
 ) -> Result<Group, FilesError> {
-    let (blocks, root) = Blocks::open(image, size).map_err(|fault| fault.at(place))?;
+    let meter = Meter::of_size(worker.shared.options.limits, size);
+    let (blocks, root) = Blocks::open(image, size, &meter).map_err(|fault| fault.at(place))?;
     let mut walk = Walk {
         blocks,
-        meter: Meter::of_size(worker.shared.options.limits, size),
+        meter,
         worker,
         group: Group::new(&format!("squashfs image {name}")),
         folders: vec![(Vec::new(), root, 0)],

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::decode::{Compression, Extent};
 use super::error::Fault;
+use super::limits::Meter;
 use super::squashfs::{MAGIC, ReadAt};
 
 /// Bytes of a metadata block, decompressed.
@@ -14,6 +15,8 @@ const METADATA: usize = 8192;
 /// An image, by its blocks.
 pub(super) struct Blocks<'i> {
     image: &'i dyn ReadAt,
+    /// Fragment blocks count whenever they are decompressed: files may ask for one and another in turn.
+    meter: Rc<Meter>,
     compressor: Compressor,
     block_size: u32,
     bytes_used: u64,
@@ -53,7 +56,7 @@ impl<'i> Blocks<'i> {
     const RECENT: usize = 32;
 
     /// Reads the superblock; also says where the root's inode is.
-    pub(super) fn open(image: &'i dyn ReadAt, size: u64) -> Result<(Self, u64), Fault> {
+    pub(super) fn open(image: &'i dyn ReadAt, size: u64, meter: &Rc<Meter>) -> Result<(Self, u64), Fault> {
         let mut superblock = [0; 96];
         image.read_exact_at(&mut superblock, 0).map_err(|error| Fault::of_io(error, "the superblock"))?;
         let bytes = |at: usize| superblock.get(at..).unwrap_or_default();
@@ -86,6 +89,7 @@ impl<'i> Blocks<'i> {
         }
         let blocks = Self {
             image,
+            meter: Rc::clone(meter),
             compressor,
             block_size,
             bytes_used,
@@ -220,7 +224,9 @@ impl<'i> Blocks<'i> {
         let (start, stored) = (self.u64(&mut at)?, self.u32(&mut at)?);
         let mut last = self.fragment.borrow_mut();
         if last.as_ref().is_none_or(|(at, _)| *at != start) {
-            *last = Some((start, self.block(start, stored)?));
+            let block = self.block(start, stored)?;
+            self.meter.give(block.len())?;
+            *last = Some((start, block));
         }
         let bytes = last.as_ref().map(|(_, bytes)| bytes.as_slice()).unwrap_or_default();
         let (offset, size) =

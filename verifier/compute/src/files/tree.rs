@@ -7,9 +7,11 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, Stat, fstat, open, openat};
 use rustix::io::Errno;
@@ -28,6 +30,8 @@ pub(crate) struct Walk<'s> {
     device: u64,
     folders: Vec<(Dir, Vec<u8>)>,
     entries: u64,
+    /// Bytes of its files, as far as they were read.
+    bytes: Arc<AtomicU64>,
     linked: HashSet<(u64, u64)>,
     links: Vec<((u64, u64), Vec<u8>)>,
 }
@@ -39,6 +43,7 @@ pub(crate) struct Found {
     stat: Stat,
     path: Vec<u8>,
     place: Place,
+    bytes: Arc<AtomicU64>,
 }
 
 enum Step {
@@ -72,6 +77,7 @@ impl<'s> Walk<'s> {
             device,
             folders: vec![(folder, Vec::new())],
             entries: 0,
+            bytes: Arc::default(),
             linked: HashSet::new(),
             links: Vec::new(),
         })
@@ -166,6 +172,7 @@ impl<'s> Walk<'s> {
             stat,
             path: path.to_vec(),
             place: self.place.member(path),
+            bytes: Arc::clone(&self.bytes),
         })))
     }
 
@@ -193,9 +200,16 @@ fn vanished(errno: Errno) -> Fault {
 impl Found {
     pub(crate) fn read(self, worker: &mut Worker<'_>) -> Result<(), FilesError> {
         let read = |worker: &mut Worker<'_>| {
-            let content = worker.content(&self.file, &self.path, self.stat.st_mode, None)?;
+            let (size, limit) =
+                (u64::try_from(self.stat.st_size).unwrap_or(u64::MAX), worker.shared.options.limits.unpacked);
+            if self.bytes.fetch_add(size, Ordering::Relaxed).saturating_add(size) > limit {
+                return Err(Fault::TooMuch(limit));
+            }
+            // One byte more tells that it grew.
+            let content = (&self.file).take(size.saturating_add(1));
+            let content = worker.content(content, &self.path, self.stat.st_mode, None)?;
             let after = fstat(&self.file)?;
-            let is_as_before = content.size == u64::try_from(self.stat.st_size).unwrap_or(u64::MAX)
+            let is_as_before = content.size == size
                 && (after.st_size, after.st_mtime, after.st_mtime_nsec)
                     == (self.stat.st_size, self.stat.st_mtime, self.stat.st_mtime_nsec);
             if !is_as_before {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rootbound_compute::files::Options;
+use rootbound_compute::files::{Fault, Limits, Options};
 
 use super::make::{end, newc};
 use super::{compute_with, computed, lines, root, run, sums, text, values};
@@ -112,6 +112,30 @@ fn a_squashfs_image_has_the_digests_of_its_tree_in_each_compression() {
         assert_eq!(computed.summary().left_out.symbolic_links, 2);
         assert!(text(&computed).starts_with("# source: squashfs image "));
     }
+}
+
+#[test]
+fn fragment_blocks_of_a_squashfs_image_count_each_time_that_they_are_decompressed() {
+    let (root, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut order = String::new();
+    for number in 10..30 {
+        std::fs::write(root.path().join(format!("f{number}")), format!("{number}").repeat(200)).unwrap();
+        order += &format!("f{number} {}\n", 100 * (number % 2));
+    }
+    let order_file = out.path().join("order");
+    std::fs::write(&order_file, order).unwrap();
+    let image = out.path().join("image");
+    let made = |more: &[&str]| {
+        let (source, target) = (root.path().to_str().unwrap(), image.to_str().unwrap());
+        let all = [source, target, "-noappend", "-quiet", "-no-progress", "-b", "4096", "-processors", "1"];
+        run(root.path(), "mksquashfs", &[&all[..], more].concat());
+        let limits = Limits { unpacked: 40_000, ..Limits::default() };
+        compute_with(&[&image], &Options { limits, ..Options::default() })
+    };
+    // 8,000 bytes in two fragment blocks, one after the other; and in turn, file by file.
+    assert_eq!(lines(&made(&[]).unwrap()), values(&sums(root.path(), "sha256")));
+    let error = made(&["-sort", order_file.to_str().unwrap()]).unwrap_err();
+    assert!(matches!(error.fault, Fault::TooMuch(40_000)), "{error}");
 }
 
 #[test]

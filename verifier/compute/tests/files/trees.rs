@@ -92,6 +92,11 @@ fn limits_and_missing_sources_are_named() {
     let few = Limits { entries: 5, ..Limits::default() };
     assert!(matches!(limited(few, 100), Fault::TooManyEntries(5)));
     assert!(matches!(limited(Limits::default(), 7), Fault::TooManyDigests(7)));
+    // Its files have 1,100,068 bytes, hard links once.
+    let small = |unpacked| Limits { unpacked, ..Limits::default() };
+    assert!(matches!(limited(small(1_100_000), 100), Fault::TooMuch(1_100_000)));
+    let enough = Options { limits: small(1_101_000), ..Options::default() };
+    compute_with(&[root.path()], &enough).unwrap();
     let missing = root.path().join("nothing");
     let error = compute_with(&[&missing], &Options::default()).unwrap_err();
     assert!(

@@ -12,8 +12,12 @@ fn image(byte: u8) -> Vec<u8> {
 }
 
 fn uki(kernel: &[u8]) -> Vec<u8> {
+    uki_of("252", kernel)
+}
+
+fn uki_of(version: &str, kernel: &[u8]) -> Vec<u8> {
     ImageBuilder::new()
-        .section(".sdmagic", b"#### LoaderInfo: systemd-stub 252 ####")
+        .section(".sdmagic", format!("#### LoaderInfo: systemd-stub {version} ####").as_bytes())
         .section(".cmdline", b"quiet\n")
         .section(".initrd", b"initrd")
         .section(".linux", kernel)
@@ -128,6 +132,23 @@ fn a_unified_kernel_image_has_values_for_each_phase_and_with_and_without_the_ker
 }
 
 #[test]
+fn the_kernel_in_a_unified_image_of_258_is_no_boot_application() {
+    let kernel = image(7);
+    let unified = uki_of("258", &kernel);
+    let values = Plan { uki: Some(file("uki.efi", &unified)), ..plan() }.compute().unwrap();
+    assert_eq!(of_pcr(&values, 4), [applications(&[&unified])]);
+    let label = &values.pcrs.iter().find(|value| value.pcr.get() == 4).unwrap().label;
+    assert!(label.ends_with("Secure Boot on or off"), "{label}");
+    let found: Vec<_> = values
+        .values
+        .iter()
+        .filter(|value| matches!(value.measured, Measured::BootApplication { .. }))
+        .map(|value| value.measured.clone())
+        .collect();
+    assert_eq!(found, [Measured::BootApplication { digest: TaggedDigest(authenticode(&unified)) }]);
+}
+
+#[test]
 fn systemd_boot_of_before_254_hands_on_the_command_line_of_the_image() {
     let (loader, unified) = (image(1), uki(&image(7)));
     let values = Plan {
@@ -174,11 +195,16 @@ fn grub_has_pcr_values_only_where_all_of_its_commands_and_files_are_named() {
     };
     let values = boot.compute().unwrap();
     assert_eq!((of_pcr(&values, 8), of_pcr(&values, 9)), (vec![], vec![]));
+    assert_eq!(of_pcr(&values, 4), [applications(&[&grub])], "Secure Boot off");
+    let shim = shim();
+    let behind = Plan { shim: Some(file("shimx64.efi", &shim)), ..boot.clone() }.compute().unwrap();
     assert_eq!(
-        of_pcr(&values, 4),
-        [applications(&[&grub]), applications(&[&grub, &kernel, &kernel])],
+        of_pcr(&behind, 4),
+        [applications(&[&shim, &grub]), applications(&[&shim, &grub, &kernel, &kernel])],
         "Secure Boot off, and on"
     );
+    let of_shim = |values: &BootValues| values.pcrs.iter().filter(|pcr| pcr.label.contains("shim")).count();
+    assert_eq!((of_shim(&values), of_shim(&behind)), (0, 2), "of PCR 4, and of 14");
     let whole = Plan {
         grub_commands: vec!["linux /vmlinuz quiet", "boot"],
         grub_files: vec![(file("grub.cfg", b"config"), "/grub/grub.cfg")],
@@ -217,13 +243,18 @@ fn images_alone_are_values_and_nothing_is_said_of_pcrs() {
     assert_eq!(kernel.compute().unwrap().pcrs, [], "nobody said who starts it");
 }
 
-#[test]
-fn what_shim_starts_but_grub_has_no_value_of_pcr_4() {
-    let (kernel, table) = (image(2), [[0; 8], [16, 0, 0, 0, 16, 0, 0, 0]].concat());
+fn shim() -> Vec<u8> {
+    let table = [[0; 8], [16, 0, 0, 0, 16, 0, 0, 0]].concat();
     let shim = ImageBuilder::new().section("/4", &table).build();
     let names = u32::try_from(shim.len()).unwrap();
     let mut shim = [&shim[..], b"\x11\0\0\0.vendor_cert\0"].concat();
     crate::boot::testing::set(&mut shim, at::PE + 12, names);
+    shim
+}
+
+#[test]
+fn what_shim_starts_but_grub_has_no_value_of_pcr_4() {
+    let (kernel, shim) = (image(2), shim());
     let boot = Plan {
         shim: Some(file("shimx64.efi", &shim)),
         kernel: Some(file("vmlinuz", &kernel)),

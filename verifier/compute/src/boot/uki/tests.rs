@@ -115,7 +115,10 @@ fn phases_are_words_without_a_terminator_one_after_the_other() {
 fn the_kernel_inside_is_a_boot_application() {
     let file = uki("252").build();
     let expected = Image::parse(&kernel()).unwrap().authenticode(SHA256);
-    assert_eq!(parse(&file).unwrap().kernel(SHA256).unwrap().digest, expected);
+    let measured = |file: &[u8]| parse(file).unwrap().kernel(SHA256).unwrap().map(|event| event.digest);
+    assert_eq!(measured(&file), Some(expected));
+    assert_eq!(measured(&uki("257.9").build()), Some(expected));
+    assert_eq!(measured(&uki("258").build()), None, "it loads the kernel itself");
     let other = stub("252").section(".linux", b"MZ no kernel").build();
     let image = parse(&other).unwrap();
     let offset = image.image().section(".linux").unwrap().data.start;
@@ -196,6 +199,10 @@ fn the_kernel_measures_what_the_stub_passes() {
     assert_eq!(events[0].digest, hash(SHA256, &[b"q\0u\0i\0e\0t\0\0\0"]));
     assert!(events.iter().all(|event| event.pcr == KERNEL_INITRD));
     assert_eq!(events.len(), 2);
+    // No load options at all are no event, and not the terminator of an empty text.
+    let without = stub("252").section(".initrd", b"initrd").section(".linux", &kernel()).build();
+    let events = parse(&without).unwrap().kernel_input(SHA256).unwrap();
+    assert_eq!(events.iter().map(|event| event.digest).collect::<Vec<_>>(), [hash(SHA256, &[b"initrd"])]);
 }
 
 #[test]
@@ -237,12 +244,22 @@ fn each_image_whose_measurements_are_not_known_is_refused_by_name() {
 }
 
 #[test]
-fn a_version_that_is_said_goes_before_what_the_image_says() {
+fn a_version_is_said_of_an_image_that_does_not_say_it() {
     let file = ImageBuilder::new().section(".linux", &kernel()).section(".uname", b"6").build();
     let events = |version| Uki::parse(&file, StubVersion::new(version)).unwrap().sections(SHA256).len();
     assert_eq!((events(252), events(254)), (2, 4));
     assert_eq!((StubVersion::new(251), StubVersion::new(259)), (None, None));
     assert_eq!(Uki::parse(&file, Some(StubVersion::NEWEST)).unwrap().version().get(), 258);
+    let file = uki("255.4-1").build();
+    let said = |version| Uki::parse(&file, StubVersion::new(version)).map(|uki| uki.version().get());
+    assert_eq!(said(255), Ok(255));
+    let found = said(254).unwrap_err();
+    assert!(matches!(found, UkiError::StubsDiffer { found: 255, said: 254, .. }), "{found}");
+    assert!(found.to_string().contains("offset"), "{found}");
+    // Nor does it make a version known that is not.
+    let newer = uki("259").build();
+    let found = Uki::parse(&newer, StubVersion::new(258)).map(|_| ()).unwrap_err();
+    assert!(matches!(found, UkiError::OtherStub { version: 259, .. }), "{found}");
 }
 
 proptest! {
