@@ -65,6 +65,18 @@ fn nothing_is_written_where_a_source_is_wrong() {
     }
     assert_eq!(fs::read(&set).expect("the file"), b"what was there");
     assert_eq!(fs::read_dir(out.path()).expect("a folder").count(), 1);
+    // Nothing that is no file is replaced by one.
+    let (link, pipe) = (out.path().join("link"), out.path().join("pipe"));
+    std::os::unix::fs::symlink("/dev/null", &link).expect("a link");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    for taken in [link.as_path(), pipe.as_path(), out.path()] {
+        let to = taken.to_str().expect("a path of text");
+        let output = run(&["--out", to], &tree.path().join("usr"));
+        assert_eq!(output.status.code(), Some(2));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("something is there that is no regular file"), "{said}");
+        assert!(!fs::symlink_metadata(taken).expect("it is there").is_file());
+    }
     let nowhere = out.path().join("no/folder");
     let output = run(&["--out", nowhere.to_str().expect("a path of text")], tree.path());
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));

@@ -55,7 +55,7 @@ pub(crate) struct Boot {
     /// A unified kernel image; after a boot application, where one starts it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrds"])]
     uki: Option<PathBuf>,
-    /// The version of systemd-stub in it, 252 to 258; without it, the image says it
+    /// The version of systemd-stub in it, 252 to 258, where the image does not say it
     #[arg(long, value_name = "VERSION", requires = "uki", value_parser = stub_version)]
     stub_version: Option<StubVersion>,
     /// A command that GRUB runs, with variables expanded, as in `grub_cmd:` of a boot log; all of them in order for PCR 8

@@ -106,6 +106,12 @@ pub(crate) enum FilesVerbError {
         /// Why.
         source: std::io::Error,
     },
+    /// What is there is not to be replaced by a file.
+    #[error("--out {}: something is there that is no regular file, and it is left as it is", path.display())]
+    NoFile {
+        /// What is there.
+        path: PathBuf,
+    },
 }
 
 impl FilesVerbError {
@@ -120,9 +126,12 @@ impl Files {
     pub(crate) fn run(&self, output: Output) -> Result<Option<Shown>, FilesVerbError> {
         let sources: Vec<_> =
             self.paths.iter().map(|path| Source { path: path.clone(), kind: self.kind }).collect();
+        let free = || self.out.as_deref().map_or(Ok(()), nothing_but_a_file);
+        free()?;
         let computed = self.computed(&sources)?;
         let shown = Shown(computed.summary().clone());
         if let Some(path) = &self.out {
+            free()?;
             write_whole(path, &computed)
                 .map_err(|source| FilesVerbError::Write { path: path.clone(), source })?;
             return Ok(Some(shown));
@@ -185,6 +194,15 @@ fn tell(progress: &Progress, waits: &mpsc::Receiver<()>, is_terminal: bool) {
     }
     if said {
         let _ = write!(std::io::stderr().lock(), "\r\x1b[K");
+    }
+}
+
+/// A device, a pipe or a link such as `/dev/stdout` would be gone, with a file in its place.
+fn nothing_but_a_file(path: &Path) -> Result<(), FilesVerbError> {
+    match path.symlink_metadata() {
+        Ok(found) if !found.is_file() => Err(FilesVerbError::NoFile { path: path.to_owned() }),
+        // Why nothing can be written there, writing says.
+        _ => Ok(()),
     }
 }
 
