@@ -28,7 +28,7 @@ const MEASURED: [(&str, StubVersion); 11] = [
     (".pcrpkey", StubVersion(252)),
     (".hwids", StubVersion(257)),
 ];
-/// The first that starts the kernel inside without LoadImage of the firmware.
+/// The first that starts the kernel inside unmeasured, whether Secure Boot is on or off.
 const LOADS_ITSELF: StubVersion = StubVersion(258);
 /// Of these the stub takes what fits the machine.
 const CHOSEN: [&str; 3] = [".profile", ".dtbauto", ".efifw"];
@@ -219,7 +219,8 @@ impl<'a> Uki<'a> {
     /// PCR 4: the kernel inside, which firmware measures where Secure Boot is off and the stub is of before 258.
     ///
     /// Where Secure Boot is on, the stub has checked the kernel already, and keeps firmware from checking and measuring it.
-    /// Since 258 the stub loads the kernel itself, without LoadImage of the firmware, in either case: nothing is measured.
+    /// Since 258 the stub loads the kernel itself, without LoadImage of the firmware; only behind shim and with Secure Boot on
+    /// it calls LoadImage, and has the kernel pass unmeasured (`linux_exec` in systemd's src/boot/linux.c).
     pub fn kernel(&self, bank: HashAlgorithm) -> Result<Option<Event>, UkiError> {
         let section = self.filled(".linux").ok_or(UkiError::NoKernel)?;
         let content = self.content(section);
