@@ -6,11 +6,12 @@
 //!
 //! [`Challenge::attest_in`]: rootbound_common::wire::v1::Challenge::attest_in
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::time::Duration;
 
 use rand_core::Rng;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::alarm::{Alarm, Wanted};
@@ -37,14 +38,17 @@ const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
 /// No pause is shorter: a failure that comes at once must not keep a core, a TPM or a verifier busy.
 const SHORTEST: Duration = Duration::from_millis(100);
-/// The least pause from an attestation that somebody asked for to the next: nobody keeps the TPM busy by asking.
+/// The least pause from an attestation that somebody asked for to the next, once [`BURST`] of them came within as many of
+/// these pauses: nobody keeps the TPM busy by asking, and whoever asks now and then does not wait.
 const RUNG: Duration = Duration::from_secs(2);
+/// Attestations that may be asked for one right after the other.
+const BURST: usize = 5;
 /// How long an attempt may go on when the process is to end; what it has not written by then it repeats.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Attests until `stop` is cancelled; before the time where the alarm rings.
 pub async fn run(rounds: &mut impl Rounds, rng: &mut impl Rng, alarm: &Alarm, stop: &CancellationToken) {
-    let mut failures = 0;
+    let (mut failures, mut rung) = (0, VecDeque::new());
     while !stop.is_cancelled() {
         let wanted = alarm.answer();
         if let Some(wanted) = wanted {
@@ -61,7 +65,8 @@ pub async fn run(rounds: &mut impl Rounds, rng: &mut impl Rng, alarm: &Alarm, st
             None => return,
             Some(Ok(wait)) => {
                 failures = 0;
-                (shortened(wait, rng).max(SHORTEST), if wanted.is_some() { RUNG } else { SHORTEST })
+                let least = if wanted.is_some() { least_pause(&mut rung, Instant::now()) } else { SHORTEST };
+                (shortened(wait, rng).max(SHORTEST), least)
             }
             Some(Err(setback)) => {
                 let asked = setback.retry_after.unwrap_or_default();
@@ -80,6 +85,17 @@ pub async fn run(rounds: &mut impl Rounds, rng: &mut impl Rng, alarm: &Alarm, st
             () = stop.cancelled() => {}
         }
     }
+}
+
+/// Notes an attestation that somebody asked for, and says how long the next has to wait at least.
+fn least_pause(rung: &mut VecDeque<Instant>, now: Instant) -> Duration {
+    rung.push_back(now);
+    if rung.len() < BURST {
+        return SHORTEST;
+    }
+    let first = rung.pop_front();
+    let within = RUNG.saturating_mul(u32::try_from(BURST).unwrap_or(u32::MAX));
+    if first.is_some_and(|first| now.saturating_duration_since(first) < within) { RUNG } else { SHORTEST }
 }
 
 /// Between nine tenths of `wait` and all of it.
@@ -106,7 +122,6 @@ mod tests {
     use std::convert::Infallible;
 
     use rand_core::TryRng;
-    use tokio::time::Instant;
 
     use super::*;
 
@@ -233,9 +248,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn alarm_that_rings_without_end_is_heeded_each_two_seconds() {
         let minute = Ok(Duration::from_secs(60));
-        let ringing: Vec<u64> = (0..9).flat_map(|second| [second; 10]).collect();
-        assert_eq!(woken(vec![minute; 5], &ringing).await, [0, 100, 2_100, 4_100, 6_100]);
-        assert_eq!(woken(vec![minute; 3], &[10, 11]).await, [0, 10_000, 12_000]);
+        let ringing: Vec<u64> = (0..30).flat_map(|second| [second; 10]).collect();
+        let burst = [0, 100, 1_000, 2_000, 3_000];
+        let then = [4_000, 6_000, 8_000];
+        assert_eq!(woken(vec![minute; 8], &ringing).await, [&burst[..], &then[..]].concat());
+        assert_eq!(woken(vec![minute; 3], &[10, 11]).await, [0, 10_000, 11_000], "now and then at once");
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,7 +20,9 @@ use crate::{operate, shown};
 const STREAM_KB: u64 = 15;
 /// From the operator's word to the verdict, over a software TPM.
 const JUDGED: Duration = Duration::from_millis(50);
-const ROUNDS: usize = 40;
+const ROUNDS: usize = 20;
+/// The attester answers a few at once, and then one each two seconds.
+const BETWEEN: Duration = Duration::from_millis(2200);
 
 /// Opens so many streams of simulated nodes, and holds them.
 pub(crate) async fn idle_streams(site: &VerifierSite, verifier: &Daemon, count: usize) {
@@ -84,7 +86,7 @@ pub(crate) async fn attest_now(site: &VerifierSite, program: &str, swtpm: &Swtpm
     }
     let mut took = Vec::new();
     for _ in 0..ROUNDS {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(BETWEEN).await;
         let before = detail(site, node).await.made_at;
         let begun = Instant::now();
         operate(site, Command::NodeAttestNow { node, renew: false, reason: reason.clone() }).await;
