@@ -79,12 +79,13 @@ fn tree(folder: &Path, part: usize) -> (Vec<PathBuf>, usize) {
     .flatten()
     .collect();
     let (mut files, mut bytes) = (Vec::new(), 0);
-    for (count, size) in FILES {
+    for (kind, (count, size)) in FILES.into_iter().enumerate() {
         for number in 0..count.div_ceil(part) {
             let size = if part > 1 { size.min(20_000) } else { size };
-            let path = folder.join(format!("{size}/{}/{number}", number % 100));
+            let path = folder.join(format!("{kind}/{}/{number}", number % 100));
             fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
             let mut file = File::create(&path).expect("a file");
+            file.write_all(&kind.to_be_bytes()).expect("content");
             file.write_all(&number.to_be_bytes()).expect("content");
             let mut left = size;
             while left > 0 {
@@ -92,7 +93,7 @@ fn tree(folder: &Path, part: usize) -> (Vec<PathBuf>, usize) {
                 file.write_all(part).expect("content");
                 left -= part.len();
             }
-            bytes += size + 8;
+            bytes += size + 16;
             files.push(path);
         }
     }
