@@ -4,8 +4,8 @@
 //! opened again after it ended, with pauses that grow; where it cannot be held, the verifier is asked instead, and the stream
 //! is tried again from time to time. What is heard rings the alarm, which is all that it does.
 //!
-//! - [`attempts`]: when to open a stream, and when to ask
-//! - [`telling`]: what is written down and logged of it
+//! - `attempts`: when to open a stream, and when to ask
+//! - `telling`: what is written down and logged of it
 
 mod attempts;
 mod telling;
