@@ -23,6 +23,7 @@ use rootbound_verifier::evidence::StoredQuote;
 use rootbound_verifier::evidence::ima::{Position, Progress};
 use rootbound_verifier::flows::Verifier;
 use rootbound_verifier::flows::survey::dry_run::Proposal;
+use rootbound_verifier::http::{Limits, Rate};
 use rootbound_verifier::node::{LastSeen, Name};
 use rootbound_verifier::posture::Posture;
 use rootbound_verifier::reference::{LogKind, ProfileBody};
@@ -47,7 +48,16 @@ const TARGET: Duration = Duration::from_secs(60);
 
 /// Fills a store with a fleet, and measures.
 pub(crate) async fn run(nodes: usize) {
-    let world = World::new(&[]).await;
+    // One node connects as often as it can.
+    let plenty = Rate::new(1_000_000, 1_000_000);
+    let limits = Limits {
+        connections: plenty,
+        enrollments: plenty,
+        attestations: plenty,
+        queries: plenty,
+        ..Limits::default()
+    };
+    let world = World::builder().http_limits(limits).start().await;
     let model = Model::new(&world).await;
     let begun = Instant::now();
     model.copies(&world, nodes).await;
