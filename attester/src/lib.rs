@@ -23,3 +23,4 @@ pub mod renew;
 pub mod telemetry;
 pub mod tpm;
 pub mod watch;
+pub mod within;

@@ -2,20 +2,19 @@
 //! reference values, seen by a node.
 
 use rootbound_common::blob::Blob;
-use rootbound_common::crypto::{Digest, hash};
+use rootbound_common::crypto::{Digest, TaggedDigest, hash};
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex, PcrSelection, PcrSet};
 use rootbound_common::wire::v1::{BootLogPart, EvidenceRequest, ImaPart, PostureStatus};
-use rootbound_compute::values::{BootValue, BootValues, Measured, Source, TaggedDigest};
+use rootbound_compute::values::{BootValue, BootValues, Measured, Source};
 use rootbound_swtpm_tests::measured_logs::{BootLog, ImaList, Measures};
 use rootbound_swtpm_tests::software_tpm::SoftwareTpm;
 use rootbound_swtpm_tests::world::{Simulated, World, operator};
 use rootbound_verifier::appraisal::boot::BootRules;
 use rootbound_verifier::appraisal::runtime::RuntimeRules;
 use rootbound_verifier::flows::operate::OperateError;
-use rootbound_verifier::flows::sets::{SetValues, Side, WhichSet};
+use rootbound_verifier::flows::sets::{SetValues, WhichSet};
 use rootbound_verifier::node::Name;
-use rootbound_verifier::reference::{AcceptedPcrs, DeniedAs, LogKind};
-use rootbound_verifier::store::sets::SetKind;
+use rootbound_verifier::reference::{AcceptedPcrs, DeniedAs, LogKind, SetKind, Side};
 
 const BANK: HashAlgorithm = HashAlgorithm::Sha256;
 const KERNEL_A: &[u8] = b"kernel A";

@@ -10,9 +10,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rootbound_common::crypto::{Digest, hash};
+use rootbound_common::crypto::{Digest, TaggedDigest, hash};
 use rootbound_common::tpm::HashAlgorithm;
-use rootbound_compute::values::{BootValues, Measured, TaggedDigest};
+use rootbound_compute::values::{BootValues, Measured};
 use rootbound_verifier::evidence::boot_log::ParsedBootLog;
 use tempfile::TempDir;
 

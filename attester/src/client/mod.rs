@@ -12,7 +12,6 @@ mod url;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use http::Method;
 use rootbound_common::wire::v1::{
@@ -21,9 +20,10 @@ use rootbound_common::wire::v1::{
 };
 use rustls::RootCertStore;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use tokio_rustls::TlsConnector;
 
+use crate::within::Within;
 use exchange::Question;
 pub use exchange::{RequestError, Stage};
 pub use refusal::{Code, Refusal, Remedy, printable, word};
@@ -46,40 +46,9 @@ pub struct VerifierConfig {
     pub request_timeout: RequestTimeout,
 }
 
-/// How long a request may take: 1 s to 5 min.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RequestTimeout(Duration);
-
-impl RequestTimeout {
-    const MIN: Duration = Duration::from_secs(1);
-    const MAX: Duration = Duration::from_secs(300);
-
-    /// A time within the range.
-    #[must_use]
-    pub fn new(duration: Duration) -> Option<Self> {
-        (Self::MIN..=Self::MAX).contains(&duration).then_some(Self(duration))
-    }
-
-    /// The time.
-    #[must_use]
-    pub const fn get(self) -> Duration {
-        self.0
-    }
-}
-
-/// A TPM signature in the handshake takes half a second on a slow TPM; the rest is for a slow network.
-impl Default for RequestTimeout {
-    fn default() -> Self {
-        Self(Duration::from_secs(15))
-    }
-}
-
-impl<'de> Deserialize<'de> for RequestTimeout {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let duration = humantime_serde::deserialize(deserializer)?;
-        Self::new(duration).ok_or_else(|| serde::de::Error::custom("must be from 1s to 5min"))
-    }
-}
+/// How long a request may take. A TPM signature in the handshake takes half a second on a slow TPM; the rest is for a slow
+/// network.
+pub type RequestTimeout = Within<1, 300, 15>;
 
 /// Asks one verifier.
 #[derive(Debug)]

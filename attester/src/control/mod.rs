@@ -15,7 +15,7 @@ use std::time::Duration;
 use rand_core::Rng;
 use rootbound_common::clock::Clock;
 use rootbound_common::wire::v1::ControlState;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::alarm::{Alarm, Reason};
 use crate::client::{Client, ClientIdentity, Told, words};
 use crate::keep::ControlFile;
+use crate::within::Within;
 use attempts::{Attempts, Ended};
 use telling::Telling;
 pub use telling::{Channel, ControlStatus};
@@ -43,41 +44,9 @@ impl Default for ControlConfig {
     }
 }
 
-/// How often to ask: each 1 s to 1 h.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PollEvery(Duration);
-
-impl PollEvery {
-    /// Each question costs a signature of the TPM.
-    const MIN: Duration = Duration::from_secs(1);
-    /// Who asks more seldom hears of a block too late to matter.
-    const MAX: Duration = Duration::from_secs(3600);
-
-    /// A time within the range.
-    #[must_use]
-    pub fn new(duration: Duration) -> Option<Self> {
-        (Self::MIN..=Self::MAX).contains(&duration).then_some(Self(duration))
-    }
-
-    /// The time.
-    #[must_use]
-    pub const fn get(self) -> Duration {
-        self.0
-    }
-}
-
-impl Default for PollEvery {
-    fn default() -> Self {
-        Self(Duration::from_secs(30))
-    }
-}
-
-impl<'de> Deserialize<'de> for PollEvery {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let duration = humantime_serde::deserialize(deserializer)?;
-        Self::new(duration).ok_or_else(|| serde::de::Error::custom("must be from 1s to 1h"))
-    }
-}
+/// How often to ask. Each question costs a signature of the TPM; who asks more seldom than each hour hears of a block too late
+/// to matter.
+pub type PollEvery = Within<1, 3600, 30>;
 
 /// Hears the verifier.
 #[derive(Debug)]

@@ -1,8 +1,6 @@
 //! Values of a boot, as they are written down: what they are, and where they come from.
 
-use std::fmt;
-
-use rootbound_common::crypto::Digest;
+use rootbound_common::crypto::TaggedDigest;
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex};
 use serde::{Deserialize, Serialize};
 
@@ -122,38 +120,6 @@ impl Source {
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         *self == Self::default()
-    }
-}
-
-/// A digest with its algorithm: `sha256:` and lower-case hex.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct TaggedDigest(pub Digest);
-
-/// A text is no digest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a digest is written `sha256:` and lower-case hex of its size; sha1, sha384 and sha512 alike")]
-pub struct NotADigest;
-
-impl fmt::Display for TaggedDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.0.algorithm(), self.0)
-    }
-}
-
-impl TryFrom<String> for TaggedDigest {
-    type Error = NotADigest;
-
-    fn try_from(text: String) -> Result<Self, NotADigest> {
-        let (algorithm, hex) = text.split_once(':').ok_or(NotADigest)?;
-        let algorithm = algorithm.parse().map_err(|_| NotADigest)?;
-        Digest::from_hex(algorithm, hex).map(Self).ok_or(NotADigest)
-    }
-}
-
-impl From<TaggedDigest> for String {
-    fn from(digest: TaggedDigest) -> Self {
-        digest.to_string()
     }
 }
 

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use rootbound_compute::values::{BootValues, TaggedDigest};
+use rootbound_common::crypto::{NotADigest, TaggedDigest};
+use rootbound_compute::values::BootValues;
 
 use super::exchange::{Export, Import};
 use super::files::{self, FileError};
@@ -12,8 +13,7 @@ use crate::flows::sets::{SetDiff, WhichSet};
 use crate::http::admin::message::{Command, Words};
 use crate::http::admin::sets::{SetCommand, Values};
 use crate::node::Name;
-use crate::reference::DeniedAs;
-use crate::store::sets::SetKind;
+use crate::reference::{DeniedAs, SetKind};
 
 /// What sort of values a set has.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -267,7 +267,7 @@ impl DenyVerb {
 }
 
 fn tagged(text: &str) -> Result<TaggedDigest, String> {
-    TaggedDigest::try_from(text.to_owned()).map_err(|error| error.to_string())
+    text.parse().map_err(|error: NotADigest| error.to_string())
 }
 
 /// The values of a file: of the kind that is said, or else of the one that it looks like.

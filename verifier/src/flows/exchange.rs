@@ -1,21 +1,17 @@
 //! Sets are exported, and imported by somebody's signature or an operator's word: all of a document, or nothing of it.
 
-use std::sync::Arc;
-
 use rootbound_common::blob::Blob;
 use serde_json::{Value, json};
 
 use super::Verifier;
 use super::operate::{OperateError, Operator, Reappraised};
 use super::sets::{SetError, WhichSet, permitted};
-use crate::appraisal::runtime::DigestSet;
 use crate::audit::{Entity, Facts, RecordKind};
 use crate::evidence::frame::{FrameError, pack, unpack};
 use crate::reference::exchange::{
     Document, DocumentSignature, ExchangeError, ExportedSet, ExportedValues, FORMAT, Importable, Refused,
 };
-use crate::reference::{BootSet, Provenance, Versioned};
-use crate::store::sets::{SetContent, SetKind};
+use crate::reference::{BootSet, Provenance, References, SetContent, SetKind, Versioned};
 
 /// A document that was imported.
 #[derive(Debug, Clone)]
@@ -34,25 +30,21 @@ const MAX_REASON: usize = 500;
 impl Verifier {
     /// Versions of sets as a document; without any that are named, the current one of every set.
     pub async fn export_sets(&self, named: &[WhichSet]) -> Result<Value, OperateError> {
-        let mut which = Vec::new();
-        for one in named {
-            which.push(self.find_set(one).await?);
+        let current = if named.is_empty() { self.current_sets() } else { Vec::new() };
+        let (which, mut sets) = (if named.is_empty() { &current } else { named }, Vec::new());
+        // As much as is imported.
+        if which.len() > Document::MAX_SETS {
+            return Err(SetError::Import(ExchangeError::TooMany).into());
         }
-        if named.is_empty() {
-            let book = self.book.load();
-            let references = book.references();
-            which.extend(references.sets.into_iter().map(|set| (SetKind::Pcrs, set.id)));
-            which.extend(references.boot_sets.into_iter().map(|set| (SetKind::Boot, set.id)));
-            which.extend(references.digest_sets.into_iter().map(|set| (SetKind::Digests, set.id)));
-        }
-        let mut sets = Vec::new();
-        for (kind, id) in which {
-            let found = WhichSet { kind: Some(kind), name: id.name, version: Some(id.version) };
-            let found = self.read_set(&found).await?;
+        let mut left = Document::MAX_TEXT;
+        for one in which {
+            let found = self.read_to_hand_on(one).await?;
             let values = match found.content {
                 SetContent::Pcrs(accepted) => ExportedValues::Pcrs(accepted),
                 SetContent::Boot(set) => ExportedValues::Boot(set.values().clone()),
                 SetContent::Digests(_, text) => {
+                    let rest = left.checked_sub(text.len());
+                    left = rest.ok_or(SetError::Import(ExchangeError::TooLarge))?;
                     let frame = Blob::new(pack(&text)?).ok_or(SetError::Import(ExchangeError::TooLarge))?;
                     ExportedValues::Digests(frame)
                 }
@@ -66,8 +58,20 @@ impl Verifier {
             exported_at: self.now(),
             sets,
         };
+        document.check().map_err(SetError::from)?;
         let malformed = |error: serde_json::Error| ExchangeError::Malformed(error.to_string());
         Ok(serde_json::to_value(document).map_err(|error| SetError::Import(malformed(error)))?)
+    }
+
+    /// The current version of every set.
+    fn current_sets(&self) -> Vec<WhichSet> {
+        let References { sets, boot_sets, digest_sets, .. } = self.book.load().references();
+        let pcrs = sets.into_iter().map(|set| (SetKind::Pcrs, set.id));
+        let boot = boot_sets.into_iter().map(|set| (SetKind::Boot, set.id));
+        let digests = digest_sets.into_iter().map(|set| (SetKind::Digests, set.id));
+        let which =
+            |(kind, Versioned { name, version })| WhichSet { kind: Some(kind), name, version: Some(version) };
+        pcrs.chain(boot).chain(digests).map(which).collect()
     }
 
     /// Imports a document: each set becomes the next version of its name here. It has to be signed by a trusted signer, unless an
@@ -126,11 +130,12 @@ impl Verifier {
 
 /// The values of an imported set. `left`: bytes that texts of digests may still have.
 fn content(set: ExportedSet, left: &mut usize) -> Result<SetContent, ExchangeError> {
-    let refused = |why: Refused| ExchangeError::Set { set: set.id(), why };
-    match &set.values {
-        ExportedValues::Pcrs(accepted) => Ok(SetContent::Pcrs(accepted.clone())),
+    let id = set.id();
+    let refused = |why: Refused| ExchangeError::Set { set: id.clone(), why };
+    match set.values {
+        ExportedValues::Pcrs(accepted) => Ok(SetContent::Pcrs(accepted)),
         ExportedValues::Boot(values) => {
-            Ok(SetContent::Boot(BootSet::new(values.clone()).map_err(|error| refused(error.into()))?))
+            Ok(SetContent::Boot(BootSet::new(values).map_err(|error| refused(error.into()))?))
         }
         ExportedValues::Digests(frame) => {
             let text = unpack(frame.as_bytes(), *left).map_err(|error| match error {
@@ -138,8 +143,7 @@ fn content(set: ExportedSet, left: &mut usize) -> Result<SetContent, ExchangeErr
                 FrameError::Damaged => refused(error.into()),
             })?;
             *left = left.saturating_sub(text.len());
-            let digests = DigestSet::parse(&text).map_err(|error| refused(error.into()))?;
-            Ok(SetContent::Digests(Arc::new(digests), text))
+            SetContent::digests(text).map_err(|error| refused(error.into()))
         }
     }
 }

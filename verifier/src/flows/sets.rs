@@ -1,9 +1,9 @@
 //! The life of sets: written, staged, promoted, withdrawn, compared, merged; and what is denied everywhere.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use rootbound_compute::values::{BootValues, TaggedDigest};
+use rootbound_common::crypto::TaggedDigest;
+use rootbound_compute::values::BootValues;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::MutexGuard;
@@ -15,12 +15,12 @@ use crate::appraisal::runtime::DigestSet;
 use crate::audit::{Entity, Facts, RecordKind};
 use crate::evidence::frame::unpack;
 use crate::node::Name;
-use crate::reference::boot_set::{key, source_words};
 use crate::reference::exchange::ExchangeError;
 use crate::reference::{
-    AcceptedPcrs, BootSet, BootSetError, DeniedAs, DenyEntry, DenyError, DenyList, Provenance, Versioned,
+    AcceptedPcrs, BootSet, BootSetError, ContentError, DeniedAs, DenyEntry, DenyError, DenyList, Difference,
+    Provenance, SetContent, SetKind, Versioned,
 };
-use crate::store::sets::{SetChange, SetContent, SetKind};
+use crate::store::sets::{SetChange, UpdateEnd};
 
 /// Why something about sets is refused.
 #[derive(Debug, thiserror::Error)]
@@ -105,13 +105,9 @@ impl SetValues {
         Ok(match self {
             Self::Pcrs(accepted) => SetContent::Pcrs(accepted),
             Self::Boot(values) => SetContent::Boot(BootSet::new(values).map_err(SetError::from)?),
-            Self::Digests(frame) => digests(unpack(&frame, DigestSet::MAX_BYTES)?)?,
+            Self::Digests(frame) => SetContent::digests(unpack(&frame, DigestSet::MAX_BYTES)?)?,
         })
     }
-}
-
-fn digests(text: Vec<u8>) -> Result<SetContent, OperateError> {
-    Ok(SetContent::Digests(Arc::new(DigestSet::parse(&text)?), text))
 }
 
 /// A set, as an operator names it.
@@ -135,28 +131,6 @@ pub struct WrittenSet {
     pub id: Versioned,
     /// What it changed.
     pub reappraised: Reappraised,
-}
-
-/// On which side a value is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Side {
-    /// Only in the first.
-    Removed,
-    /// Only in the second.
-    Added,
-}
-
-/// A value that only one of two versions has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Difference {
-    /// Which of them.
-    pub side: Side,
-    /// The value.
-    pub value: String,
-    /// Its label and where it comes from, as far as that is known.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub source: String,
 }
 
 /// What two versions do not share.
@@ -196,6 +170,17 @@ pub struct FoundSet {
     pub provenance: Provenance,
     /// Its values.
     pub content: SetContent,
+}
+
+impl From<ContentError> for OperateError {
+    fn from(error: ContentError) -> Self {
+        match error {
+            ContentError::Kinds(one, other) => SetError::Kinds(one, other).into(),
+            ContentError::Pcrs(error) => error.into(),
+            ContentError::Boot(error) => SetError::from(error).into(),
+            ContentError::Digests(error) => error.into(),
+        }
+    }
 }
 
 /// No set is called as the deny list is, by which an appraisal would name both alike.
@@ -294,6 +279,15 @@ impl Verifier {
         Ok(FoundSet { id, withdrawn: record.withdrawn, provenance: record.provenance, content })
     }
 
+    /// The same, to accept its values elsewhere: what was withdrawn does not come back by a name alone.
+    pub(super) async fn read_to_hand_on(&self, which: &WhichSet) -> Result<FoundSet, OperateError> {
+        let found = self.read_set(which).await?;
+        if found.withdrawn && which.version.is_none() {
+            return Err(SetError::Withdrawn(found.id).into());
+        }
+        Ok(found)
+    }
+
     /// Withdraws every version of a set, and appraises every node again.
     pub async fn withdraw_set(
         &self,
@@ -337,7 +331,7 @@ impl Verifier {
         let over = over.unwrap_or(current.version);
         let before = self.store.set_content(kind, &current).await?;
         let before = before.ok_or_else(|| OperateError::NoSuch { what: "set", name: current.to_string() })?;
-        let both = union(&before, &part)?;
+        let both = before.union(&part)?;
         let change = self.changes.lock().await;
         if let (SetContent::Boot(both), SetContent::Boot(part)) = (&both, &part) {
             self.check_boot_set(&name, both)?;
@@ -364,18 +358,7 @@ impl Verifier {
         which: &WhichSet,
         operator: &Operator,
     ) -> Result<WrittenSet, OperateError> {
-        let (kind, name) = self.kind_of(which).await?;
-        let change = self.changes.lock().await;
-        let subject = Entity::named(kind.entity(), name.as_str());
-        let record = self.done(operator, RecordKind::ReferenceChange, "promote_set", subject);
-        let provenance = self.provenance(operator);
-        let done = self.store.promote_set(kind, &name, which.version, provenance, record).await?;
-        let id = match stepped(name, done) {
-            Ok(id) => id,
-            Err(error) => return Err(self.not_stepped(change, error).await),
-        };
-        tracing::info!(set = %id, %kind, author = %operator.author, "update of a set promoted");
-        Ok(WrittenSet { kind, id, reappraised: self.references_changed(change).await? })
+        self.end_update(UpdateEnd::Promoted, which, operator).await
     }
 
     /// Takes an update back: what was accepted before it is accepted again, and nothing else. Every node is appraised again.
@@ -384,17 +367,31 @@ impl Verifier {
         which: &WhichSet,
         operator: &Operator,
     ) -> Result<WrittenSet, OperateError> {
-        let (kind, name) = self.kind_of(which).await?;
+        self.end_update(UpdateEnd::Unstaged, which, operator).await
+    }
+
+    /// The version that an update is on top of is compared by the store alone.
+    async fn end_update(
+        &self,
+        how: UpdateEnd,
+        which: &WhichSet,
+        operator: &Operator,
+    ) -> Result<WrittenSet, OperateError> {
+        let (kind, id) = self.find_set(&WhichSet { version: None, ..which.clone() }).await?;
+        let (name, over) = (id.name, which.version);
+        let action = match how {
+            UpdateEnd::Promoted => "promote_set",
+            UpdateEnd::Unstaged => "unstage_set",
+        };
         let change = self.changes.lock().await;
         let subject = Entity::named(kind.entity(), name.as_str());
-        let record = self.done(operator, RecordKind::ReferenceChange, "unstage_set", subject);
-        let provenance = self.provenance(operator);
-        let done = self.store.unstage_set(kind, &name, which.version, provenance, record).await?;
+        let record = self.done(operator, RecordKind::ReferenceChange, action, subject);
+        let done = self.store.end_update(how, kind, &name, over, self.provenance(operator), record).await?;
         let id = match stepped(name, done) {
             Ok(id) => id,
             Err(error) => return Err(self.not_stepped(change, error).await),
         };
-        tracing::info!(set = %id, %kind, author = %operator.author, "update of a set taken back");
+        tracing::info!(set = %id, %kind, ?how, author = %operator.author, "update of a set ended");
         Ok(WrittenSet { kind, id, reappraised: self.references_changed(change).await? })
     }
 
@@ -406,12 +403,6 @@ impl Verifier {
         }
     }
 
-    /// A step of an update names the version that it is on top of, which only the store compares.
-    async fn kind_of(&self, which: &WhichSet) -> Result<(SetKind, Name), OperateError> {
-        let (kind, id) = self.find_set(&WhichSet { version: None, ..which.clone() }).await?;
-        Ok((kind, id.name))
-    }
-
     /// What two versions do not share, at most `limit` of it.
     pub async fn diff_sets(
         &self,
@@ -419,14 +410,19 @@ impl Verifier {
         to: &WhichSet,
         limit: usize,
     ) -> Result<SetDiff, OperateError> {
-        let (from, to) = self.two_sets(from, to).await?;
-        Ok(diff(&from, &to, limit.min(SetDiff::MAX)))
-    }
-
-    async fn two_sets(&self, one: &WhichSet, other: &WhichSet) -> Result<(FoundSet, FoundSet), OperateError> {
-        let (one, other) = (self.read_set(one).await?, self.read_set(other).await?);
-        let kinds = (one.content.kind(), other.content.kind());
-        if kinds.0 == kinds.1 { Ok((one, other)) } else { Err(SetError::Kinds(kinds.0, kinds.1).into()) }
+        let (from, to) = (self.read_set(from).await?, self.read_set(to).await?);
+        let found = from.content.differences(&to.content, limit.min(SetDiff::MAX))?;
+        let shown = u64::try_from(found.first.len()).unwrap_or(u64::MAX);
+        Ok(SetDiff {
+            kind: from.content.kind(),
+            from: from.id,
+            to: to.id,
+            removed: found.removed,
+            added: found.added,
+            shared: found.shared,
+            left_out: found.removed.saturating_add(found.added).saturating_sub(shown),
+            differences: found.first,
+        })
     }
 
     /// Writes what either of two versions has as the next version of a set.
@@ -437,15 +433,8 @@ impl Verifier {
         into: Name,
         operator: &Operator,
     ) -> Result<WrittenSet, OperateError> {
-        let chosen = [one.version, other.version];
-        let (one, other) = self.two_sets(one, other).await?;
-        // What was withdrawn does not come back by a name alone.
-        for (set, chosen) in [&one, &other].into_iter().zip(chosen) {
-            if set.withdrawn && chosen.is_none() {
-                return Err(SetError::Withdrawn(set.id.clone()).into());
-            }
-        }
-        let both = union(&one.content, &other.content)?;
+        let (one, other) = (self.read_to_hand_on(one).await?, self.read_to_hand_on(other).await?);
+        let both = one.content.union(&other.content)?;
         let merged = format!("{} and {} merged", one.id, other.id);
         let reason =
             if operator.reason.is_empty() { merged } else { format!("{merged}: {}", operator.reason) };
@@ -544,81 +533,4 @@ fn stepped(name: Name, change: SetChange) -> Result<Versioned, OperateError> {
         SetChange::AlreadyStaged { version } => SetError::AlreadyStaged(Versioned { name, version }).into(),
         SetChange::NotStaged => SetError::NotStaged(name).into(),
     })
-}
-
-/// What either has, of one kind.
-fn union(one: &SetContent, other: &SetContent) -> Result<SetContent, OperateError> {
-    match (one, other) {
-        (SetContent::Pcrs(one), SetContent::Pcrs(other)) => {
-            let values = one.iter().chain(other.iter()).map(|(_, pcr, value)| (pcr, *value));
-            Ok(SetContent::Pcrs(AcceptedPcrs::new(values)?))
-        }
-        (SetContent::Boot(one), SetContent::Boot(other)) => {
-            Ok(SetContent::Boot(one.union(other).map_err(SetError::from)?))
-        }
-        (SetContent::Digests(_, one), SetContent::Digests(_, other)) => {
-            let mut lines = lines(one);
-            lines.extend(self::lines(other));
-            lines.sort_unstable();
-            lines.dedup();
-            let mut text = Vec::with_capacity(one.len() + other.len());
-            for line in lines {
-                text.extend_from_slice(line);
-                text.push(b'\n');
-            }
-            digests(text)
-        }
-        (one, other) => Err(SetError::Kinds(one.kind(), other.kind()).into()),
-    }
-}
-
-/// The lines of a digest set that say something.
-fn lines(text: &[u8]) -> Vec<&[u8]> {
-    text.split(|byte| *byte == b'\n').filter(|line| !matches!(line.first(), None | Some(b'#'))).collect()
-}
-
-/// Every value with what is known of it, by value.
-fn values_of(content: &SetContent) -> BTreeMap<String, String> {
-    match content {
-        SetContent::Pcrs(accepted) => {
-            let values = accepted.iter();
-            values.map(|(bank, pcr, value)| (format!("PCR {pcr} {bank}:{value}"), String::new())).collect()
-        }
-        SetContent::Boot(set) => {
-            let known = |value: &rootbound_compute::values::BootValue| {
-                let words = [value.label.clone(), source_words(&value.source)];
-                words.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(", ")
-            };
-            set.values().values.iter().map(|value| (key(&value.measured), known(value))).collect()
-        }
-        SetContent::Digests(_, text) => {
-            let line = |line: &[u8]| (String::from_utf8_lossy(line).into_owned(), String::new());
-            lines(text).into_iter().map(line).collect()
-        }
-    }
-}
-
-fn diff(from: &FoundSet, to: &FoundSet, limit: usize) -> SetDiff {
-    let (before, after) = (values_of(&from.content), values_of(&to.content));
-    let of = |side, (value, source): (&String, &String)| Difference {
-        side,
-        value: value.clone(),
-        source: source.clone(),
-    };
-    let removed = before.iter().filter(|(value, _)| !after.contains_key(*value));
-    let added = after.iter().filter(|(value, _)| !before.contains_key(*value));
-    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-    let (gone, new) = (count(removed.clone().count()), count(added.clone().count()));
-    let all = removed.map(|one| of(Side::Removed, one)).chain(added.map(|one| of(Side::Added, one)));
-    let differences: Vec<_> = all.take(limit).collect();
-    SetDiff {
-        kind: from.content.kind(),
-        from: from.id.clone(),
-        to: to.id.clone(),
-        removed: gone,
-        added: new,
-        shared: count(before.len()).saturating_sub(gone),
-        left_out: gone.saturating_add(new).saturating_sub(count(differences.len())),
-        differences,
-    }
 }

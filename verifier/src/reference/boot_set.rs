@@ -2,14 +2,13 @@
 
 use std::collections::HashSet;
 
+use rootbound_common::crypto::TaggedDigest;
 use rootbound_common::text::only_shows;
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex};
-use rootbound_compute::values::{BootValue, BootValues, Measured, Source, TaggedDigest};
+use rootbound_compute::values::{BootValue, BootValues, Measured, Source};
 
 use super::{Provenance, Versioned};
-use crate::appraisal::boot::{
-    BootRules, BootRulesError, CommandLineRules, EventRule, Measurement, RuleDigest,
-};
+use crate::appraisal::boot::{BootRules, BootRulesError, CommandLineRules, EventRule, Measurement};
 
 /// Values that were checked: of one bank, each once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,8 +204,7 @@ impl BootRules {
             ("", source) => format!("{source} ({set})"),
             (label, _) => format!("{label} ({set})"),
         };
-        let measurement =
-            |digest: &TaggedDigest| Measurement { digest: RuleDigest(digest.0), label: label.clone() };
+        let measurement = |digest: &TaggedDigest| Measurement { digest: *digest, label: label.clone() };
         let firmware = |rules: &mut Self| rules.firmware.take().unwrap_or_default();
         match &value.measured {
             Measured::BootApplication { digest } => self.boot_applications.push(measurement(digest)),
@@ -217,7 +215,7 @@ impl BootRules {
                 rules.exact.push(text.clone());
             }
             Measured::Event { pcr, digest } => {
-                let (pcr, digest): (PcrIndex, _) = (*pcr, RuleDigest(digest.0));
+                let (pcr, digest): (PcrIndex, _) = (*pcr, TaggedDigest(digest.0));
                 self.events.push(EventRule { pcr, digest, label });
             }
             Measured::FirmwareVersion { text } => {
@@ -330,7 +328,7 @@ mod tests {
         let rules = rules(&[0, 2, 4, 5, 9]);
         assert_eq!(rules.check_with(&[&kernel]), Ok(()));
         let merged = rules.with_sets([&kernel].into_iter());
-        let of = |text| RuleDigest(digest(text).0);
+        let of = |text| TaggedDigest(digest(text).0);
         assert_eq!(merged.boot_applications[0].digest, of("kernel"));
         assert_eq!(merged.boot_applications[0].label, "linux-image 6.1 (kernel@2)");
         assert_eq!((merged.drivers[0].digest, merged.initrds[0].digest), (of("driver"), of("initrd")));
@@ -348,7 +346,7 @@ mod tests {
             rules(&[5]).check_with(&[&kernel]),
             Err(BootRulesError::PcrNotExplained { rules: "boot_applications", pcr })
         );
-        let denied = Measurement { digest: RuleDigest(digest("kernel").0), label: "CVE".into() };
+        let denied = Measurement { digest: TaggedDigest(digest("kernel").0), label: "CVE".into() };
         let denying = BootRules { denied: vec![denied.clone()], ..rules(&[4]) };
         let digest = denied.digest;
         assert_eq!(

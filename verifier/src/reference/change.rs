@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{
     AcceptedPcrs, BootSet, BootSetVersion, DigestSetVersion, Profile, ProfileBody, ProfileError, Provenance,
-    ReferenceBook, ReferenceSet, References, SetKind, Versioned,
+    ReferenceBook, ReferenceSet, SetKind, Versioned,
 };
 use crate::appraisal::runtime::DigestSet;
 use crate::node::{Labels, Name};
@@ -98,70 +98,73 @@ impl ReferenceBook {
         if changes.is_empty() {
             return Err(ChangeError::Nothing);
         }
-        let Self { mut profiles, mut sets, mut boot_sets, mut digest_sets, deny, boot: _, runtime: _ } =
-            self.clone();
+        let mut references = self.references();
         let mut seen = BTreeSet::new();
         let mut once = |what: &'static str, name: &Name| {
             let new = seen.insert((what, name.clone()));
             if new { Ok(()) } else { Err(ChangeError::Twice { what, name: name.clone() }) }
         };
-        let next = |name: &Name, current: Option<&Versioned>| Versioned {
-            name: name.clone(),
-            version: current.map_or(1, |current| current.version.saturating_add(1)),
+        let next = |name: Name, current: Option<&Versioned>| {
+            let version = current.map_or(1, |current| current.version.saturating_add(1));
+            (Versioned { name, version }, provenance.clone())
         };
         for change in changes {
             match change {
                 ReferenceChange::Set(name, accepted) => {
                     once(SetKind::Pcrs.in_words(), &name)?;
-                    let id = next(&name, self.sets.get(&name).map(|set| &set.id));
-                    sets.insert(name, ReferenceSet { id, accepted, provenance: provenance.clone() });
+                    let current = self.set(&name).map(|set| &set.id);
+                    references.sets.retain(|set| set.id.name != name);
+                    let (id, provenance) = next(name, current);
+                    references.sets.push(ReferenceSet { id, accepted, provenance });
                 }
                 ReferenceChange::Boot(name, set) => {
                     once(SetKind::Boot.in_words(), &name)?;
-                    let id = next(&name, self.boot_sets.get(&name).map(|set| &set.id));
-                    boot_sets.insert(name, BootSetVersion { id, set, provenance: provenance.clone() });
+                    let current = self.boot_set(&name).map(|set| &set.id);
+                    references.boot_sets.retain(|set| set.id.name != name);
+                    let (id, provenance) = next(name, current);
+                    references.boot_sets.push(BootSetVersion { id, set, provenance });
                 }
                 ReferenceChange::Digests(name, digests) => {
                     once(SetKind::Digests.in_words(), &name)?;
-                    let id = next(&name, self.digest_sets.get(&name).map(|set| &set.id));
-                    digest_sets
-                        .insert(name, DigestSetVersion { id, digests, provenance: provenance.clone() });
+                    let current = self.digest_set(&name).map(|set| &set.id);
+                    references.digest_sets.retain(|set| set.id.name != name);
+                    let (id, provenance) = next(name, current);
+                    references.digest_sets.push(DigestSetVersion { id, digests, provenance });
                 }
                 ReferenceChange::Profile(name, body) => {
                     once("profile", &name)?;
-                    let current = profiles.iter().position(|profile| profile.id.name == name);
-                    let current = current.map(|position| profiles.remove(position));
-                    let id = next(&name, current.as_ref().map(Profile::id));
-                    profiles.push(Profile::new(id, *body, provenance.clone())?);
+                    let current = self.profiles().map(Profile::id).find(|id| id.name == name);
+                    references.profiles.retain(|profile| profile.id().name != name);
+                    let (id, provenance) = next(name, current);
+                    references.profiles.push(Profile::new(id, *body, provenance)?);
                 }
                 ReferenceChange::Withdraw(kind, name) => {
                     let kind = self.kind_of(kind, &name)?;
                     once(kind.in_words(), &name)?;
                     match kind {
-                        SetKind::Pcrs => drop(sets.remove(&name)),
-                        SetKind::Boot => drop(boot_sets.remove(&name)),
-                        SetKind::Digests => drop(digest_sets.remove(&name)),
+                        SetKind::Pcrs => references.sets.retain(|set| set.id.name != name),
+                        SetKind::Boot => references.boot_sets.retain(|set| set.id.name != name),
+                        SetKind::Digests => references.digest_sets.retain(|set| set.id.name != name),
                     }
                 }
             }
         }
         // In the order in which the store gives them: of two that fit equally well, the first is named first.
-        profiles.sort_by(|a, b| a.id.name.cmp(&b.id.name));
-        Ok(Self::of(References {
-            profiles,
-            sets: sets.into_values().collect(),
-            boot_sets: boot_sets.into_values().collect(),
-            digest_sets: digest_sets.into_values().collect(),
-            deny,
-        })?)
+        references.profiles.sort_by(|one, other| one.id().name.cmp(&other.id().name));
+        let book = Self::of(references)?;
+        // What could not be put in force is not supposed either.
+        for profile in book.profiles() {
+            book.check(profile.body())?;
+        }
+        Ok(book)
     }
 
     /// Which set of this name there is, of this kind where one is said.
     fn kind_of(&self, kind: Option<SetKind>, name: &Name) -> Result<SetKind, ChangeError> {
         let there = |kind: &SetKind| match kind {
-            SetKind::Pcrs => self.sets.contains_key(name),
-            SetKind::Boot => self.boot_sets.contains_key(name),
-            SetKind::Digests => self.digest_sets.contains_key(name),
+            SetKind::Pcrs => self.set(name).is_some(),
+            SetKind::Boot => self.boot_set(name).is_some(),
+            SetKind::Digests => self.digest_set(name).is_some(),
         };
         let mut found =
             SetKind::ALL.into_iter().filter(|one| kind.is_none_or(|kind| kind == *one)).filter(there);
@@ -170,11 +173,6 @@ impl ReferenceBook {
             (Some(_), Some(_)) => Err(ChangeError::WhichSet { name: name.clone() }),
             (None, _) => Err(ChangeError::NoSuchSet { name: name.clone() }),
         }
-    }
-
-    /// The current version of each profile.
-    pub fn profiles(&self) -> impl Iterator<Item = &Profile> {
-        self.profiles.iter()
     }
 
     /// Whether a node with these labels is judged by the same values here and there: the verdict on it is the same.
@@ -187,14 +185,12 @@ impl ReferenceBook {
         };
         let accepted =
             |name: &Name| self.set(name).map(|set| &set.accepted) == other.set(name).map(|set| &set.accepted);
-        let name = &here.id.name;
-        let (rules, others) = (self.runtime.get(name), other.runtime.get(name));
-        let boots = |book: &Self| book.boot.get(name).map(|compiled| compiled.rules.clone());
-        *name == there.id.name
-            && here.body == there.body
-            && self.deny == other.deny
-            && boots(self) == boots(other)
-            && here.body.references.iter().all(accepted)
+        let (rules, others) = (self.rules(labels).runtime, other.rules(labels).runtime);
+        here.id().name == there.id().name
+            && here.body() == there.body()
+            && self.deny() == other.deny()
+            && self.boot(here).map(|boot| &boot.rules) == other.boot(there).map(|boot| &boot.rules)
+            && here.body().references.iter().all(accepted)
             && rules.map(|rules| rules.id()) == others.map(|rules| rules.id())
     }
 }
@@ -283,6 +279,30 @@ mod tests {
         let (error, code) = refused(vec![ReferenceChange::Profile(name("all"), Box::new(bad))]);
         assert!(matches!(error, ChangeError::Profile(ProfileError::NoReferences { .. })), "{error}");
         assert_eq!(code, "changed_profile_refused");
+    }
+
+    #[test]
+    fn what_could_not_be_put_in_force_is_not_supposed() {
+        let boot = r#"{"bank":"sha256","explained":[9],"sets":["kernel"]}"#;
+        let mut body = body();
+        body.boot = Some(serde_json::from_str(boot).unwrap());
+        let set = |pcr: u8| {
+            let digest = format!("sha256:{}", "ab".repeat(32));
+            let event = format!(r#"{{"kind":"event","pcr":{pcr},"digest":"{digest}"}}"#);
+            let values = format!(r#"{{"bank":"sha256","values":[{{"measured":{event}}}]}}"#);
+            ReferenceChange::Boot(
+                name("kernel"),
+                BootSet::new(serde_json::from_str(&values).unwrap()).unwrap(),
+            )
+        };
+        let with = |pcr| {
+            let changes = vec![ReferenceChange::Profile(name("all"), body.clone()), set(pcr)];
+            book().with(changes, &provenance())
+        };
+        assert!(with(9).unwrap().boot_set(&name("kernel")).is_some());
+        let error = with(11).unwrap_err();
+        assert!(matches!(error, ChangeError::Profile(ProfileError::Boot(_))), "{error}");
+        assert_eq!(error.code(), "changed_profile_refused");
     }
 
     #[test]

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use rootbound_common::clock::Timestamp;
-use rootbound_common::crypto::Digest;
+use rootbound_common::crypto::{Digest, TaggedDigest};
 use rootbound_common::text::only_shows;
 use rootbound_common::tpm::HashAlgorithm;
-use rootbound_compute::values::TaggedDigest;
 use serde::{Deserialize, Serialize};
 
 use super::{Name, Versioned};

@@ -120,8 +120,8 @@ pub enum ExchangeError {
     /// Too many.
     #[error("it has more than {} sets", Document::MAX_SETS)]
     TooMany,
-    /// Two are the same version of the same set.
-    #[error("`{0}` is in it twice")]
+    /// Two are versions of the same set: which of them is to be current?
+    #[error("the set of `{0}` is in it twice")]
     Twice(String),
     /// All of it together is larger than one set may be.
     #[error("its digest sets have more than {} bytes together", Document::MAX_TEXT)]
@@ -249,7 +249,7 @@ impl Importable {
     /// Verifies a document.
     ///
     /// Established when this returns: a trusted signer signed the canonical bytes, by the algorithm of its key · they are a
-    /// document of this format · it has one set at least, [`Document::MAX_SETS`] at most, and no version twice.
+    /// document of this format · it has one set at least, [`Document::MAX_SETS`] at most, and none twice.
     pub fn signed(
         document: &Value,
         signature: Option<&DocumentSignature>,
@@ -282,25 +282,10 @@ impl Importable {
         if document.get("format").and_then(Value::as_str) != Some(FORMAT) {
             return Err(ExchangeError::Format);
         }
-        let document = Document::deserialize(document);
+        // What is taken is what was signed, to the digit: canonical numbers have 53 bits.
+        let document = serde_json::from_slice::<Document>(bytes);
         let document = document.map_err(|error| ExchangeError::Malformed(error.to_string()))?;
-        if document.sets.is_empty() {
-            return Err(ExchangeError::Empty);
-        }
-        if document.sets.len() > Document::MAX_SETS {
-            return Err(ExchangeError::TooMany);
-        }
-        let mut seen = HashSet::new();
-        for set in &document.sets {
-            let kind = match set.values {
-                ExportedValues::Pcrs(_) => 0,
-                ExportedValues::Boot(_) => 1,
-                ExportedValues::Digests(_) => 2,
-            };
-            if !seen.insert((kind, &set.name, set.version)) {
-                return Err(ExchangeError::Twice(set.id()));
-            }
-        }
+        document.check()?;
         Ok(Self { document, digest: sha256(&[bytes]), signer })
     }
 
@@ -328,6 +313,28 @@ impl Document {
     pub const MAX_SETS: usize = 256;
     /// Bytes of the texts of all digest sets together: as much as one set may have.
     pub const MAX_TEXT: usize = crate::appraisal::runtime::DigestSet::MAX_BYTES;
+
+    /// Refuses a document that has no sets, too many, or one twice.
+    pub fn check(&self) -> Result<(), ExchangeError> {
+        if self.sets.is_empty() {
+            return Err(ExchangeError::Empty);
+        }
+        if self.sets.len() > Self::MAX_SETS {
+            return Err(ExchangeError::TooMany);
+        }
+        let mut seen = HashSet::new();
+        for set in &self.sets {
+            let kind = match set.values {
+                ExportedValues::Pcrs(_) => 0,
+                ExportedValues::Boot(_) => 1,
+                ExportedValues::Digests(_) => 2,
+            };
+            if !seen.insert((kind, &set.name)) {
+                return Err(ExchangeError::Twice(set.id()));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl ExportedSet {
@@ -466,6 +473,28 @@ mod tests {
             document["sets"] = json!([set, set]);
         };
         assert_eq!(of(&twice), ExchangeError::Twice("default@3".into()));
+        let versions = |document: &mut Value| {
+            twice(document);
+            document["sets"][1]["version"] = json!(4);
+        };
+        assert_eq!(of(&versions), ExchangeError::Twice("default@4".into()), "which would be current?");
+    }
+
+    /// Two documents of one signature are one document.
+    #[test]
+    fn what_is_taken_is_what_was_signed() {
+        let at = |millis: i64| {
+            let mut document = document();
+            document["exported_at"] = json!(millis);
+            document
+        };
+        let exact = 1_i64 << 53;
+        let (signer, signature) = sign_p256(&at(exact));
+        for millis in [exact, exact + 1] {
+            let taken =
+                Importable::signed(&at(millis), Some(&signature), std::slice::from_ref(&signer)).unwrap();
+            assert_eq!(taken.into_document().exported_at, Timestamp::from_millis(exact), "{millis}");
+        }
     }
 
     #[test]

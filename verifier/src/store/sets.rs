@@ -1,54 +1,11 @@
 //! The life of sets: boot sets, updates that are staged and promoted, and the deny list.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 
 use super::StoreError;
-use crate::appraisal::runtime::DigestSet;
 use crate::audit::AuditRecord;
 use crate::node::Name;
-pub use crate::reference::SetKind;
-use crate::reference::{AcceptedPcrs, BootSet, BootSetVersion, DenyList, Provenance, Versioned};
-
-/// The values of a set, of whatever kind.
-#[derive(Debug, Clone)]
-pub enum SetContent {
-    /// PCR values.
-    Pcrs(AcceptedPcrs),
-    /// Values of boots.
-    Boot(BootSet),
-    /// Digests, with the text that they were parsed from.
-    Digests(Arc<DigestSet>, Vec<u8>),
-}
-
-impl SetContent {
-    /// Its kind.
-    #[must_use]
-    pub const fn kind(&self) -> SetKind {
-        match self {
-            Self::Pcrs(_) => SetKind::Pcrs,
-            Self::Boot(_) => SetKind::Boot,
-            Self::Digests(..) => SetKind::Digests,
-        }
-    }
-
-    /// How many values there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Pcrs(accepted) => accepted.iter().count(),
-            Self::Boot(set) => set.values().values.len(),
-            Self::Digests(digests, _) => digests.len(),
-        }
-    }
-
-    /// Never: a set without values is refused.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
+use crate::reference::{BootSet, BootSetVersion, DenyList, Provenance, SetContent, SetKind, Versioned};
 
 /// A version of a set in one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +31,15 @@ pub struct Staging {
     pub staged: Versioned,
     /// The version before.
     pub over: u32,
+}
+
+/// How an update ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpdateEnd {
+    /// What was new becomes the next version.
+    Promoted,
+    /// The version that accepts both is withdrawn, so that the one before is current again.
+    Unstaged,
 }
 
 /// What became of a step of an update. The version that it was made on is compared in the transaction that writes.
@@ -141,19 +107,10 @@ pub trait SetStore: Send + Sync {
         record: AuditRecord,
     ) -> Result<SetChange, StoreError>;
 
-    /// Ends an update: what was new becomes the next version. `over`: only if this is current.
-    async fn promote_set(
+    /// Ends an update. `over`: only if this is the current version.
+    async fn end_update(
         &self,
-        kind: SetKind,
-        name: &Name,
-        over: Option<u32>,
-        provenance: Provenance,
-        record: AuditRecord,
-    ) -> Result<SetChange, StoreError>;
-
-    /// Takes an update back: the version that accepts both is withdrawn, so that the one before is current again.
-    async fn unstage_set(
-        &self,
+        how: UpdateEnd,
         kind: SetKind,
         name: &Name,
         over: Option<u32>,

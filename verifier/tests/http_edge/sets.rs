@@ -189,6 +189,16 @@ fn sets_go_to_another_verifier_by_a_trusted_signature_or_not_at_all() {
         done.err
     );
 
+    // What could not be imported is not exported.
+    for (sets, code) in [(["boot@1", "boot"], "import_set_twice"), (["boot", "gone"], "set_withdrawn")] {
+        if code == "set_withdrawn" {
+            one.done(&["reference", "set", "gone", &path("digests")]);
+            one.done(&["reference", "remove", "gone"]);
+        }
+        let refused = one.call(&["reference", "export", sets[0], sets[1], "--key", &release]);
+        assert!(refused.code == 4 && refused.err.contains(code), "{code}: {}", refused.err);
+    }
+
     let before = other.done(&["reference", "list", "--output", "json"]).json();
     let text = std::fs::read_to_string(&signed).unwrap();
     let refused = |text: &str, code: &str| {

@@ -1,9 +1,9 @@
 //! What one event extends a PCR with, and what a PCR comes to.
 
-use rootbound_common::crypto::{Digest, hash};
+use rootbound_common::crypto::{Digest, TaggedDigest, hash};
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex};
 
-use crate::values::{Measured, TaggedDigest};
+use crate::values::Measured;
 
 /// PCR 0: firmware.
 pub const FIRMWARE: PcrIndex = const { index(0) };

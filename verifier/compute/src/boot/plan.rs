@@ -1,6 +1,6 @@
 //! All files of a boot together: their values with their sources, and what whole PCRs come to.
 
-use rootbound_common::crypto::Digest;
+use rootbound_common::crypto::{Digest, TaggedDigest};
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex};
 
 use super::event::{
@@ -11,7 +11,7 @@ use super::loader::{self, Grub, Initrd};
 use super::pe::{Image, PeError};
 use super::shim::{Shim, ShimError};
 use super::uki::{StubVersion, Uki, UkiError, phases};
-use crate::values::{BootValue, BootValues, PcrValue, Source, TaggedDigest};
+use crate::values::{BootValue, BootValues, PcrValue, Source};
 
 /// A file, by the name that values and errors give it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +68,30 @@ pub struct Plan<'a> {
     pub grub_files: Vec<(File<'a>, &'a str)>,
     /// Other events: firmware, partition tables.
     pub others: Vec<(Event, &'a str)>,
+}
+
+impl Plan<'_> {
+    /// A boot of no files yet.
+    #[must_use]
+    pub const fn new(bank: HashAlgorithm, source: Source) -> Self {
+        Self {
+            bank,
+            source,
+            drivers: Vec::new(),
+            shim: None,
+            applications: Vec::new(),
+            loader: None,
+            kernel: None,
+            kernel_path: None,
+            initrds: Vec::new(),
+            command_line: None,
+            uki: None,
+            stub: None,
+            grub_commands: Vec::new(),
+            grub_files: Vec::new(),
+            others: Vec::new(),
+        }
+    }
 }
 
 /// Why nothing is computed of a plan.

@@ -1,6 +1,6 @@
 //! Rules out of a boot that is known to be good.
 
-use rootbound_common::crypto::{Digest, hash};
+use rootbound_common::crypto::{Digest, TaggedDigest, hash};
 use rootbound_common::tpm::{PcrIndex, PcrSet};
 
 use super::command_line::CommandLineRules;
@@ -8,7 +8,7 @@ use super::deviation::{BootDeviation, NamedEvent};
 use super::judge::{DEBUG_MODE, DMA_DISABLED, is_command_line, is_initrd, judge};
 use super::rules::{
     AuthorityKind, AuthorityRule, BootRules, DbxRules, Debugger, DmaProtection, EntryRule, EventRule,
-    FirmwareRules, Measurement, RuleDigest, SecureBootMode, SecureBootRules, VariableRules, unexplainable,
+    FirmwareRules, Measurement, SecureBootMode, SecureBootRules, VariableRules, unexplainable,
 };
 use super::secure_boot::{identity, sbat_level};
 use crate::evidence::boot_log::{
@@ -172,7 +172,7 @@ fn rules_for(history: &BootHistory, kept: PcrSet) -> BootRules {
 }
 
 fn measurement(event: &MeasuredEvent) -> Measurement {
-    Measurement { digest: RuleDigest(*event.digest()), label: event.words() }
+    Measurement { digest: TaggedDigest(*event.digest()), label: event.words() }
 }
 
 fn add_once(list: &mut Vec<Measurement>, event: &MeasuredEvent) {
@@ -209,7 +209,7 @@ fn add_action(rules: &mut BootRules, event: &MeasuredEvent) {
 }
 
 fn add_event(rules: &mut BootRules, event: &MeasuredEvent) {
-    let (pcr, digest) = (event.pcr(), RuleDigest(*event.digest()));
+    let (pcr, digest) = (event.pcr(), TaggedDigest(*event.digest()));
     if !rules.events.iter().any(|other| (other.pcr, other.digest) == (pcr, digest)) {
         rules.events.push(EventRule { pcr, digest, label: event.words() });
     }
@@ -239,7 +239,7 @@ fn add_secure_boot(rules: &mut BootRules, history: &BootHistory) {
         .iter()
         .filter_map(identity)
         .map(|(kind, digest)| {
-            let rule = EntryRule { kind, digest: RuleDigest(digest), label: String::new() };
+            let rule = EntryRule { kind, digest: TaggedDigest(digest), label: String::new() };
             (kind == super::EntryKind::X509, digest, rule)
         })
         .collect();
@@ -249,7 +249,7 @@ fn add_secure_boot(rules: &mut BootRules, history: &BootHistory) {
     let checked = record.authorities.iter().filter(|event| sbat_level(event).is_none());
     let mut authorities: Vec<AuthorityRule> = Vec::new();
     for event in checked {
-        let digest = RuleDigest(*event.digest());
+        let digest = TaggedDigest(*event.digest());
         if !authorities.iter().any(|one| one.digest == digest) {
             authorities.push(AuthorityRule { kind: AuthorityKind::Event, digest, label: event.words() });
         }

@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use rootbound_common::crypto::Digest;
+use rootbound_common::crypto::{Digest, TaggedDigest};
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex};
 
 use super::command_line::CommandLineFault;
-use super::rules::RuleDigest;
 use crate::evidence::boot_log::text::shown;
 use crate::evidence::boot_log::{ConfigurationVariable, MeasuredEvent, SecureBootState};
 
@@ -36,7 +35,7 @@ impl NamedEvent {
 
 impl fmt::Display for NamedEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "event {} of PCR {} (`{}`, {})", self.index, self.pcr, self.what, RuleDigest(self.digest))
+        write!(f, "event {} of PCR {} (`{}`, {})", self.index, self.pcr, self.what, TaggedDigest(self.digest))
     }
 }
 

@@ -30,7 +30,6 @@ pub use judge::judge;
 pub use nearest::{NamedValue, Place, accepting, nearest};
 pub use rules::{
     AuthorityKind, AuthorityRule, BootRules, BootRulesError, DbxRules, Debugger, DmaProtection, EntryKind,
-    EntryRule, EventRule, FirmwareRules, Measurement, RuleDigest, SecureBootMode, SecureBootRules,
-    VariableRules,
+    EntryRule, EventRule, FirmwareRules, Measurement, SecureBootMode, SecureBootRules, VariableRules,
 };
 pub use shared::{Differing, SharedBoot, capture_shared};

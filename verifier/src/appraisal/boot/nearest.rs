@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use rootbound_common::crypto::Digest;
+use rootbound_common::crypto::{Digest, TaggedDigest};
 use rootbound_common::tpm::PcrIndex;
 
 use super::deviation::{BootDeviation, NamedEvent};
-use super::rules::{BootRules, RuleDigest};
+use super::rules::BootRules;
 
 /// A part of rules: which events it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,7 +53,7 @@ pub struct NamedValue<'r> {
     /// Where.
     pub place: Place,
     /// Its digest; a text that is accepted to the byte has none.
-    pub digest: Option<RuleDigest>,
+    pub digest: Option<TaggedDigest>,
     /// What the rules call it; a text that is accepted to the byte, or a version.
     pub label: &'r str,
 }
@@ -61,7 +61,7 @@ pub struct NamedValue<'r> {
 /// All that rules name, part by part.
 fn named(rules: &BootRules) -> Vec<NamedValue<'_>> {
     let mut found = Vec::new();
-    let mut add = |place, digest: Option<RuleDigest>, label| {
+    let mut add = |place, digest: Option<TaggedDigest>, label| {
         found.push(NamedValue { place, digest, label });
     };
     if let Some(firmware) = &rules.firmware {
@@ -150,7 +150,7 @@ pub fn nearest<'r>(
     let Some((places, event)) = places(deviation) else { return (Vec::new(), 0) };
     let mut found: Vec<_> = named(rules).into_iter().filter(|value| places.contains(&value.place)).collect();
     if places == [Place::Denied] {
-        found.retain(|value| event.is_some_and(|event| value.digest == Some(RuleDigest(event.digest))));
+        found.retain(|value| event.is_some_and(|event| value.digest == Some(TaggedDigest(event.digest))));
     }
     let words = event.map_or("", words_of);
     let alike = |value: &NamedValue<'_>| {
@@ -176,7 +176,7 @@ pub fn accepting<'r>(rules: &'r BootRules, pcr: PcrIndex, digest: &Digest) -> Op
         Place::Event(other) => other == pcr,
         Place::Denied => false,
     };
-    named(rules).into_iter().find(|value| value.digest == Some(RuleDigest(*digest)) && of_pcr(value.place))
+    named(rules).into_iter().find(|value| value.digest == Some(TaggedDigest(*digest)) && of_pcr(value.place))
 }
 
 /// What the log calls an event, without its type.
@@ -196,7 +196,7 @@ mod tests {
     }
 
     fn measurement(label: &str) -> Measurement {
-        Measurement { digest: RuleDigest(digest(label)), label: label.to_owned() }
+        Measurement { digest: TaggedDigest(digest(label)), label: label.to_owned() }
     }
 
     fn event(pcr: u8, words: &str) -> NamedEvent {
@@ -212,7 +212,7 @@ mod tests {
         rules.initrds = vec![measurement("initrd")];
         rules.denied = vec![measurement("bad"), measurement("worse")];
         let pcr = PcrIndex::new(4).unwrap();
-        rules.events = vec![EventRule { pcr, digest: RuleDigest(digest("word")), label: "word".into() }];
+        rules.events = vec![EventRule { pcr, digest: TaggedDigest(digest("word")), label: "word".into() }];
         rules
     }
 

@@ -1,47 +1,19 @@
 //! What an operator expects of a boot, event by event. Typed and closed: there is no language in it.
 
-use std::fmt;
-
-use rootbound_common::crypto::Digest;
+use rootbound_common::crypto::TaggedDigest;
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex, PcrSet};
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::command_line::CommandLineRules;
 use crate::evidence::boot_log::ConfigurationVariable;
 use crate::node::Name;
-
-/// A digest in rules: `sha256:<hex>`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RuleDigest(pub Digest);
-
-impl fmt::Display for RuleDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.0.algorithm(), self.0)
-    }
-}
-
-impl Serialize for RuleDigest {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for RuleDigest {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
-        let (algorithm, hex) = text.split_once(':').unwrap_or_default();
-        let digest = algorithm.parse().ok().and_then(|algorithm| Digest::from_hex(algorithm, hex));
-        digest.map(Self).ok_or_else(|| D::Error::custom("a digest is `sha256:` and lower-case hex"))
-    }
-}
 
 /// Something that may be measured, by its digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measurement {
     /// What the event extends its PCR with. Of a PE image that is its Authenticode digest.
-    pub digest: RuleDigest,
+    pub digest: TaggedDigest,
     /// What it is, in the operator's words.
     #[serde(default)]
     pub label: String,
@@ -54,7 +26,7 @@ pub struct EventRule {
     /// The PCR.
     pub pcr: PcrIndex,
     /// What the event extends it with.
-    pub digest: RuleDigest,
+    pub digest: TaggedDigest,
     /// What it is, in the operator's words.
     #[serde(default)]
     pub label: String,
@@ -89,7 +61,7 @@ pub struct EntryRule {
     /// What it is.
     pub kind: EntryKind,
     /// Which one: always SHA-256, whatever the bank.
-    pub digest: RuleDigest,
+    pub digest: TaggedDigest,
     /// What it is, in the operator's words.
     #[serde(default)]
     pub label: String,
@@ -147,7 +119,7 @@ pub struct AuthorityRule {
     /// How it is named.
     pub kind: AuthorityKind,
     /// The name.
-    pub digest: RuleDigest,
+    pub digest: TaggedDigest,
     /// What it is, in the operator's words.
     #[serde(default)]
     pub label: String,
@@ -301,7 +273,7 @@ pub enum BootRulesError {
         /// The field.
         rules: &'static str,
         /// The digest.
-        digest: RuleDigest,
+        digest: TaggedDigest,
         /// What it should be of.
         expected: HashAlgorithm,
     },
@@ -311,7 +283,7 @@ pub enum BootRulesError {
         /// The field.
         rules: &'static str,
         /// The digest.
-        digest: RuleDigest,
+        digest: TaggedDigest,
     },
     /// A token is asked for and forbidden, or not among those that are allowed.
     #[error("command_line: {why}: `{token}`")]
@@ -489,7 +461,7 @@ fn check_entries(rules: &'static str, entries: &[EntryRule]) -> Result<(), BootR
 
 fn check_list(
     rules: &'static str,
-    digests: &[RuleDigest],
+    digests: &[TaggedDigest],
     expected: HashAlgorithm,
 ) -> Result<(), BootRulesError> {
     if digests.len() > BootRules::MAX_ENTRIES {

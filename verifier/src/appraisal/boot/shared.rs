@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use rootbound_common::crypto::Digest;
+use rootbound_common::crypto::{Digest, TaggedDigest};
 use rootbound_common::tpm::{PcrIndex, PcrSet};
 
 use super::capture::{LeftOut, capture, pcr_of};
 use super::deviation::NamedEvent;
 use super::judge::judge;
-use super::rules::{BootRules, RuleDigest};
+use super::rules::BootRules;
 use crate::evidence::boot_log::{BootHistory, ConfigurationVariable, MeasuredEvent, SecureBootRecord};
 
 /// What several boots share.
@@ -39,7 +39,7 @@ pub struct Differing {
 impl fmt::Display for Differing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { event, on, of } = self;
-        let digest = RuleDigest(event.digest);
+        let digest = TaggedDigest(event.digest);
         write!(f, "PCR {} differs: `{}` ({digest}) is on {on} of {of} nodes", event.pcr, event.what)
     }
 }

@@ -1,6 +1,6 @@
 //! Boots that are as expected, and each way in which one is not.
 
-use rootbound_common::crypto::{Digest, hash};
+use rootbound_common::crypto::{Digest, TaggedDigest, hash};
 use rootbound_common::tpm::HashAlgorithm;
 
 use super::*;
@@ -137,15 +137,15 @@ impl Boot {
 }
 
 fn measured(bytes: &[u8]) -> Measurement {
-    Measurement { digest: RuleDigest(digest_of(bytes)), label: "known".into() }
+    Measurement { digest: TaggedDigest(digest_of(bytes)), label: "known".into() }
 }
 
 fn entry(kind: EntryKind, digest: Digest) -> EntryRule {
-    EntryRule { kind, digest: RuleDigest(digest), label: String::new() }
+    EntryRule { kind, digest: TaggedDigest(digest), label: String::new() }
 }
 
 fn event_rule(index: u8, bytes: &[u8]) -> EventRule {
-    EventRule { pcr: pcr(index), digest: RuleDigest(digest_of(bytes)), label: String::new() }
+    EventRule { pcr: pcr(index), digest: TaggedDigest(digest_of(bytes)), label: String::new() }
 }
 
 /// Rules by hand, which [`Boot::good`] meets.
@@ -168,7 +168,7 @@ fn rules() -> BootRules {
         },
         authorities: vec![AuthorityRule {
             kind: AuthorityKind::Certificate,
-            digest: RuleDigest(digest_of(b"signer")),
+            digest: TaggedDigest(digest_of(b"signer")),
             label: String::new(),
         }],
         sbat_minimum: Some(2_022_000_000),
@@ -359,7 +359,7 @@ fn a_history_of_another_bank_or_of_fewer_pcrs_is_not_judged_as_good() {
 fn what_is_denied_deviates_whatever_accepts_it() {
     let mut rules = rules();
     rules.denied =
-        vec![Measurement { digest: RuleDigest(digest_of(b"shim")), label: "CVE-2023-40547".into() }];
+        vec![Measurement { digest: TaggedDigest(digest_of(b"shim")), label: "CVE-2023-40547".into() }];
     let found = Boot::good().judged_by(&rules);
     assert!(
         matches!(&found[..], [BootDeviation::Denied { label, .. }] if label == "CVE-2023-40547"),
@@ -367,7 +367,7 @@ fn what_is_denied_deviates_whatever_accepts_it() {
     );
     let accepted = BootRulesError::AcceptedAndDenied {
         rules: "boot_applications",
-        digest: RuleDigest(digest_of(b"shim")),
+        digest: TaggedDigest(digest_of(b"shim")),
     };
     assert_eq!(rules.check(), Err(accepted));
     let authority = Variable::marshal(Guid::IMAGE_SECURITY, "db", &[&[7; 16][..], b"signer"].concat());
@@ -545,7 +545,7 @@ fn rules_that_check_nothing_or_contradict_are_refused() {
         change(&mut rules);
         rules.check()
     };
-    let sha1 = RuleDigest(hash(HashAlgorithm::Sha1, &[b"x"]));
+    let sha1 = TaggedDigest(hash(HashAlgorithm::Sha1, &[b"x"]));
     let secure_boot = |change: &dyn Fn(&mut SecureBootRules)| {
         with(&|rules| rules.secure_boot.as_mut().into_iter().for_each(change))
     };

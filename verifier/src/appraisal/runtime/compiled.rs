@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
-use rootbound_common::crypto::{Digest, Hasher};
+use rootbound_common::crypto::{Digest, Hasher, TaggedDigest};
 use rootbound_common::tpm::HashAlgorithm;
 
 use super::key::FileKey;
 use super::path::PathRules;
 use super::table::Found;
-use super::{DigestSet, ListedDigest, RuntimeRules, RuntimeRulesError};
+use super::{DigestSet, RuntimeRules, RuntimeRulesError};
 use crate::evidence::ima::{DigestKind, FileDigest};
 use crate::node::Name;
 use crate::reference::DenyList;
@@ -65,7 +65,7 @@ impl CompiledRules {
             hasher.update(fleet.id().to_string().as_bytes());
             fleet.digests().for_each(|digest| hasher.update(digest.as_bytes()));
         }
-        let digests = |listed: &[ListedDigest]| DigestSet::of_digests(listed.iter().map(|listed| &listed.0));
+        let digests = |listed: &[TaggedDigest]| DigestSet::of_digests(listed.iter().map(|listed| &listed.0));
         let denied = rules.deny.iter().map(|listed| &listed.0).chain(fleet.digests());
         Ok(Self {
             exclude: PathRules::new(&rules.exclude),

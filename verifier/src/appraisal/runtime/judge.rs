@@ -1,7 +1,7 @@
 //! The judge: entry by entry, while the list streams by.
 
 use data_encoding::HEXLOWER;
-use rootbound_common::crypto::{Digest, hash};
+use rootbound_common::crypto::{Digest, TaggedDigest, hash};
 use rootbound_common::tpm::{HashAlgorithm, PcrValues};
 
 use super::compiled::Denial;
@@ -9,8 +9,8 @@ use super::findings::RuntimeFindings;
 use super::signature::FileSignature;
 use super::table::Found;
 use super::{
-    CompiledRules, ListedDigest, RuntimeAppraisal, RuntimeDeviation, RuntimeRules, SignatureCache,
-    SignatureProblem, Treatment,
+    CompiledRules, RuntimeAppraisal, RuntimeDeviation, RuntimeRules, SignatureCache, SignatureProblem,
+    Treatment,
 };
 use crate::evidence::ima::{
     Attachment, BankMode, BootAggregate, Cover, Entry, FileDigest, FileHash, Passed, Shown, Walked,
@@ -315,8 +315,8 @@ impl<'r> Judge<'r> {
         if stated.of_tpm().is_some_and(|stated| hash(stated.algorithm(), &[buffer]) != stated) {
             return Err(Box::new(RuntimeDeviation::BufferDigest { entry: number, event: event() }));
         }
-        let listed = |digests: &[ListedDigest]| digests.iter().any(|listed| listed.0 == sha256);
-        let by_name = |lists: &std::collections::BTreeMap<String, Vec<ListedDigest>>| {
+        let listed = |digests: &[TaggedDigest]| digests.iter().any(|listed| listed.0 == sha256);
+        let by_name = |lists: &std::collections::BTreeMap<String, Vec<TaggedDigest>>| {
             let name = std::str::from_utf8(entry.name()).ok();
             name.and_then(|name| lists.get(name)).is_some_and(|digests| listed(digests))
         };

@@ -33,4 +33,4 @@ pub use judge::Judge;
 pub use key::KeyError;
 pub use nearest::{Likeness, NearFile, SOURCE, Wanted};
 pub use path::PathRule;
-pub use rules::{ListedDigest, PolicyLoads, RuntimeRules, RuntimeRulesError, Treatment};
+pub use rules::{PolicyLoads, RuntimeRules, RuntimeRulesError, Treatment};

@@ -1,10 +1,8 @@
 //! Rules of what may run, as an operator writes them into a profile.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 
-use rootbound_common::crypto::Digest;
+use rootbound_common::crypto::TaggedDigest;
 use rootbound_common::tpm::HashAlgorithm;
 use serde::{Deserialize, Serialize};
 
@@ -27,19 +25,19 @@ pub struct RuntimeRules {
     pub exclude: Vec<PathRule>,
     /// Digests that nothing makes acceptable: of files, of keys, of events.
     #[serde(default)]
-    pub deny: Vec<ListedDigest>,
+    pub deny: Vec<TaggedDigest>,
     /// Certificates or public keys (PEM) whose signature over a file is enough.
     #[serde(default)]
     pub signing_keys: Vec<String>,
     /// Keys that may be loaded, by keyring (`.ima`): SHA-256 of their DER.
     #[serde(default)]
-    pub key_loads: BTreeMap<String, Vec<ListedDigest>>,
+    pub key_loads: BTreeMap<String, Vec<TaggedDigest>>,
     /// IMA policies that may be loaded while the system runs.
     #[serde(default)]
     pub policy_loads: PolicyLoads,
     /// Device-mapper events (`dm_table_load` and others): SHA-256 of what was measured.
     #[serde(default)]
-    pub device_mapper: Vec<ListedDigest>,
+    pub device_mapper: Vec<TaggedDigest>,
     /// What `kernel_version` may say.
     #[serde(default)]
     pub kernel_versions: Vec<String>,
@@ -51,7 +49,7 @@ pub struct RuntimeRules {
     pub kexec: Treatment,
     /// Other events by their name: SHA-256 of what was measured.
     #[serde(default)]
-    pub critical_data: BTreeMap<String, Vec<ListedDigest>>,
+    pub critical_data: BTreeMap<String, Vec<TaggedDigest>>,
     /// Files of which a violation is accepted: logs that are written while they are read. Nothing vouches for the path in a
     /// violation: who controls the machine can give each of its violations such a path.
     #[serde(default)]
@@ -76,7 +74,7 @@ pub struct PolicyLoads {
     pub paths: Vec<PathRule>,
     /// Digests of policies, in the hash that IMA measures with.
     #[serde(default)]
-    pub digests: Vec<ListedDigest>,
+    pub digests: Vec<TaggedDigest>,
 }
 
 /// What becomes of something that is unusual, but may be meant.
@@ -88,46 +86,6 @@ pub enum Treatment {
     Refuse,
     /// It is accepted.
     Accept,
-}
-
-/// A digest with its algorithm, written `sha256:<hex>`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct ListedDigest(pub Digest);
-
-/// A text is no digest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a digest is written `sha256:` and lower-case hex of its size; sha1, sha384 and sha512 alike")]
-pub struct NotADigest;
-
-impl FromStr for ListedDigest {
-    type Err = NotADigest;
-
-    fn from_str(text: &str) -> Result<Self, NotADigest> {
-        let (algorithm, hex) = text.split_once(':').ok_or(NotADigest)?;
-        let algorithm = algorithm.parse().map_err(|_| NotADigest)?;
-        Digest::from_hex(algorithm, hex).map(Self).ok_or(NotADigest)
-    }
-}
-
-impl TryFrom<String> for ListedDigest {
-    type Error = NotADigest;
-
-    fn try_from(text: String) -> Result<Self, NotADigest> {
-        text.parse()
-    }
-}
-
-impl fmt::Display for ListedDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.0.algorithm(), self.0)
-    }
-}
-
-impl From<ListedDigest> for String {
-    fn from(digest: ListedDigest) -> Self {
-        digest.to_string()
-    }
 }
 
 /// Why rules are refused.
@@ -269,7 +227,7 @@ impl RuntimeRules {
     }
 
     fn lengths(&self) -> [(&'static str, usize, usize); 11] {
-        let nested = |lists: &BTreeMap<String, Vec<ListedDigest>>| {
+        let nested = |lists: &BTreeMap<String, Vec<TaggedDigest>>| {
             lists.len() + lists.values().map(Vec::len).sum::<usize>()
         };
         [

@@ -10,10 +10,9 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256,
     RsaKeyPair,
 };
-use rootbound_common::crypto::{Digest, hash, sha256};
+use rootbound_common::crypto::{Digest, NotADigest, TaggedDigest, hash, sha256};
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex, PcrValues};
 
-use super::rules::NotADigest;
 use super::*;
 use crate::evidence::ima::testing::{
     around, content, entry, field, file, ima_buf, ima_ng, ima_sig, violation,
@@ -47,8 +46,8 @@ fn set(paths: &[&str]) -> Arc<DigestSet> {
     Arc::new(DigestSet::parse(paths.iter().map(line).collect::<String>().as_bytes()).unwrap())
 }
 
-fn listed(bytes: &[u8]) -> ListedDigest {
-    ListedDigest(hash(SHA256, &[bytes]))
+fn listed(bytes: &[u8]) -> TaggedDigest {
+    TaggedDigest(hash(SHA256, &[bytes]))
 }
 
 fn rules() -> RuntimeRules {
@@ -643,7 +642,7 @@ fn findings_of_another_walk_are_no_appraisal() {
 fn rules_that_cannot_be_used_are_refused() {
     let key = Signer::p256();
     let many = |count: usize| vec!["/x".parse::<PathRule>().unwrap(); count];
-    let sha1 = ListedDigest(hash(HashAlgorithm::Sha1, &[]));
+    let sha1 = TaggedDigest(hash(HashAlgorithm::Sha1, &[]));
     let named = |name: &str| BTreeMap::from([(name.to_owned(), vec![])]);
     for (rules, expected) in [
         (RuntimeRules { exclude: many(4097), ..rules() }, "runtime.exclude: at most 4096"),
@@ -702,7 +701,7 @@ fn rules_are_written_in_toml_and_a_misspelt_one_is_refused() {
     ] {
         assert!(toml::from_str::<RuntimeRules>(&wrong).is_err(), "{wrong}");
     }
-    assert_eq!("md5:00".parse::<ListedDigest>(), Err(NotADigest));
+    assert_eq!("md5:00".parse::<TaggedDigest>(), Err(NotADigest));
 }
 
 #[test]

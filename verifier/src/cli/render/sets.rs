@@ -1,11 +1,11 @@
 //! What is said of sets and the deny list.
 
 use super::{Table, by, made, reappraised};
-use crate::flows::sets::{SetDiff, Side};
+use crate::flows::sets::SetDiff;
 use crate::http::admin::sets::{
     BootSetDetail, DenyListDetail, DenyWritten, SetSummary, SetWritten, SetsImported,
 };
-use crate::reference::DeniedAs;
+use crate::reference::{DeniedAs, Side};
 
 pub(super) fn list(sets: &[SetSummary]) -> String {
     let mut table = Table::new(["SET", "KIND", "VALUES", "STATE", "WRITTEN", "BY", "REASON"]);

@@ -1,7 +1,8 @@
 //! What the command line says to the running daemon about sets and the deny list, and what it hears.
 
 use rootbound_common::blob::Blob;
-use rootbound_compute::values::{BootValues, TaggedDigest};
+use rootbound_common::crypto::TaggedDigest;
+use rootbound_compute::values::BootValues;
 use serde::{Deserialize, Serialize};
 
 use super::answer::Session;
@@ -13,8 +14,7 @@ use crate::flows::operate::{OperateError, Reappraised};
 use crate::flows::sets::{FoundSet, SetValues, WhichSet, WrittenSet};
 use crate::node::Name;
 use crate::reference::exchange::DocumentSignature;
-use crate::reference::{AcceptedPcrs, DeniedAs, DenyEntry, DenyList, Provenance};
-use crate::store::sets::{SetContent, SetKind};
+use crate::reference::{AcceptedPcrs, DeniedAs, DenyEntry, DenyList, Provenance, SetContent, SetKind};
 
 /// What an operator wants of sets.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -13,8 +13,10 @@ use super::{SqliteStore, digest_set};
 use crate::audit::AuditRecord;
 use crate::evidence::frame::pack;
 use crate::node::Name;
-use crate::reference::{BootSet, BootSetVersion, DenyEntry, DenyList, Provenance, Versioned};
-use crate::store::sets::{SetChange, SetContent, SetKind, SetRecord, Staging};
+use crate::reference::{
+    BootSet, BootSetVersion, DenyEntry, DenyList, Provenance, SetContent, SetKind, Versioned,
+};
+use crate::store::sets::{SetChange, SetRecord, Staging, UpdateEnd};
 use crate::store::{SetStore, StoreError};
 
 /// The statements of a kind.
@@ -220,6 +222,24 @@ async fn end(
     Ok(())
 }
 
+async fn withdraw_one(
+    connection: &mut SqliteConnection,
+    kind: SetKind,
+    name: &Name,
+    version: u32,
+    provenance: &Provenance,
+) -> Result<(), StoreError> {
+    sqlx::query(sql(kind).withdraw_one)
+        .bind(name.as_str())
+        .bind(provenance.author.as_str())
+        .bind(provenance.reason.as_str())
+        .bind(provenance.created_at.as_millis())
+        .bind(i64::from(version))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// The update that a step is for, or why there is none. One whose version is not current any more was overtaken.
 async fn step(
     connection: &mut SqliteConnection,
@@ -390,8 +410,9 @@ impl SetStore for SqliteStore {
         .await
     }
 
-    async fn promote_set(
+    async fn end_update(
         &self,
+        how: UpdateEnd,
         kind: SetKind,
         name: &Name,
         over: Option<u32>,
@@ -401,50 +422,25 @@ impl SetStore for SqliteStore {
         let name = name.clone();
         self.write_recorded(move |connection| {
             Box::pin(async move {
-                let Open { number, version: staged, part, .. } =
+                let Open { number, version: staged, over: before, part } =
                     match step(connection, kind, &name, over).await? {
                         Ok(open) => open,
                         Err(refused) => return Ok(Recorded(refused, Vec::new())),
                     };
-                let digest = part.digest();
-                let version = insert(connection, &name, part, &provenance).await?;
-                end(connection, number, "promoted", &provenance).await?;
-                let before = Versioned { name: name.clone(), version: staged }.to_string();
-                let record =
-                    record.by(&Versioned { name, version }.to_string()).by(&before).of_inputs(digest);
-                Ok(Recorded(SetChange::Done { version }, vec![record]))
-            })
-        })
-        .await
-    }
-
-    async fn unstage_set(
-        &self,
-        kind: SetKind,
-        name: &Name,
-        over: Option<u32>,
-        provenance: Provenance,
-        record: AuditRecord,
-    ) -> Result<SetChange, StoreError> {
-        let name = name.clone();
-        self.write_recorded(move |connection| {
-            Box::pin(async move {
-                let open = match step(connection, kind, &name, over).await? {
-                    Ok(open) => open,
-                    Err(refused) => return Ok(Recorded(refused, Vec::new())),
+                let (version, word, record) = match how {
+                    UpdateEnd::Promoted => {
+                        let record = record.of_inputs(part.digest());
+                        (insert(connection, &name, part, &provenance).await?, "promoted", record)
+                    }
+                    UpdateEnd::Unstaged => {
+                        withdraw_one(connection, kind, &name, staged, &provenance).await?;
+                        let version = current(connection, kind, &name).await?;
+                        (version.unwrap_or(before), "unstaged", record)
+                    }
                 };
-                sqlx::query(sql(kind).withdraw_one)
-                    .bind(name.as_str())
-                    .bind(provenance.author.as_str())
-                    .bind(provenance.reason.as_str())
-                    .bind(provenance.created_at.as_millis())
-                    .bind(i64::from(open.version))
-                    .execute(&mut *connection)
-                    .await?;
-                end(connection, open.number, "unstaged", &provenance).await?;
-                let taken_back = Versioned { name: name.clone(), version: open.version }.to_string();
-                let version = current(connection, kind, &name).await?.unwrap_or(open.over);
-                let record = record.by(&Versioned { name, version }.to_string()).by(&taken_back);
+                end(connection, number, word, &provenance).await?;
+                let named = |version| Versioned { name: name.clone(), version }.to_string();
+                let record = record.by(&named(version)).by(&named(staged));
                 Ok(Recorded(SetChange::Done { version }, vec![record]))
             })
         })

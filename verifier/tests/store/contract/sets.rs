@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use rootbound_common::clock::Timestamp;
-use rootbound_common::crypto::hash;
+use rootbound_common::crypto::{TaggedDigest, hash};
 use rootbound_common::tpm::HashAlgorithm;
-use rootbound_compute::values::{BootValue, BootValues, Measured, Source, TaggedDigest};
+use rootbound_compute::values::{BootValue, BootValues, Measured, Source};
 use rootbound_verifier::appraisal::runtime::DigestSet;
-use rootbound_verifier::reference::{BootSet, DeniedAs, DenyEntry, DenyList, ReferenceBook, Versioned};
+use rootbound_verifier::reference::{
+    BootSet, DeniedAs, DenyEntry, DenyList, ReferenceBook, SetContent, SetKind, Versioned,
+};
 use rootbound_verifier::store::Store;
-use rootbound_verifier::store::sets::{SetChange, SetContent, SetKind, Staging};
+use rootbound_verifier::store::sets::{SetChange, Staging, UpdateEnd};
 
 use super::BackEnd;
 use crate::fixtures::{accepted, at_once, name, provenance, record};
@@ -63,11 +65,13 @@ async fn stage(store: &dyn Store, kind: SetKind, over: u32, both: &[u8], part: &
 }
 
 async fn promote(store: &dyn Store, kind: SetKind, over: Option<u32>) -> SetChange {
-    store.promote_set(kind, &name("kernel"), over, provenance("done"), record("test")).await.unwrap()
+    let (set, provenance) = (name("kernel"), provenance("done"));
+    store.end_update(UpdateEnd::Promoted, kind, &set, over, provenance, record("test")).await.unwrap()
 }
 
 async fn unstage(store: &dyn Store, kind: SetKind, over: Option<u32>) -> SetChange {
-    store.unstage_set(kind, &name("kernel"), over, provenance("a mistake"), record("test")).await.unwrap()
+    let (set, provenance) = (name("kernel"), provenance("a mistake"));
+    store.end_update(UpdateEnd::Unstaged, kind, &set, over, provenance, record("test")).await.unwrap()
 }
 
 /// The current version, as the book has it.

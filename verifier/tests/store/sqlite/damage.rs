@@ -9,9 +9,9 @@ use rootbound_verifier::appraisal::runtime::DigestSet;
 use rootbound_verifier::audit::verify::{Damage, Walk};
 use rootbound_verifier::audit::{AuditKey, Head};
 use rootbound_verifier::evidence::frame::pack;
-use rootbound_verifier::reference::{BootSet, DenyList, ReferenceBook};
+use rootbound_verifier::reference::{BootSet, DenyList, ReferenceBook, SetContent, SetKind};
 use rootbound_verifier::store::logs::{BootLogRecord, FrameChange, LogChange, LogRecord};
-use rootbound_verifier::store::sets::{SetChange, SetContent, SetKind};
+use rootbound_verifier::store::sets::{SetChange, UpdateEnd};
 use rootbound_verifier::store::{EvidenceRecord, PendingEnrollment, SqliteStore, StoreError, StoreOpenError};
 
 use super::{BackEnd as _, Sqlite, file};
@@ -341,8 +341,16 @@ async fn boot_sets_updates_and_deny_lists_that_no_verb_writes_are_inconsistent()
         .put_digest_set(name("kernel"), digests, b"x".to_vec(), provenance(""), record("test"))
         .await
         .unwrap();
-    let step =
-        store.promote_set(SetKind::Digests, &name("kernel"), None, provenance(""), record("test")).await;
+    let step = store
+        .end_update(
+            UpdateEnd::Promoted,
+            SetKind::Digests,
+            &name("kernel"),
+            None,
+            provenance(""),
+            record("test"),
+        )
+        .await;
     assert_inconsistent(step, "staged update", "kernel@2", "part_content", sql);
     let sqlite = written().await;
     let sql = "UPDATE deny_list SET entries = '7'";

@@ -82,7 +82,10 @@ impl Target for PeTarget {
             Err(error) => error.to_string(),
         };
         let file = Some(File { name: "input", content: input });
-        for plan in [Plan { uki: file, ..plan() }, Plan { shim: file, ..plan() }] {
+        for plan in [
+            Plan { uki: file, ..Plan::new(BANK, Source::default()) },
+            Plan { shim: file, ..Plan::new(BANK, Source::default()) },
+        ] {
             let said = plan.compute().map_or_else(|error| error.to_string(), |values| values.notes.concat());
             assert!(said.chars().all(only_shows), "{said}");
         }
@@ -91,25 +94,5 @@ impl Target for PeTarget {
 
     fn mutate(&self, pool: &Pool, random: &mut Random) -> Vec<u8> {
         mutate(pool, LIMIT, random)
-    }
-}
-
-const fn plan<'a>() -> Plan<'a> {
-    Plan {
-        bank: BANK,
-        source: Source { file: None, package: None, version: None, node: None },
-        drivers: Vec::new(),
-        shim: None,
-        applications: Vec::new(),
-        loader: None,
-        kernel: None,
-        kernel_path: None,
-        initrds: Vec::new(),
-        command_line: None,
-        uki: None,
-        stub: None,
-        grub_commands: Vec::new(),
-        grub_files: Vec::new(),
-        others: Vec::new(),
     }
 }

@@ -25,23 +25,7 @@ fn uki_of(version: &str, kernel: &[u8]) -> Vec<u8> {
 }
 
 fn plan<'a>() -> Plan<'a> {
-    Plan {
-        bank: SHA256,
-        source: Source { package: Some("linux".to_owned()), ..Source::default() },
-        drivers: Vec::new(),
-        shim: None,
-        applications: Vec::new(),
-        loader: None,
-        kernel: None,
-        kernel_path: None,
-        initrds: Vec::new(),
-        command_line: None,
-        uki: None,
-        stub: None,
-        grub_commands: Vec::new(),
-        grub_files: Vec::new(),
-        others: Vec::new(),
-    }
+    Plan::new(SHA256, Source { package: Some("linux".to_owned()), ..Source::default() })
 }
 
 fn file<'a>(name: &'a str, content: &'a [u8]) -> File<'a> {
