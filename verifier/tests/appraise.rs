@@ -408,6 +408,42 @@ fn a_boot_of_something_else_violates_the_profile_by_the_part_that_differs() {
     }
 }
 
+/// The deny list as `--output json reference deny list` prints it.
+#[test]
+fn a_boot_of_what_is_denied_violates_the_profile_that_accepts_it() {
+    let Some(root) = corpus("a_boot_of_what_is_denied_violates_the_profile_that_accepts_it") else { return };
+    let golden = Expected::golden(&root);
+    let folder = root.join("vm/golden");
+    let value = pcr_values(&folder).get(BANK, pcr(0)).expect("a value").to_string();
+    let deny = golden.file("deny.json");
+    let judge = |digest: &str| {
+        let entry = serde_json::json!({
+            "what": "digest", "digest": digest, "label": "CVE-2023-40547", "reason": "", "author": "a", "at": 0,
+        });
+        fs::write(&deny, serde_json::json!({ "version": 3, "entries": [entry] }).to_string())
+            .expect("written");
+        golden.judge(&["--bundle", text(&folder), "--deny", &deny])
+    };
+    let (code, report) = judge(&format!("sha256:{value}"));
+    assert_eq!((code, codes(&report)), (VIOLATES, vec!["pcr_denied"]));
+    let (code, report) = judge(&format!("sha256:{}", "77".repeat(32)));
+    assert_eq!((code, codes(&report)), (AFFIRMING, vec![]));
+
+    fs::write(&deny, r#"{ "version": 3, "entries": [{ "what": "digest", "digest": "sha256:zz" }] }"#)
+        .expect("written");
+    let refused = run(&[
+        "appraise",
+        "--bundle",
+        text(&folder),
+        "--profile",
+        &golden.file("profile.toml"),
+        "--deny",
+        &deny,
+    ]);
+    assert_eq!(refused.status.code(), Some(USAGE));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("deny.json"), "{refused:?}");
+}
+
 /// With the variable SecureBoot at 1, and a kernel that nothing checked (`-kernel` in QEMU).
 #[test]
 fn secure_boot_that_checked_nothing_is_not_taken_for_secure_boot() {

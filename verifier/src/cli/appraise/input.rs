@@ -14,10 +14,11 @@ use super::story::KnownTexts;
 use crate::appraisal::runtime::DigestSet;
 use crate::evidence::boot_log::{MAX_LOGS, ParsedBootLog};
 use crate::flows::offline::{Expectation, Parts};
+use crate::http::admin::sets::DenyListDetail;
 use crate::node::Name;
 use crate::reference::{
-    AcceptedPcrs, BootSet, BootSetVersion, DenyList, DigestSetVersion, Profile, ProfileBody, ProfileError,
-    Provenance, ReferenceBook, ReferenceError, ReferenceSet, References, Versioned,
+    AcceptedPcrs, BootSet, BootSetVersion, DenyError, DenyList, DigestSetVersion, Profile, ProfileBody,
+    ProfileError, Provenance, ReferenceBook, ReferenceError, ReferenceSet, References, Versioned,
 };
 
 /// Evidence in files. Whatever is missing is reported as missing.
@@ -63,6 +64,9 @@ pub(crate) struct Appraise {
     /// A digest set, as `digests set` takes it
     #[arg(long = "digests", value_name = "NAME=FILE", requires = "profile")]
     digests: Vec<String>,
+    /// The deny list, as `--output json reference deny list` prints it; without it nothing is denied but by the profile
+    #[arg(long, value_name = "FILE", requires = "profile")]
+    deny: Option<PathBuf>,
     /// Show every event of the boot log; JSON always has them
     #[arg(long)]
     pub(super) events: bool,
@@ -89,6 +93,9 @@ pub(crate) enum AppraiseError {
     /// A reference set.
     #[error("--reference: {0}")]
     Reference(#[from] ReferenceError),
+    /// The deny list.
+    #[error("--deny: {0}")]
+    Deny(#[from] DenyError),
     /// A set has no name.
     #[error("--{option}: {why}")]
     Name {
@@ -176,7 +183,13 @@ impl Appraise {
         let digests = self.digests.iter().map(|argument| digest_set(argument)).collect::<Result<_, _>>()?;
         let boot_sets = self.boot_sets.iter().map(|argument| boot_set(argument)).collect::<Result<_, _>>()?;
         let profile = Profile::new(version(Name::default_set()), body.clone(), provenance())?;
-        let deny = DenyList::default();
+        let deny = match &self.deny {
+            Some(path) => {
+                let list: DenyListDetail = files::read(path)?;
+                DenyList::new(list.version, list.entries)?
+            }
+            None => DenyList::default(),
+        };
         let references = References { profiles: vec![profile], sets, boot_sets, digest_sets: digests, deny };
         let book = ReferenceBook::of(references)?;
         book.check(&body)?;
