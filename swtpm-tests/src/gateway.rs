@@ -63,6 +63,7 @@ impl Gateway {
             name: name.parse().expect("a name"),
             ca: Some(self.folder.path().join("ca.pem")),
             may_signal: Vec::new(),
+            audiences: Vec::new(),
             token_sha256: Vec::new(),
             accepted_names: vec![NAME.to_owned().try_into().expect("a DNS name")],
             match_labels,

@@ -303,6 +303,7 @@ impl Parties {
             accepted_names: vec![format!("spiffe://partner.example/{name}").try_into().unwrap()],
             match_labels,
             may_signal: may_signal.to_vec(),
+            audiences: Vec::new(),
             token_sha256: Vec::new(),
         }
     }

@@ -135,7 +135,18 @@ fn certificate_says_what_was_recorded_before_it_was_signed() {
     assert_eq!((issued.serial, &issued.subject), (serial, &node()));
     assert_eq!((issued.not_before, issued.not_after), (not_before, not_after));
     let presented = PresentedSvid::parse(&issued.der, &trust_domain()).unwrap();
-    assert_eq!(presented, PresentedSvid { spiffe_id: node(), serial, epoch: Some(EPOCH), not_after });
+    let certificate_hash = sha256(&[&issued.der]);
+    let key_thumbprint = presented.key_thumbprint.clone();
+    assert_eq!(key_thumbprint.as_ref().map(String::len), Some(43), "of P-256");
+    let expected = PresentedSvid {
+        spiffe_id: node(),
+        serial,
+        epoch: Some(EPOCH),
+        not_after,
+        certificate_hash,
+        key_thumbprint,
+    };
+    assert_eq!(presented, expected);
     let openssl = Openssl::new();
     openssl.write("leaf", issued.chain_pem());
     let _ = openssl.run("x509 -in leaf -noout -pubkey -out public");

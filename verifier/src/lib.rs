@@ -26,3 +26,4 @@ pub mod reference;
 pub mod relying_party;
 pub mod store;
 pub mod telemetry;
+pub mod token;

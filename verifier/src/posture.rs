@@ -277,6 +277,15 @@ impl LiveNode {
         attested_after(self.attested_after, &self.holds, now)
     }
 
+    /// Until when its evidence is fresh, and what its profile observes is only observed; `None` where it showed none.
+    #[must_use]
+    pub fn fresh_until(&self) -> Option<Timestamp> {
+        let posture = self.posture.as_ref()?;
+        let fresh = posture.evidence_at.plus(posture.fresh_for);
+        let observed = posture.observed.filter(|_| posture.verdict == Verdict::Contraindicated);
+        Some(observed.map_or(fresh, |observe| fresh.min(observe.until)))
+    }
+
     /// Whether what was handed out on the one may stand on the other: all that the epoch counts is alike.
     fn stands_like(&self, other: &Self) -> bool {
         let postures = match (&self.posture, &other.posture) {

@@ -24,6 +24,7 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
 use crate::node::{Labels, Name};
+use crate::token::Audience;
 
 pub use load::{LoadError, RelyingPartySection};
 use token::{BearerToken, TokenError, TokenHash};
@@ -100,6 +101,7 @@ struct Who {
     name: Name,
     may_read: Labels,
     may_signal: BTreeSet<MaySignal>,
+    audiences: BTreeSet<Audience>,
 }
 
 /// A kind of signal that has to be allowed.
@@ -182,6 +184,14 @@ impl IdentifiedRelyingParty {
     #[must_use]
     pub fn may_read(&self, labels: &Labels) -> bool {
         self.who.may_read.all_in(labels)
+    }
+
+    /// Whether a token for these audiences is for it: one of them is its name, or one that the operator gave it.
+    pub fn is_among<'a>(&self, mut audiences: impl Iterator<Item = &'a str>) -> bool {
+        audiences.any(|audience| {
+            audience == self.who.name.as_str()
+                || self.who.audiences.iter().any(|own| own.as_str() == audience)
+        })
     }
 
     /// Whether it may send signals of any kind.

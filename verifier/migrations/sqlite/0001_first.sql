@@ -118,6 +118,28 @@ CREATE TABLE certificate (
 CREATE INDEX certificate_by_node ON certificate (node, not_after);
 CREATE INDEX certificate_by_end ON certificate (not_after);
 
+-- Tokens, each on record before it is signed.
+CREATE TABLE token (
+    recorded INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE CHECK (length(id) = 22),
+    node BLOB NOT NULL REFERENCES node (id),
+    client TEXT NOT NULL,
+    -- With a space between two; none is within one.
+    audience TEXT NOT NULL,
+    permits TEXT NOT NULL,
+    binding TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    issued_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    once INTEGER NOT NULL CHECK (once IN (0, 1)),
+    spent_at INTEGER,
+    revoked_at INTEGER,
+    CHECK (once = 1 OR spent_at IS NULL)
+) STRICT;
+
+CREATE INDEX token_by_end ON token (expires_at);
+CREATE INDEX token_by_node ON token (node, expires_at);
+
 CREATE TABLE reference_set (
     name TEXT NOT NULL,
     version INTEGER NOT NULL CHECK (version > 0),

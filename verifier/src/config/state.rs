@@ -146,6 +146,12 @@ impl StateDirectory {
         self.path.join("result.key")
     }
 
+    /// The private keys that sign tokens.
+    #[must_use]
+    pub fn token_keys(&self) -> PathBuf {
+        self.path.join("token.keys")
+    }
+
     /// The private key that signs checkpoints of the audit trail.
     #[must_use]
     pub fn audit_key(&self) -> PathBuf {

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::authority::{Authority, AuthorityError};
 use super::result_key::{ResultKey, ResultKeyError};
+use super::token_keys::{TokenKeyError, TokenKeys};
 use crate::audit::AuditKey;
 use crate::audit::checkpoint::AuditKeyError;
 use crate::config::UNFINISHED;
@@ -81,6 +82,15 @@ pub enum FileError {
         #[source]
         error: ResultKeyError,
     },
+    /// The file holds no usable keys for tokens.
+    #[error("{path}: {error}")]
+    TokenKeys {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: TokenKeyError,
+    },
     /// The file holds no usable key for checkpoints of the audit trail.
     #[error("{path}: {error}")]
     AuditKey {
@@ -132,6 +142,35 @@ pub fn audit_key(path: &Path, rng: &mut impl CryptoRng) -> Result<AuditKey, File
         write(path, key.as_bytes(), 0o600, Existing::Refuse)?;
     }
     AuditKey::from_pem(&read(path, only_its_owner(path))?).map_err(unusable)
+}
+
+/// The file of the keys that sign tokens. It is replaced atomically at each rotation.
+#[derive(Debug)]
+pub struct TokenKeyFile(PathBuf);
+
+impl TokenKeyFile {
+    /// Loads the keys; makes them, with mode 0600, where there is no file yet.
+    pub fn open(
+        path: &Path,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(Self, TokenKeys), FileError> {
+        let unusable = |error| FileError::TokenKeys { path: path.to_owned(), error };
+        let file = Self(path.to_owned());
+        if path.symlink_metadata().is_err() {
+            let keys = TokenKeys::generate(now, rng).map_err(unusable)?;
+            write(path, keys.to_file().map_err(unusable)?.as_bytes(), 0o600, Existing::Refuse)?;
+        }
+        let keys = TokenKeys::from_file(&read(path, only_its_owner(path))?).map_err(unusable)?;
+        Ok((file, keys))
+    }
+
+    /// Replaces what is in it.
+    pub fn keep(&self, keys: &TokenKeys) -> Result<(), FileError> {
+        let Self(path) = self;
+        let text = keys.to_file().map_err(|error| FileError::TokenKeys { path: path.clone(), error })?;
+        write(path, text.as_bytes(), 0o600, Existing::Replace)
+    }
 }
 
 /// Checks the opened file, not the path, which could change in between.
@@ -211,6 +250,24 @@ mod tests {
         assert_eq!(again.id(), made.id());
         std::fs::remove_file(&path).unwrap();
         assert_ne!(result_key(&path, &mut random::system()).unwrap().id(), made.id());
+    }
+
+    #[test]
+    fn keys_of_tokens_are_made_where_there_are_none_and_replaced_as_a_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token.keys");
+        let now = Timestamp::from_millis(0);
+        let (file, made) = TokenKeyFile::open(&path, now, &mut random::system()).unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o600);
+        let rotated = made.rotated(true, std::time::Duration::ZERO, now, &mut random::system()).unwrap();
+        file.keep(&rotated).unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o600);
+        let (_, again) = TokenKeyFile::open(&path, now, &mut random::system()).unwrap();
+        assert_eq!(again.list(), rotated.list());
+        std::fs::write(&path, "{}").unwrap();
+        let refused = TokenKeyFile::open(&path, now, &mut random::system()).unwrap_err();
+        assert!(matches!(refused, FileError::TokenKeys { error: TokenKeyError::File(_), .. }));
+        assert_eq!(std::fs::read(&path).unwrap(), b"{}");
     }
 
     #[test]

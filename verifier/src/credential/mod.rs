@@ -6,6 +6,7 @@
 //!   certificate exists
 //! - `epoch`: what a certificate says of the state in which its node was
 //! - [`presented`]: an X.509-SVID that comes back over mTLS
+//! - [`token_keys`]: the keys that sign tokens, and how they follow each other
 //! - [`ear`]: an attestation result as a signed token; [`result_key`]: the key that signs it, which is not the CA's
 //!
 //! Apart from [`files`] nothing here does I/O, and nothing here reads a clock or draws a random number on its own.
@@ -21,3 +22,4 @@ pub mod request;
 mod request_error;
 pub mod result_key;
 pub mod serial;
+pub mod token_keys;

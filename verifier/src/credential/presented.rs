@@ -3,15 +3,20 @@
 //! TLS has verified the certificate's chain against our own trust bundle before this reads it. What is read here is who
 //! it names and which issued certificate it is, so that the node's posture can be looked up.
 
+use const_oid::ObjectIdentifier;
+use const_oid::db::rfc5912::SECP_256_R_1;
 use der::Decode;
 use rootbound_common::clock::Timestamp;
+use rootbound_common::crypto::sha256;
 use rootbound_common::id::{SpiffeId, TrustDomain};
+use spki::SubjectPublicKeyInfoOwned;
 use x509_cert::Certificate;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, SubjectAltName};
 
 use super::certificate::timestamp;
 use super::epoch::PostureEpoch;
+use super::result_key::{base64url, thumbprint};
 use super::serial::SerialNumber;
 
 /// No certificate that we issue is longer.
@@ -81,6 +86,10 @@ pub struct PresentedSvid {
     pub epoch: Option<u64>,
     /// Until when it is valid.
     pub not_after: Timestamp,
+    /// SHA-256 of the certificate: what binds a token to it (RFC 8705, 3.1).
+    pub certificate_hash: [u8; 32],
+    /// Names its key, where that is of P-256: what binds a token to it (RFC 9449, 6.1).
+    pub key_thumbprint: Option<String>,
 }
 
 impl PresentedSvid {
@@ -113,8 +122,25 @@ impl PresentedSvid {
             .map_err(|_| PresentedError::Serial)?;
         let epoch = PostureEpoch::read(certificate).map_err(|_| PresentedError::Epoch)?;
         let epoch = epoch.map(|PostureEpoch(epoch)| epoch);
-        Ok(Self { spiffe_id, serial, epoch, not_after: timestamp(certificate.validity().not_after) })
+        Ok(Self {
+            spiffe_id,
+            serial,
+            epoch,
+            not_after: timestamp(certificate.validity().not_after),
+            certificate_hash: sha256(&[der]),
+            key_thumbprint: key_thumbprint(certificate.subject_public_key_info()),
+        })
     }
+}
+
+fn key_thumbprint(key: &SubjectPublicKeyInfoOwned) -> Option<String> {
+    let point = key.subject_public_key.as_bytes()?;
+    // Uncompressed, as all our certificates have it (RFC 5480, 2.2): 0x04, x, y.
+    let (tag, point) = point.split_first()?;
+    let (x, y) = point.split_at_checked(32).filter(|(_, y)| y.len() == 32 && *tag == 4)?;
+    let curve: ObjectIdentifier = key.algorithm.parameters.as_ref()?.decode_as().ok()?;
+    (curve == SECP_256_R_1).then_some(())?;
+    Some(thumbprint(&base64url(x), &base64url(y)))
 }
 
 fn spiffe_id(names: Vec<GeneralName>) -> Result<SpiffeId, PresentedError> {

@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use p256::SecretKey;
 use p256::ecdsa::{Signature, SigningKey};
 use p256::elliptic_curve::Generate;
+use p256::elliptic_curve::sec1::ToSec1Point;
 use p256::pkcs8::{EncodePrivateKey, LineEnding};
+use p256::{PublicKey, SecretKey};
 use rand_core::CryptoRng;
 use rootbound_common::crypto::sha256;
 use serde::Serialize;
@@ -46,6 +47,54 @@ pub struct Jwk {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct JwkSet {
     keys: Vec<Jwk>,
+}
+
+impl Jwk {
+    /// Of an uncompressed point (SEC 1, 2.3.3); `None` where it is none of the curve.
+    pub(super) fn of_point(point: &[u8]) -> Option<Self> {
+        let point = PublicKey::from_sec1_bytes(point).ok()?.to_sec1_point(false);
+        let (x, y) = (base64url(point.x()?), base64url(point.y()?));
+        let kid = thumbprint(&x, &y);
+        Some(Self { kty: "EC", crv: "P-256", x, y, alg: "ES256", usage: "sig", kid })
+    }
+
+    /// Of its coordinates in base64url; `None` where they are no point of the curve.
+    pub(super) fn of_coordinates(x: &str, y: &str) -> Option<Self> {
+        let bytes = |text: &str| data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).ok();
+        let point = [&[4][..], &bytes(x)?, &bytes(y)?].concat();
+        Self::of_point(&point)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// A coordinate, in base64url.
+    #[must_use]
+    pub fn x(&self) -> &str {
+        &self.x
+    }
+
+    /// A coordinate, in base64url.
+    #[must_use]
+    pub fn y(&self) -> &str {
+        &self.y
+    }
+}
+
+impl JwkSet {
+    /// Of these.
+    pub(crate) fn of(keys: impl IntoIterator<Item = Jwk>) -> Self {
+        Self { keys: keys.into_iter().collect() }
+    }
+
+    /// Those of both.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.keys.extend(other.keys);
+        self
+    }
 }
 
 impl ResultKey {
@@ -100,12 +149,12 @@ impl fmt::Debug for ResultKey {
 }
 
 /// The required members in lexicographic order, without white space (RFC 7638, 3).
-fn thumbprint(x: &str, y: &str) -> String {
+pub(super) fn thumbprint(x: &str, y: &str) -> String {
     let members = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
     base64url(&sha256(&[members.as_bytes()]))
 }
 
-pub(super) fn base64url(bytes: &[u8]) -> String {
+pub(crate) fn base64url(bytes: &[u8]) -> String {
     data_encoding::BASE64URL_NOPAD.encode(bytes)
 }
 

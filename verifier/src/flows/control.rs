@@ -306,7 +306,14 @@ mod tests {
     fn certificate() -> PresentedSvid {
         let domain: rootbound_common::id::TrustDomain = "example.org".parse().unwrap();
         let serial = SerialNumber::from_slice(&[0x40; 16]).unwrap();
-        PresentedSvid { spiffe_id: domain.node(NODE), serial, epoch: None, not_after: NOW.plus(10 * MINUTE) }
+        PresentedSvid {
+            spiffe_id: domain.node(NODE),
+            serial,
+            epoch: None,
+            not_after: NOW.plus(10 * MINUTE),
+            certificate_hash: [0; 32],
+            key_thumbprint: None,
+        }
     }
 
     fn of(change: impl FnOnce(&mut LiveNode), wishes: Wishes) -> (Present, Wishes) {

@@ -226,7 +226,13 @@ impl Question {
     /// May this node have a credential of this kind?
     #[must_use]
     pub fn issue_credential(node: NodeId, kind: CredentialKind) -> Self {
-        Self::plain(("node", node.to_string()), "IssueCredential", ("credential", kind.as_str().to_owned()))
+        Self::plain(("node", node.to_string()), kind.action(), ("credential", kind.as_str().to_owned()))
+    }
+
+    /// May this caller have a token in which it acts for a node?
+    #[must_use]
+    pub fn act_for(actor: (&'static str, String), node: NodeId) -> Self {
+        Self::plain(actor, "ActFor", ("node", node.to_string()))
     }
 
     /// May this caller ask about the subject of another question?
@@ -325,14 +331,39 @@ impl Question {
 pub enum CredentialKind {
     /// An X.509-SVID.
     X509Svid,
+    /// An access token that is good only with a key of the node's TPM.
+    AccessToken,
+    /// An access token that is good only with a key of which nobody knows where it is kept.
+    SoftwareKeyToken,
+    /// An access token that is good for whoever has it.
+    BearerToken,
+    /// A JWT-SVID, which is good for whoever has it.
+    JwtSvid,
 }
 
 impl CredentialKind {
+    /// Each of them.
+    pub const ALL: [Self; 5] =
+        [Self::X509Svid, Self::AccessToken, Self::SoftwareKeyToken, Self::BearerToken, Self::JwtSvid];
+
     /// The id of the resource that stands for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::X509Svid => "x509-svid",
+            Self::AccessToken => "access-token",
+            Self::SoftwareKeyToken => "software-key-token",
+            Self::BearerToken => "bearer-token",
+            Self::JwtSvid => "jwt-svid",
+        }
+    }
+
+    /// The action that issues it. What others than the node's TPM could use has one of its own, so that a policy of before
+    /// there was such a thing permits none of it.
+    const fn action(self) -> &'static str {
+        match self {
+            Self::X509Svid | Self::AccessToken => "IssueCredential",
+            Self::SoftwareKeyToken | Self::BearerToken | Self::JwtSvid => "IssueUnboundCredential",
         }
     }
 }

@@ -61,6 +61,8 @@ fn certificate() -> PresentedSvid {
         serial: serial(1),
         epoch: None,
         not_after: NOW.plus(10 * MINUTE),
+        certificate_hash: [0; 32],
+        key_thumbprint: None,
     }
 }
 

@@ -17,6 +17,7 @@ use x509_cert::ext::pkix::BasicConstraints;
 use super::token::TokenHash;
 use super::{AcceptedName, MaySignal, RelyingParties, RelyingParty, Who};
 use crate::node::{Labels, Name};
+use crate::token::Audience;
 
 /// Five RSA-4096 certificates with remarks stay below.
 const MAX_FILE: u64 = 64 * 1024;
@@ -37,6 +38,9 @@ pub struct RelyingPartySection {
     /// What it may say against such a node by `POST /v1/signals`: nothing without this. What it said it may take back.
     #[serde(default)]
     pub may_signal: Vec<MaySignal>,
+    /// The audiences of tokens that are for it, besides its name: `https://api.example.org`.
+    #[serde(default)]
+    pub audiences: Vec<Audience>,
     /// SHA-256 of each token by which it is known without a certificate; a second one while they change.
     #[serde(default)]
     pub token_sha256: Vec<TokenHash>,
@@ -48,6 +52,8 @@ impl RelyingPartySection {
     const MOST_NAMES: usize = 64;
     /// The one in use, the next, and some for who has several instances.
     const MOST_TOKENS: usize = 4;
+    /// A gateway has some services behind it.
+    const MOST_AUDIENCES: usize = 64;
 
     /// Refuses sections that let nobody in, or of which one hides another. Returns what is wrong.
     pub fn check(sections: &[Self]) -> Result<(), String> {
@@ -74,6 +80,9 @@ impl RelyingPartySection {
                     ));
                 }
                 Some(_) | None => {}
+            }
+            if section.audiences.len() > Self::MOST_AUDIENCES {
+                return Err(format!("`{}`: at most {} audiences", section.name, Self::MOST_AUDIENCES));
             }
             if section.token_sha256.len() > Self::MOST_TOKENS {
                 return Err(format!("`{}`: at most {} token_sha256", section.name, Self::MOST_TOKENS));
@@ -143,6 +152,7 @@ fn load(section: &RelyingPartySection, own: Option<&CertificateDer<'_>>) -> Resu
             name: section.name.clone(),
             may_read: section.match_labels.clone(),
             may_signal: section.may_signal.iter().copied().collect(),
+            audiences: section.audiences.iter().cloned().collect(),
         }),
         certificates,
         anchors,

@@ -12,6 +12,7 @@ mod policy;
 pub mod sets;
 pub mod signals;
 mod sqlite;
+pub mod tokens;
 mod words;
 
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub use policy::{Activated, Activation, PolicyBundleRecord, PolicyStore};
 pub use sets::SetStore;
 pub use signals::SignalStore;
 pub use sqlite::{SqliteStore, StoreOpenError};
+pub use tokens::TokenStore;
 
 /// What the store could not do.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +83,7 @@ pub trait Store:
     + DecisionStore
     + HoldStore
     + SignalStore
+    + TokenStore
     + AuditStore
 {
     /// Whether it can be written. Where the last write failed this tries one that changes nothing, so that whoever asks

@@ -56,6 +56,7 @@ impl Parties {
             accepted_names: vec![accepted.to_owned().try_into().unwrap()],
             match_labels,
             may_signal: Vec::new(),
+            audiences: Vec::new(),
             token_sha256: Vec::new(),
         }
     }

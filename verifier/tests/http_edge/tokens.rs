@@ -38,6 +38,7 @@ fn known_by(name: &str, tokens: &[&BearerToken]) -> RelyingPartySection {
         accepted_names: Vec::new(),
         match_labels,
         may_signal: vec![MaySignal::Block],
+        audiences: Vec::new(),
         token_sha256: tokens.iter().map(|token| token.hash()).collect(),
     }
 }

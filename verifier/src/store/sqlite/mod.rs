@@ -21,6 +21,7 @@ mod policy;
 mod reference;
 mod sets;
 mod signals;
+mod tokens;
 mod writer;
 
 use std::fmt;
