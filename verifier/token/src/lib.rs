@@ -6,11 +6,16 @@
 //! - [`json`]: one JSON document, read strictly
 //! - [`jwk`]: P-256 keys, their names and sets of them
 //! - [`jose`]: one JWS in its compact form, by ES256
+//! - [`claim`]: what a token claims, in types
+//! - [`access`]: access tokens; [`jwt_svid`]: JWT-SVIDs
 #![forbid(unsafe_code)]
 
+pub mod access;
+pub mod claim;
 pub mod jose;
 pub mod json;
 pub mod jwk;
+pub mod jwt_svid;
 
 #[cfg(test)]
 mod testing;
