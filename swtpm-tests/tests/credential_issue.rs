@@ -10,6 +10,7 @@ use rootbound_common::tpm::PcrIndex;
 use rootbound_common::wire::v1::PostureStatus;
 use rootbound_swtpm_tests::exchange::{Exchange, permit};
 use rootbound_swtpm_tests::openssl::Openssl;
+use rootbound_token::jwk::CertificateThumbprint;
 use rootbound_verifier::credential::authority::Authority;
 use rootbound_verifier::credential::issue::{
     CLOCK_SKEW, IssueError, IssuedCertificate, MAX_SERVING_LIFETIME,
@@ -135,15 +136,15 @@ fn certificate_says_what_was_recorded_before_it_was_signed() {
     assert_eq!((issued.serial, &issued.subject), (serial, &node()));
     assert_eq!((issued.not_before, issued.not_after), (not_before, not_after));
     let presented = PresentedSvid::parse(&issued.der, &trust_domain()).unwrap();
-    let certificate_hash = sha256(&[&issued.der]);
-    let key_thumbprint = presented.key_thumbprint.clone();
-    assert_eq!(key_thumbprint.as_ref().map(String::len), Some(43), "of P-256");
+    let thumbprint = CertificateThumbprint::of_der(&issued.der);
+    let key_thumbprint = presented.key_thumbprint;
+    assert!(key_thumbprint.is_some(), "of P-256");
     let expected = PresentedSvid {
         spiffe_id: node(),
         serial,
         epoch: Some(EPOCH),
         not_after,
-        certificate_hash,
+        thumbprint,
         key_thumbprint,
     };
     assert_eq!(presented, expected);

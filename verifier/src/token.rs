@@ -9,6 +9,8 @@
 pub mod decide;
 pub mod wanted;
 
+use rootbound_token::claim;
+use rootbound_token::jwk::{CertificateThumbprint, Thumbprint};
 use serde::{Deserialize, Serialize};
 
 pub use decide::{MAX_CHAIN, Permits, TokenDenial, TokenGrant, decide_token};
@@ -56,27 +58,27 @@ impl From<Audience> for String {
 }
 
 /// By which key a token is held.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Binding {
     /// The node's own certificate, whose key its TPM holds (RFC 8705, 3).
     Certificate {
-        /// SHA-256 of the certificate.
-        hash: [u8; 32],
+        /// Names it.
+        thumbprint: CertificateThumbprint,
     },
     /// A key of the node's TPM, that of a certificate of ours, by proofs (RFC 9449).
     TpmKey {
-        /// RFC 7638.
-        thumbprint: String,
+        /// Names it.
+        thumbprint: Thumbprint,
     },
     /// The certificate of a relying party, whose key may be anywhere.
     ForeignCertificate {
-        /// SHA-256 of the certificate.
-        hash: [u8; 32],
+        /// Names it.
+        thumbprint: CertificateThumbprint,
     },
     /// Another key, by proofs.
     SoftwareKey {
-        /// RFC 7638.
-        thumbprint: String,
+        /// Names it.
+        thumbprint: Thumbprint,
     },
     /// None: whoever has the token has what it permits.
     Bearer,
@@ -90,6 +92,20 @@ impl Binding {
             Self::Certificate { .. } | Self::TpmKey { .. } => CredentialKind::AccessToken,
             Self::ForeignCertificate { .. } | Self::SoftwareKey { .. } => CredentialKind::SoftwareKeyToken,
             Self::Bearer => CredentialKind::BearerToken,
+        }
+    }
+
+    /// As a token claims it.
+    #[must_use]
+    pub const fn claim(&self) -> claim::Binding {
+        match self {
+            Self::Certificate { thumbprint } | Self::ForeignCertificate { thumbprint } => {
+                claim::Binding::Certificate(*thumbprint)
+            }
+            Self::TpmKey { thumbprint } | Self::SoftwareKey { thumbprint } => {
+                claim::Binding::Key(*thumbprint)
+            }
+            Self::Bearer => claim::Binding::Bearer,
         }
     }
 

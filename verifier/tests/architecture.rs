@@ -124,7 +124,12 @@ fn the_road_has_no_io_no_clock_and_no_randomness_of_its_own() {
         &offenders(&["verifier/compute/src/boot"], &words),
         "what is computed follows from what is given",
     );
+    assert_none(
+        &offenders(&["verifier/token/src"], &words),
+        "what a token proves follows from what is given",
+    );
     let service = ["rootbound_verifier", "rootbound_attester", "std::process"];
+    assert_none(&offenders(&["verifier/token/src"], &service), "a token is for whoever takes it");
     assert_none(&offenders(&["verifier/compute/src"], &service), "what reads files knows no service");
     let harm = ["std::process", ".unpack(", ".unpack_in(", "fs::write", "File::create", "OpenOptions"];
     assert_none(&offenders(&["verifier/compute/src"], &harm), "nothing is executed, unpacked or written");
@@ -236,7 +241,7 @@ fn the_verifier_links_no_tss_library_and_the_attester_no_verifier() {
         "what both sides use knows neither",
     );
     assert!(!manifest("common/Cargo.toml").contains("rootbound-verifier"));
-    for name in ["verifier/Cargo.toml", "common/Cargo.toml"] {
+    for name in ["verifier/Cargo.toml", "verifier/token/Cargo.toml", "common/Cargo.toml"] {
         assert!(
             !manifest(name).contains("tss-esapi"),
             "{name}: what a stranger sends is parsed by our own code"
@@ -255,7 +260,7 @@ fn the_verifier_links_no_tss_library_and_the_attester_no_verifier() {
 
 #[test]
 fn unsafe_code_is_forbidden_in_each_crate() {
-    for name in ["attester", "common", "verifier", "verifier/compute", "swtpm-tests"] {
+    for name in ["attester", "common", "verifier", "verifier/compute", "verifier/token", "swtpm-tests"] {
         let text = fs::read_to_string(root().join(name).join("src/lib.rs")).expect("a crate");
         assert!(text.contains("#![forbid(unsafe_code)]"), "{name}");
     }

@@ -10,9 +10,10 @@ use rootbound_common::clock::Timestamp;
 use rootbound_common::id::TrustDomain;
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex};
 use rootbound_common::wire::v1::DeviationReport;
+use rootbound_token::base64url;
 use serde::{Deserialize, Serialize};
 
-use super::result_key::{JwkSet, ResultKey, base64url};
+use super::result_key::{JwkSet, ResultKey};
 use crate::appraisal::trust_vector::{Tier, TrustVector};
 use crate::attestation_result::AttestationResult;
 

@@ -3,12 +3,10 @@
 //! TLS has verified the certificate's chain against our own trust bundle before this reads it. What is read here is who
 //! it names and which issued certificate it is, so that the node's posture can be looked up.
 
-use const_oid::ObjectIdentifier;
-use const_oid::db::rfc5912::SECP_256_R_1;
-use der::Decode;
+use der::{Decode, Encode};
 use rootbound_common::clock::Timestamp;
-use rootbound_common::crypto::sha256;
 use rootbound_common::id::{SpiffeId, TrustDomain};
+use rootbound_token::jwk::{CertificateThumbprint, PublicJwk, Thumbprint};
 use spki::SubjectPublicKeyInfoOwned;
 use x509_cert::Certificate;
 use x509_cert::ext::pkix::name::GeneralName;
@@ -16,7 +14,6 @@ use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, SubjectAltName};
 
 use super::certificate::timestamp;
 use super::epoch::PostureEpoch;
-use super::result_key::{base64url, thumbprint};
 use super::serial::SerialNumber;
 
 /// No certificate that we issue is longer.
@@ -86,10 +83,10 @@ pub struct PresentedSvid {
     pub epoch: Option<u64>,
     /// Until when it is valid.
     pub not_after: Timestamp,
-    /// SHA-256 of the certificate: what binds a token to it (RFC 8705, 3.1).
-    pub certificate_hash: [u8; 32],
+    /// Names the certificate: what binds a token to it (RFC 8705, 3.1).
+    pub thumbprint: CertificateThumbprint,
     /// Names its key, where that is of P-256: what binds a token to it (RFC 9449, 6.1).
-    pub key_thumbprint: Option<String>,
+    pub key_thumbprint: Option<Thumbprint>,
 }
 
 impl PresentedSvid {
@@ -127,20 +124,14 @@ impl PresentedSvid {
             serial,
             epoch,
             not_after: timestamp(certificate.validity().not_after),
-            certificate_hash: sha256(&[der]),
+            thumbprint: CertificateThumbprint::of_der(der),
             key_thumbprint: key_thumbprint(certificate.subject_public_key_info()),
         })
     }
 }
 
-fn key_thumbprint(key: &SubjectPublicKeyInfoOwned) -> Option<String> {
-    let point = key.subject_public_key.as_bytes()?;
-    // Uncompressed, as all our certificates have it (RFC 5480, 2.2): 0x04, x, y.
-    let (tag, point) = point.split_first()?;
-    let (x, y) = point.split_at_checked(32).filter(|(_, y)| y.len() == 32 && *tag == 4)?;
-    let curve: ObjectIdentifier = key.algorithm.parameters.as_ref()?.decode_as().ok()?;
-    (curve == SECP_256_R_1).then_some(())?;
-    Some(thumbprint(&base64url(x), &base64url(y)))
+fn key_thumbprint(key: &SubjectPublicKeyInfoOwned) -> Option<Thumbprint> {
+    Some(PublicJwk::from_spki(&key.to_der().ok()?).ok()?.thumbprint())
 }
 
 fn spiffe_id(names: Vec<GeneralName>) -> Result<SpiffeId, PresentedError> {

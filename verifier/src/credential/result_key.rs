@@ -2,13 +2,13 @@
 
 use std::fmt;
 
+use p256::SecretKey;
 use p256::ecdsa::{Signature, SigningKey};
 use p256::elliptic_curve::Generate;
-use p256::elliptic_curve::sec1::ToSec1Point;
 use p256::pkcs8::{EncodePrivateKey, LineEnding};
-use p256::{PublicKey, SecretKey};
 use rand_core::CryptoRng;
-use rootbound_common::crypto::sha256;
+use rootbound_token::base64url;
+use rootbound_token::jwk::{PublicJwk, Thumbprint};
 use serde::Serialize;
 use signature::Signer;
 use zeroize::Zeroizing;
@@ -50,19 +50,10 @@ pub struct JwkSet {
 }
 
 impl Jwk {
-    /// Of an uncompressed point (SEC 1, 2.3.3); `None` where it is none of the curve.
-    pub(super) fn of_point(point: &[u8]) -> Option<Self> {
-        let point = PublicKey::from_sec1_bytes(point).ok()?.to_sec1_point(false);
-        let (x, y) = (base64url(point.x()?), base64url(point.y()?));
-        let kid = thumbprint(&x, &y);
-        Some(Self { kty: "EC", crv: "P-256", x, y, alg: "ES256", usage: "sig", kid })
-    }
-
-    /// Of its coordinates in base64url; `None` where they are no point of the curve.
-    pub(super) fn of_coordinates(x: &str, y: &str) -> Option<Self> {
-        let bytes = |text: &str| data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).ok();
-        let point = [&[4][..], &bytes(x)?, &bytes(y)?].concat();
-        Self::of_point(&point)
+    /// Of a key that signs with ES256.
+    pub(super) fn of(key: &PublicJwk) -> Self {
+        let kid = key.thumbprint().to_string();
+        Self { kty: "EC", crv: "P-256", x: key.x(), y: key.y(), alg: "ES256", usage: "sig", kid }
     }
 
     /// Its name.
@@ -113,7 +104,7 @@ impl ResultKey {
         let point = key.verifying_key().to_sec1_point(false);
         let coordinate = |bytes: Option<&[u8]>| base64url(bytes.unwrap_or_default());
         let (x, y) = (coordinate(point.x().map(|x| &x[..])), coordinate(point.y().map(|y| &y[..])));
-        let kid = thumbprint(&x, &y);
+        let kid = Thumbprint::of_coordinates(&x, &y).to_string();
         let public = Jwk { kty: "EC", crv: "P-256", x, y, alg: "ES256", usage: "sig", kid };
         Self { key, public }
     }
@@ -148,28 +139,10 @@ impl fmt::Debug for ResultKey {
     }
 }
 
-/// The required members in lexicographic order, without white space (RFC 7638, 3).
-pub(super) fn thumbprint(x: &str, y: &str) -> String {
-    let members = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
-    base64url(&sha256(&[members.as_bytes()]))
-}
-
-pub(crate) fn base64url(bytes: &[u8]) -> String {
-    data_encoding::BASE64URL_NOPAD.encode(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use rootbound_common::random;
-
-    /// The key and the thumbprint of RFC 9449, figures 2 and 8.
-    #[test]
-    fn thumbprint_is_that_of_a_published_example() {
-        let (x, y) =
-            ("l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs", "9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA");
-        assert_eq!(thumbprint(x, y), "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
-    }
 
     #[test]
     fn a_key_survives_its_file() {
@@ -178,6 +151,15 @@ mod tests {
         assert_eq!(again.jwk_set(), key.jwk_set());
         assert_eq!(again.sign(b"message"), key.sign(b"message"));
         assert_eq!(ResultKey::from_pem("not a key").unwrap_err(), ResultKeyError::Key);
+    }
+
+    #[test]
+    fn it_is_published_under_its_thumbprint() {
+        let key = ResultKey::generate(&mut random::system());
+        let set = serde_json::to_vec(&key.jwk_set()).unwrap();
+        let found = rootbound_token::jwk::JwkSet::parse(&set).unwrap();
+        let found = found.signing(key.id()).expect("under its name");
+        assert_eq!(found.thumbprint().to_string(), key.id());
     }
 
     #[test]

@@ -14,10 +14,13 @@ use p256::elliptic_curve::Generate;
 use p256::pkcs8::{EncodePrivateKey, LineEnding};
 use rand_core::CryptoRng;
 use rootbound_common::clock::Timestamp;
+use rootbound_token::base64url;
+use rootbound_token::jwk::{self, PublicJwk};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::result_key::{Jwk, JwkSet, base64url};
+use super::result_key::{Jwk, JwkSet};
 
 /// Why there are no keys.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -112,7 +115,8 @@ impl SigningKey {
         let der = key.to_pkcs8_der().map_err(|_| TokenKeyError::Key)?;
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.as_bytes())
             .map_err(|_| TokenKeyError::Key)?;
-        let public = Jwk::of_point(pair.public_key().as_ref()).ok_or(TokenKeyError::Key)?;
+        let public = PublicJwk::from_sec1(pair.public_key().as_ref()).map_err(|_| TokenKeyError::Key)?;
+        let public = Jwk::of(&public);
         Ok(Self { pair, pem: Zeroizing::new(pem.to_owned()), public, since })
     }
 }
@@ -135,6 +139,13 @@ impl TokenKeys {
         let signing = [&self.active.public, &self.prepared.public];
         let retired = self.retired.iter().map(|key| &key.public);
         JwkSet::of(signing.into_iter().chain(retired).cloned())
+    }
+
+    /// The same, for whoever verifies tokens here.
+    #[must_use]
+    pub fn verifying(&self) -> jwk::JwkSet {
+        let text = serde_json::to_vec(&self.jwk_set()).unwrap_or_default();
+        jwk::JwkSet::parse(&text).unwrap_or_default()
     }
 
     /// The name of the key that signs.
@@ -232,8 +243,9 @@ impl TokenKeys {
                     active.replace(SigningKey::from_pem(pem, key.since)?)
                 }
                 (KeyState::Retired, None, Some(x), Some(y)) => {
-                    let public = Jwk::of_coordinates(x, y).ok_or(TokenKeyError::Key)?;
-                    retired.push(RetiredKey { public, since: key.since });
+                    let public = json!({ "kty": "EC", "crv": "P-256", "x": x, "y": y });
+                    let public = PublicJwk::from_json(&public).map_err(|_| TokenKeyError::Key)?;
+                    retired.push(RetiredKey { public: Jwk::of(&public), since: key.since });
                     None
                 }
                 _ => return Err(TokenKeyError::Ring),

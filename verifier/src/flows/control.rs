@@ -311,7 +311,7 @@ mod tests {
             serial,
             epoch: None,
             not_after: NOW.plus(10 * MINUTE),
-            certificate_hash: [0; 32],
+            thumbprint: rootbound_token::jwk::CertificateThumbprint::from_bytes([0; 32]),
             key_thumbprint: None,
         }
     }

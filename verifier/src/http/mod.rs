@@ -13,7 +13,7 @@
 //! · a slot for its body · the body, in time · a place among the requests under way · the caller's certificate, where the
 //! endpoint asks for one · the message in the body.
 
-pub mod access;
+mod access;
 mod activations;
 pub mod admin;
 mod body;

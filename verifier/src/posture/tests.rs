@@ -61,7 +61,7 @@ fn certificate() -> PresentedSvid {
         serial: serial(1),
         epoch: None,
         not_after: NOW.plus(10 * MINUTE),
-        certificate_hash: [0; 32],
+        thumbprint: rootbound_token::jwk::CertificateThumbprint::from_bytes([0; 32]),
         key_thumbprint: None,
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! - `evaluation`, `evaluations`, `search`: one question, many, and what would be allowed; `configuration`: where
 //!   the others are
-//! - `json`: one document, read strictly; `message`: the standard's messages out of it; `answer`: the way back
+//! - `message`: the standard's messages out of a document that `rootbound_token::json` read strictly; `answer`: the way back
 //!
 //! These endpoints are asked thousands of times a second, so that a request passes here what it passes elsewhere in layers
 //! (see [`super`]), in this order: the rate of its client, by its certificate or token · the caller that the certificate names · a slot
@@ -17,7 +17,6 @@ pub(super) mod answer;
 pub(super) mod configuration;
 pub(super) mod evaluation;
 pub(super) mod evaluations;
-pub mod json;
 mod message;
 pub(super) mod search;
 
@@ -29,6 +28,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use rootbound_token::json;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use rootbound_verifier::http::access::json::{JsonError, MAX_DEPTH, read};
+use rootbound_token::json::{JsonError, MAX_DEPTH, read};
 use serde_json::{Value, json};
 
 use super::{Outcome, Target, with_trailing_byte};

@@ -12,14 +12,15 @@ use serde::Deserializer;
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// How deep arrays and objects may be nested. A batch has five levels of its own above the properties of an entity.
+/// How deep arrays and objects may be nested. A batch of the Authorization API has five levels of its own above the
+/// properties of an entity; a token has less.
 pub const MAX_DEPTH: usize = 16;
 
 /// Why a text is not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
     /// Not one JSON text.
-    #[error("the body is not one JSON document: {0}")]
+    #[error("not one JSON document: {0}")]
     Syntax(String),
     /// Two members of an object have the same name.
     #[error("an object has two members of the same name, before line {line}, column {column}")]
@@ -30,10 +31,10 @@ pub enum JsonError {
         column: usize,
     },
     /// Nested too deeply.
-    #[error("the body is nested deeper than {MAX_DEPTH} levels")]
+    #[error("nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
     /// Too many values.
-    #[error("the body has more than {limit} values")]
+    #[error("more than {limit} values")]
     TooManyValues {
         /// How many it may have: each string, number, truth value, null, array and object.
         limit: usize,
