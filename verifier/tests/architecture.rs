@@ -269,7 +269,8 @@ fn unsafe_code_is_forbidden_in_each_crate() {
 #[test]
 fn every_code_that_the_protocol_names_exists() {
     let text = fs::read_to_string(root().join("docs/PROTOCOL.md")).expect("docs/PROTOCOL.md");
-    let code: String = sources("verifier/src").into_iter().map(|(_, code)| code).collect();
+    let code = ["verifier/src", "verifier/token/src"].into_iter().flat_map(sources);
+    let code: String = code.map(|(_, code)| code).collect();
     let mut checked = 0;
     for row in text.lines().filter(|line| line.starts_with("| ") && line.contains('`')) {
         let codes = row.rsplit('|').nth(1).unwrap_or_default();

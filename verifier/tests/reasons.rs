@@ -70,7 +70,7 @@ fn codes_and_tests() -> (BTreeMap<String, String>, String) {
         }
     }
     let mut product = BTreeMap::new();
-    for path in below(&["verifier/src"]) {
+    for path in below(&["verifier/src", "verifier/token/src"]) {
         let text = fs::read_to_string(&path).expect("a source");
         let is_test = path.file_stem().is_some_and(|stem| stem == "tests")
             || path.components().any(|part| part.as_os_str() == "testing" || part.as_os_str() == "tests");

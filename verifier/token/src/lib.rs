@@ -8,14 +8,20 @@
 //! - [`jose`]: one JWS in its compact form, by ES256
 //! - [`claim`]: what a token claims, in types
 //! - [`access`]: access tokens; [`jwt_svid`]: JWT-SVIDs
+//! - [`dpop`]: proofs that whoever shows a token has its key, for one request ([`target_uri`]), made lately ([`nonce`]),
+//!   used once ([`replay`])
 #![forbid(unsafe_code)]
 
 pub mod access;
 pub mod claim;
+pub mod dpop;
 pub mod jose;
 pub mod json;
 pub mod jwk;
 pub mod jwt_svid;
+pub mod nonce;
+pub mod replay;
+pub mod target_uri;
 
 #[cfg(test)]
 mod testing;
