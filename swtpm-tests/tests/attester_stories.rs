@@ -28,6 +28,7 @@ use rootbound_verifier::credential::ear::{EatProfile, ResultSigner};
 use rootbound_verifier::credential::result_key::ResultKey;
 use rootbound_verifier::enrollment::{EndorsementRoots, RevocationPolicy};
 use rootbound_verifier::flows::audit::AuditParts;
+use rootbound_verifier::flows::tokens::TokenParts;
 use rootbound_verifier::flows::operate::Operator;
 use rootbound_verifier::flows::{Limits, Parts, Verifier};
 use rootbound_verifier::http::{self, Rate, Server, ServingNames, TlsIdentity};
@@ -66,7 +67,10 @@ impl Service {
             roots.add_file("ek.pem".as_ref(), pem.as_bytes()).unwrap();
         }
         let result_key = ResultKey::generate(&mut random::system());
+        let keys = |name: &str| folder.join(name);
+        let (access, svid) = (keys("token.keys"), keys("svid.keys"));
         let verifier = Verifier::start(Parts {
+            tokens: TokenParts::open(&access, &svid, Duration::from_secs(300), now).unwrap(),
             result_signer: ResultSigner::new(result_key, EatProfile::default(), domain.clone()),
             relying_parties: RelyingParties::none(),
             public_url: None,

@@ -12,9 +12,11 @@ use rootbound_verifier::credential::ear::{EatProfile, ResultSigner};
 use rootbound_verifier::credential::files;
 use rootbound_verifier::enrollment::{EndorsementRoots, RevocationPolicy, RootsError};
 use rootbound_verifier::flows::audit::AuditParts;
+use rootbound_verifier::flows::tokens::TokenParts;
 use rootbound_verifier::flows::{Limits, Parts, Verifier};
 use rootbound_verifier::http::{Limits as HttpLimits, Rate, Server, ServingNames, TlsIdentity};
 use rootbound_verifier::node::Name;
+use rootbound_verifier::public_url::PublicUrl;
 use rootbound_verifier::reference::ProfileBody;
 use rootbound_verifier::relying_party::{RelyingParties, RelyingPartySection};
 use rootbound_verifier::store::SqliteStore;
@@ -31,6 +33,7 @@ pub(super) struct Settings {
     eat_profile: EatProfile,
     http_limits: HttpLimits,
     relying_parties: Vec<RelyingPartySection>,
+    public_url: Option<PublicUrl>,
 }
 
 /// How a [`World`] is to be made.
@@ -52,8 +55,8 @@ impl Default for WorldBuilder {
         };
         let revocation = RevocationPolicy::IfAvailable;
         let eat_profile = EatProfile::default();
-        let (limits, relying_parties) = (Limits::default(), Vec::new());
-        let settings = Settings { revocation, limits, eat_profile, http_limits, relying_parties };
+        let (limits, relying_parties, public_url) = (Limits::default(), Vec::new(), None);
+        let settings = Settings { revocation, limits, eat_profile, http_limits, relying_parties, public_url };
         Self { roots: Vec::new(), authority: None, settings }
     }
 }
@@ -109,6 +112,13 @@ impl WorldBuilder {
     #[must_use]
     pub fn relying_parties(mut self, sections: Vec<RelyingPartySection>) -> Self {
         self.settings.relying_parties = sections;
+        self
+    }
+
+    /// Under which URL clients reach the verifier; without this there are no tokens.
+    #[must_use]
+    pub fn public_url(mut self, url: &str) -> Self {
+        self.settings.public_url = Some(url.to_owned().try_into().expect("a public URL"));
         self
     }
 
@@ -173,10 +183,13 @@ impl Settings {
         let result_key = files::result_key(&dir.join("result.key"), &mut random::system()).expect("a key");
         let result_signer = ResultSigner::new(result_key, self.eat_profile.clone(), trust_domain.clone());
         let audit_key = files::audit_key(&dir.join("audit.key"), &mut random::system()).expect("a key");
+        let minutes = Duration::from_secs(300);
+        let (access, svid) = (dir.join("token.keys"), dir.join("svid.keys"));
         let parts = Parts {
+            tokens: TokenParts::open(&access, &svid, minutes, clock.now()).expect("keys"),
             result_signer,
             relying_parties: RelyingParties::load(&self.relying_parties, None).expect("relying parties"),
-            public_url: None,
+            public_url: self.public_url.clone(),
             store: Arc::new(store),
             clock: Arc::clone(clock) as Arc<dyn Clock>,
             trust_domain,

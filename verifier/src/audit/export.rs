@@ -173,7 +173,7 @@ const fn ocsf(record: &AuditRecord) -> (u32, u32, u32) {
         (RecordKind::Decision | RecordKind::Refusal, Outcome::Granted) => (3003, 1),
         (RecordKind::Decision | RecordKind::Search | RecordKind::Refusal, _) => (3003, 99),
         (RecordKind::Issuance, _) => (3002, 1),
-        (RecordKind::Admission, _) => (3002, 99),
+        (RecordKind::Admission | RecordKind::Revocation, _) => (3002, 99),
         (RecordKind::Attestation | RecordKind::PostureChange | RecordKind::Signal, _) => (2003, 2),
         (RecordKind::PolicyChange | RecordKind::ReferenceChange | RecordKind::Configuration, _) => (3004, 3),
         (RecordKind::OperatorAction, _) => (6003, 99),

@@ -38,6 +38,8 @@ pub enum RecordKind {
     OperatorAction,
     /// Another system said something about a node.
     Signal,
+    /// Credentials count no more before their time.
+    Revocation,
     /// What is in force from now on of the configuration.
     Configuration,
     /// The verifier started.
@@ -48,7 +50,7 @@ pub enum RecordKind {
 
 impl RecordKind {
     /// Each of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Decision,
         Self::Search,
         Self::Attestation,
@@ -60,6 +62,7 @@ impl RecordKind {
         Self::ReferenceChange,
         Self::OperatorAction,
         Self::Signal,
+        Self::Revocation,
         Self::Configuration,
         Self::Start,
         Self::Stop,
@@ -80,6 +83,7 @@ impl RecordKind {
             Self::ReferenceChange => "reference_change",
             Self::OperatorAction => "operator_action",
             Self::Signal => "signal",
+            Self::Revocation => "revocation",
             Self::Configuration => "configuration",
             Self::Start => "start",
             Self::Stop => "stop",

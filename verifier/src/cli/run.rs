@@ -1,7 +1,7 @@
 //! `run`: the daemon. It wires; everything else is elsewhere.
 //!
 //! A start, in this order: logs · the state directory and its lock · the database · the CA · the manufacturers' roots ·
-//! the keys of attestation results and of the audit trail · relying parties · the fleet into memory · the listener · `listen.addr` · the administrative socket · readiness. A stop, the other way
+//! the keys of attestation results, of the audit trail and of tokens · relying parties · the fleet into memory · the listener · `listen.addr` · the administrative socket · readiness. A stop, the other way
 //! round, lets what is under way end.
 
 use std::io;
@@ -21,6 +21,7 @@ use crate::credential::ear::ResultSigner;
 use crate::credential::files::{self, FileError};
 use crate::enrollment::{EndorsementRoots, RootsError};
 use crate::flows::audit::AuditParts;
+use crate::flows::tokens::TokenParts;
 use crate::flows::{Parts, Verifier};
 use crate::http::admin::{AdminSocket, AdminSocketError};
 use crate::http::{Server, StartError};
@@ -44,6 +45,9 @@ pub(super) enum RunError {
     /// The key that signs attestation results.
     #[error("the key of attestation results: {0}")]
     ResultKey(#[source] FileError),
+    /// The keys that sign tokens.
+    #[error("the keys of tokens: {0}")]
+    TokenKeys(#[source] FileError),
     /// The key that signs the audit trail.
     #[error("the key of the audit trail: {0}")]
     AuditKey(#[source] FileError),
@@ -95,6 +99,7 @@ impl RunError {
             | Self::Authority(_)
             | Self::ResultKey(_)
             | Self::AuditKey(_)
+            | Self::TokenKeys(_)
             | Self::Roots(_)
             | Self::Signers(_)
             | Self::RelyingParties(_) => true,
@@ -232,8 +237,12 @@ async fn verifier(
         keep: config.audit.keep,
     };
     let relying_parties = RelyingParties::load(&config.relying_party, authority.chain().first())?;
+    let lifetime = config.tokens.lifetime;
+    let tokens = TokenParts::open(&state.token_keys(), &state.svid_keys(), lifetime, clock.now())
+        .map_err(RunError::TokenKeys)?;
     let parts = Parts {
         store,
+        tokens,
         clock: Arc::new(clock),
         result_signer: ResultSigner::new(result_key, config.results.eat_profile.clone(), domain.clone()),
         relying_parties,

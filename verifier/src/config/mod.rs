@@ -55,6 +55,9 @@ pub struct Config {
     /// Attestation results.
     #[serde(default)]
     pub results: ResultsSection,
+    /// Tokens.
+    #[serde(default)]
+    pub tokens: TokensSection,
     /// Who may read attestation results of others; nobody, where there is no such section.
     #[serde(default)]
     pub relying_party: Vec<RelyingPartySection>,
@@ -191,6 +194,21 @@ pub struct ResultsSection {
     pub eat_profile: EatProfile,
 }
 
+/// Section `[tokens]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokensSection {
+    /// How long a token lives at most; the evidence that it rests on may end it before.
+    #[serde(with = "humantime_serde")]
+    pub lifetime: Duration,
+}
+
+impl Default for TokensSection {
+    fn default() -> Self {
+        Self { lifetime: Duration::from_secs(300) }
+    }
+}
+
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -254,6 +272,7 @@ impl Config {
         }
         self.references.check().map_err(|why| ("[references] trusted_signers", why))?;
         self.limits.check().map_err(|error| ("[limits]", error.to_string()))?;
+        between("[tokens] lifetime", self.tokens.lifetime, 5, 3600)?;
         between("[attestation] oldest_quote", self.attestation.oldest_quote, 1, 600)?;
         between("[attestation] activation", self.attestation.activation, 1, 600)?;
         if self.attestation.pending_enrollments == 0 {

@@ -146,7 +146,13 @@ impl StateDirectory {
         self.path.join("result.key")
     }
 
-    /// The private keys that sign tokens.
+    /// The private keys that sign JWT-SVIDs.
+    #[must_use]
+    pub fn svid_keys(&self) -> PathBuf {
+        self.path.join("svid.keys")
+    }
+
+    /// The private keys that sign access tokens.
     #[must_use]
     pub fn token_keys(&self) -> PathBuf {
         self.path.join("token.keys")

@@ -114,7 +114,7 @@ pub(super) fn time(at: Timestamp) -> der::Result<Time> {
     DateTime::from_unix_duration(Duration::from_secs(seconds)).map(Time::from)
 }
 
-pub(super) fn timestamp(time: Time) -> Timestamp {
+pub(crate) fn timestamp(time: Time) -> Timestamp {
     let millis = i64::try_from(time.to_unix_duration().as_millis()).unwrap_or(i64::MAX);
     Timestamp::from_millis(millis)
 }

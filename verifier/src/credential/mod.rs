@@ -12,7 +12,7 @@
 //! Apart from [`files`] nothing here does I/O, and nothing here reads a clock or draws a random number on its own.
 
 pub mod authority;
-mod certificate;
+pub(crate) mod certificate;
 pub mod ear;
 mod epoch;
 pub mod files;

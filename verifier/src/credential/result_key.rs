@@ -81,6 +81,12 @@ impl JwkSet {
         Self { keys: keys.into_iter().collect() }
     }
 
+    /// Each.
+    #[must_use]
+    pub fn keys(&self) -> &[Jwk] {
+        &self.keys
+    }
+
     /// Those of both.
     pub(crate) fn and(mut self, other: Self) -> Self {
         self.keys.extend(other.keys);

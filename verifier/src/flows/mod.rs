@@ -17,6 +17,7 @@
 //! - [`sets`]: sets are written, staged, promoted, withdrawn, compared; what is denied everywhere
 //! - [`signals`]: a relying party says something against a node
 //! - [`survey`]: what other reference values would make of the fleet, why a node deviates, what nodes share
+//! - [`tokens`]: tokens are made, looked at as things stand, and ended
 
 pub mod attest;
 pub mod audit;
@@ -36,6 +37,7 @@ pub mod search;
 pub mod sets;
 pub mod signals;
 pub mod survey;
+pub mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,6 +116,7 @@ pub struct Verifier {
     trail: Trail,
     /// What is wished of nodes, and who listens.
     control: Arc<Control>,
+    tokens: tokens::Tokens,
 }
 
 /// Signatures that are remembered: those of a distribution's packages, some 12 MB.
@@ -149,6 +152,8 @@ pub struct Parts {
     pub audit: AuditParts,
     /// Under which URL clients reach the service, if the operator said so.
     pub public_url: Option<PublicUrl>,
+    /// By what tokens are made.
+    pub tokens: tokens::TokenParts,
 }
 
 impl std::fmt::Debug for Parts {
@@ -164,6 +169,7 @@ impl Verifier {
         let book = parts.store.reference_book(&ReferenceBook::default()).await?;
         let fleet = Fleet::new(parts.store.live_nodes(parts.clock.now()).await?);
         let bundle = Self::policy_in_force(&*parts.store).await?;
+        let revoked = parts.store.revoked_tokens(parts.clock.now()).await?;
         let control = Arc::new(Control::default());
         fleet.observe({
             let control = Arc::clone(&control);
@@ -191,6 +197,7 @@ impl Verifier {
             signers: ArcSwap::default(),
             trail: Trail::new(parts.audit),
             control,
+            tokens: tokens::Tokens::new(parts.tokens, revoked),
         };
         verifier.record_start().await?;
         let done = verifier.reappraise_all().await?;

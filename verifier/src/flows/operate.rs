@@ -15,6 +15,7 @@ use super::logs::{OfQuote, Sent};
 use super::policies::PolicyError;
 use super::sets::{SetError, permitted};
 use super::survey::SurveyError;
+use super::tokens::revoke::RotateError;
 use super::{Verifier, decision, rng, versions_of};
 use crate::appraisal::runtime::{DigestSet, DigestSetError};
 use crate::appraisal::{Verdict, appraise};
@@ -122,6 +123,12 @@ pub enum OperateError {
     /// The reason cannot be kept with a hold.
     #[error(transparent)]
     HoldReason(#[from] NotAReason),
+    /// Every token would be ended by a slip.
+    #[error("say which tokens: by id, node, client or audience")]
+    NoFilter,
+    /// The keys of tokens stay as they are.
+    #[error(transparent)]
+    TokenKeys(#[from] RotateError),
     /// It was about policies or decisions.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -156,6 +163,8 @@ impl OperateError {
             Self::NotAdmitted(_) => "not_admitted",
             Self::TooManyHolds(_) => "too_many_holds",
             Self::HoldReason(_) => "reason_refused",
+            Self::NoFilter => "token_filter_missing",
+            Self::TokenKeys(_) => "token_keys_refused",
             Self::Policy(error) => error.code(),
             Self::Set(error) => error.code(),
             Self::Survey(error) => error.code(),
@@ -589,6 +598,7 @@ impl Verifier {
         forgotten += self.store.forget_decisions(before, most_refusals).await?;
         forgotten += self.store.forget_holds(before).await?;
         forgotten += self.store.forget_signals(before).await?;
+        forgotten += self.forget_tokens(now).await?;
         Ok(forgotten)
     }
 }

@@ -41,6 +41,10 @@ pub(super) struct Room {
     pub(super) within: Duration,
 }
 
+const JSON: &str = "application/json";
+/// A form (RFC 6749, appendix B).
+pub(super) const FORM: &str = "application/x-www-form-urlencoded";
+
 /// What is longer says so beforehand, and takes a place of which there are few.
 pub(super) const SHORT: usize = 64 * 1024;
 
@@ -50,7 +54,7 @@ struct Received(Bytes);
 
 /// Receives the body of a request, for [`Message`].
 ///
-/// Established when the next step begins, in this order: the content type is JSON · there is no content encoding · the
+/// Established when the next step begins, in this order: the content type is JSON, or what the endpoint takes · there is no content encoding · the
 /// length, where it is declared, is within the limit · there was room for one more body of this length on its way · it has at
 /// most `limit` bytes, and [`SHORT`] where it declared none · it arrived in time.
 pub(super) async fn receive(State(receiving): State<Receiving>, request: Request, next: Next) -> Response {
@@ -70,7 +74,17 @@ impl Receiving {
 
     /// What [`receive`] establishes of a body, and the body.
     pub(super) async fn bytes(&self, parts: &Parts, body: Body) -> Result<Bytes, EdgeRefusal> {
-        check_head(&parts.headers, self.limit)?;
+        self.bytes_of(parts, body, JSON).await
+    }
+
+    /// The same, of a body of another media type.
+    pub(super) async fn bytes_of(
+        &self,
+        parts: &Parts,
+        body: Body,
+        media_type: &'static str,
+    ) -> Result<Bytes, EdgeRefusal> {
+        check_head(&parts.headers, media_type, self.limit)?;
         let ClientAddress(address) = parts.extensions.get().copied().ok_or(EdgeRefusal::Internal)?;
         let long = declared_length(&parts.headers).is_some_and(|length| length > SHORT);
         let (room, limit) =
@@ -106,13 +120,13 @@ pub(super) async fn json<T: DeserializeOwned>(
     within: Duration,
 ) -> Result<T, EdgeRefusal> {
     let (parts, body) = request.into_parts();
-    check_head(&parts.headers, limit)?;
+    check_head(&parts.headers, JSON, limit)?;
     parse(&collect(body, limit, within).await?)
 }
 
-fn check_head(headers: &HeaderMap, limit: usize) -> Result<(), EdgeRefusal> {
-    if !is_json(headers) {
-        return Err(EdgeRefusal::ContentType);
+fn check_head(headers: &HeaderMap, media_type: &'static str, limit: usize) -> Result<(), EdgeRefusal> {
+    if !is(headers, media_type) {
+        return Err(EdgeRefusal::ContentType { media_type });
     }
     if headers.contains_key(CONTENT_ENCODING) {
         return Err(EdgeRefusal::ContentEncoding);
@@ -137,12 +151,12 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, EdgeRefusal> {
         .map_err(|error| EdgeRefusal::MalformedBody { reason: printable(&error.to_string()) })
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+fn is(headers: &HeaderMap, wanted: &str) -> bool {
     let mut values = headers.get_all(CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return false };
     let Ok(value) = value.to_str() else { return false };
     let media_type = value.split(';').next().unwrap_or_default().trim();
-    media_type.eq_ignore_ascii_case("application/json")
+    media_type.eq_ignore_ascii_case(wanted)
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<usize> {
@@ -168,7 +182,7 @@ mod tests {
             for value in values {
                 headers.append(CONTENT_TYPE, HeaderValue::from_static(value));
             }
-            is_json(&headers)
+            is(&headers, JSON)
         };
         for good in ["application/json", "Application/JSON; charset=utf-8"] {
             assert!(judge(&[good]), "{good}");

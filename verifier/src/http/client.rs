@@ -4,20 +4,25 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::FromRequestParts;
+use der::Decode;
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use rootbound_common::clock::Timestamp;
 use rootbound_common::id::{NodeId, TrustDomain};
+use rootbound_token::jwk::CertificateThumbprint;
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 use webpki::EndEntityCert;
+use x509_cert::Certificate;
 
 use super::Edge;
 use super::connection::ClientAddress;
 use super::problem::{EdgeRefusal, Refusal};
 use super::throttle::RateClass;
+use crate::credential::certificate::timestamp;
 use crate::credential::presented::{PresentedError, PresentedSvid};
 use crate::flows::signals::SignalRefusal;
+use crate::flows::tokens::ShownCertificate;
 use crate::flows::{self, Verifier};
 use crate::posture::{AdmissionError, AdmittedNode, IdentifiedNode};
 use crate::relying_party::token::{BearerToken, TokenError};
@@ -101,6 +106,8 @@ pub(super) enum Peer {
 #[derive(Debug)]
 pub(super) struct Foreign {
     chain: Vec<CertificateDer<'static>>,
+    /// The leaf, as far as tokens are bound to it.
+    shown: Option<ShownCertificate>,
     /// The second of the last finding: a path is valid in whole seconds (RFC 5280, 4.1.2.5), and what it leads to does not
     /// change while the verifier runs, so that a second look within one finds the same, for a signature or two less.
     found: Mutex<Option<(i64, Result<IdentifiedRelyingParty, RelyingPartyError>)>>,
@@ -108,7 +115,7 @@ pub(super) struct Foreign {
 
 impl Foreign {
     fn new(chain: &[CertificateDer<'static>]) -> Self {
-        Self { chain: chain.to_vec(), found: Mutex::default() }
+        Self { chain: chain.to_vec(), shown: chain.first().and_then(shown), found: Mutex::default() }
     }
 
     fn identify(
@@ -126,6 +133,12 @@ impl Foreign {
             }
         }
     }
+}
+
+fn shown(leaf: &CertificateDer<'_>) -> Option<ShownCertificate> {
+    let certificate = Certificate::from_der(leaf).ok()?;
+    let not_after = timestamp(certificate.tbs_certificate().validity().not_after);
+    Some(ShownCertificate { thumbprint: CertificateThumbprint::of_der(leaf), not_after })
 }
 
 impl Peer {
@@ -158,6 +171,17 @@ impl Peer {
     /// Set by the listener on each request; a request without it did not come through the listener.
     pub(super) fn of_request(parts: &Parts) -> Result<Self, Refusal> {
         parts.extensions.get::<Self>().cloned().ok_or(EdgeRefusal::Internal.into())
+    }
+
+    /// The certificate that it showed, whoever that is of.
+    pub(super) fn certificate(&self) -> Option<ShownCertificate> {
+        match self {
+            Self::Anonymous | Self::Unfit(_) => None,
+            Self::Svid(svid) => {
+                Some(ShownCertificate { thumbprint: svid.thumbprint, not_after: svid.not_after })
+            }
+            Self::Foreign(foreign) => foreign.shown,
+        }
     }
 
     /// Whether it showed a certificate that may be that of somebody whom we know.

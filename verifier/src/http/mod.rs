@@ -3,8 +3,9 @@
 //!
 //! - [`Server`]: listens, and stops gracefully. One connection: `connection`, over TLS 1.3 as `tls` sets it up
 //! - one file per endpoint: `enrollments`, `activations`, `challenges`, `evidence`, `control`, `whoami`, `ear`,
-//!   `signals`, `jwks`, `healthz`, `readyz`, `openapi`
+//!   `signals`, `jwks`, `spiffe_bundle`, `healthz`, `readyz`, `openapi`
 //! - `client`: who calls; `body`: what they send; [`problem`]: the one place where refusals get a status and a code
+//! - `oauth`: tokens
 //! - [`access`]: decisions, by the Authorization API of AuthZEN
 //! - [`limits`], `slots`, `throttle`, `story`: what a stranger may cost
 //! - [`admin`]: the administrative socket, for the owner alone
@@ -27,6 +28,7 @@ mod evidence;
 mod healthz;
 mod jwks;
 pub mod limits;
+mod oauth;
 mod openapi;
 pub mod problem;
 mod readyz;
@@ -34,6 +36,7 @@ mod schema;
 mod server;
 mod signals;
 mod slots;
+mod spiffe_bundle;
 mod story;
 mod throttle;
 mod tls;
@@ -84,7 +87,7 @@ struct Endpoint {
 }
 
 /// Every endpoint.
-const ENDPOINTS: [Endpoint; 18] = [
+const ENDPOINTS: [Endpoint; 25] = [
     enrollments::ENDPOINT,
     activations::ENDPOINT,
     challenges::ENDPOINT,
@@ -103,6 +106,13 @@ const ENDPOINTS: [Endpoint; 18] = [
     access::search::SUBJECT,
     access::search::RESOURCE,
     access::search::ACTION,
+    jwks::SVID,
+    spiffe_bundle::ENDPOINT,
+    oauth::metadata::OAUTH,
+    oauth::metadata::OPENID,
+    oauth::token::ENDPOINT,
+    oauth::introspect::ENDPOINT,
+    oauth::revoke::ENDPOINT,
 ];
 
 impl Edge {

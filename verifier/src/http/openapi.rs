@@ -11,8 +11,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::throttle::RateClass;
 use super::{
-    Endpoint, access, activations, challenges, control, ear, enrollments, evidence, healthz, jwks, readyz,
-    signals, whoami,
+    Endpoint, access, activations, challenges, control, ear, enrollments, evidence, healthz, jwks, oauth,
+    readyz, signals, spiffe_bundle, whoami,
 };
 
 pub(super) const ENDPOINT: Endpoint = Endpoint {
@@ -36,6 +36,7 @@ pub(super) const ENDPOINT: Endpoint = Endpoint {
         (name = "enrollment", description = "A machine becomes a node"),
         (name = "attestation", description = "A node shows evidence and gets a credential"),
         (name = "access", description = "Whether something may be done now: Authorization API 1.0 of AuthZEN"),
+        (name = "tokens", description = "OAuth 2.0: tokens that are good with one key, while the machine stands well"),
         (name = "identity", description = "What a credential is worth now"),
         (name = "operation", description = "For those who run the verifier")
     ),
@@ -58,7 +59,14 @@ pub(super) const ENDPOINT: Endpoint = Endpoint {
         access::evaluations::evaluations,
         access::search::search_subject,
         access::search::search_resource,
-        access::search::search_action
+        access::search::search_action,
+        jwks::jwks_svid,
+        spiffe_bundle::spiffe_bundle,
+        oauth::metadata::oauth,
+        oauth::metadata::openid,
+        oauth::token::token,
+        oauth::introspect::introspect,
+        oauth::revoke::revoke
     )
 )]
 struct Document;

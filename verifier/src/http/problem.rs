@@ -42,9 +42,12 @@ pub enum EdgeRefusal {
     /// The path has another method.
     #[error("the endpoint has another method; see the Allow header")]
     Method,
-    /// Not JSON by its own account.
-    #[error("the body must be of content type application/json")]
-    ContentType,
+    /// Of another content type by its own account.
+    #[error("the body must be of content type {media_type}")]
+    ContentType {
+        /// That of the endpoint.
+        media_type: &'static str,
+    },
     /// Compressed.
     #[error("the body must have no content encoding")]
     ContentEncoding,
@@ -111,7 +114,7 @@ impl EdgeRefusal {
         match self {
             Self::UnknownRoute => "unknown_route",
             Self::Method => "method_not_allowed",
-            Self::ContentType => "content_type",
+            Self::ContentType { .. } => "content_type",
             Self::ContentEncoding => "content_encoding",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyTooSlow => "body_too_slow",
@@ -134,7 +137,7 @@ impl EdgeRefusal {
         match self {
             Self::UnknownRoute | Self::NoPublicUrl => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::ContentType | Self::ContentEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::ContentType { .. } | Self::ContentEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BodyIncomplete | Self::MalformedBody { .. } | Self::Query | Self::Wait => {
@@ -156,7 +159,7 @@ impl EdgeRefusal {
             Self::TimedOut | Self::NotReady { .. } => Some(Duration::from_secs(5)),
             Self::UnknownRoute
             | Self::Method
-            | Self::ContentType
+            | Self::ContentType { .. }
             | Self::ContentEncoding
             | Self::BodyTooLarge { .. }
             | Self::BodyTooSlow
@@ -196,6 +199,11 @@ impl Refusal {
         Self { bearer: Some("Bearer"), ..self }
     }
 
+    /// After how many seconds to come again; rounded up, and at least one.
+    pub(super) fn retry_after_seconds(&self) -> Option<u64> {
+        self.retry_after.map(|wait| (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
+    }
+
     /// As the document.
     #[must_use]
     pub fn problem(&self) -> Problem {
@@ -227,10 +235,8 @@ impl Refusal {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(wait) = self.retry_after {
-            // Rounded up: whoever comes back on the second must find room.
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        if let Some(seconds) = self.retry_after_seconds() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             // RFC 9110, 11.6.1 asks for a challenge; there is no registered scheme for client certificates.
@@ -471,6 +477,8 @@ impl From<OperateError> for Refusal {
             | OperateError::NotAdmitted(_)
             | OperateError::TooManyHolds(_) => Self::new(StatusCode::CONFLICT, code, detail),
             OperateError::TooManyLabels
+            | OperateError::NoFilter
+            | OperateError::TokenKeys(_)
             | OperateError::HoldReason(_)
             | OperateError::StoredEvidence { .. }
             | OperateError::Reference(_)
@@ -550,7 +558,7 @@ mod tests {
         let retry_after = Duration::from_secs(7);
         expect(E::UnknownRoute, 404, "unknown_route", None);
         expect(E::Method, 405, "method_not_allowed", None);
-        expect(E::ContentType, 415, "content_type", None);
+        expect(E::ContentType { media_type: "application/json" }, 415, "content_type", None);
         expect(E::ContentEncoding, 415, "content_encoding", None);
         expect(E::BodyTooLarge { limit: 1 }, 413, "body_too_large", None);
         expect(E::BodyTooSlow, 408, "body_too_slow", None);

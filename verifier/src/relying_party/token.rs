@@ -88,7 +88,8 @@ impl BearerToken {
         Self::parse(token).map(Some)
     }
 
-    fn parse(text: &[u8]) -> Result<Self, TokenError> {
+    /// The text of one.
+    pub fn parse(text: &[u8]) -> Result<Self, TokenError> {
         let mut token = Zeroizing::new([0; LENGTH]);
         // What has another length is never decoded.
         if text.len() != BASE64URL_NOPAD.encode_len(LENGTH) {

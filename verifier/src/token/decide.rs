@@ -26,6 +26,17 @@ pub struct Permits {
     pub act_for: Option<((&'static str, String), Result<Permit, Denied>)>,
 }
 
+/// How long a token may live.
+#[derive(Debug, Clone, Copy)]
+pub struct Term {
+    /// Whatever else.
+    pub most: Duration,
+    /// Until when the client's certificate is valid, or the token that this one is made of, whichever is first.
+    pub not_after: Option<Timestamp>,
+    /// This time.
+    pub now: Timestamp,
+}
+
 /// The permission to make one token, once. Only [`decide_token`] makes it; making the token consumes it.
 #[derive(Debug)]
 pub struct TokenGrant {
@@ -37,6 +48,12 @@ pub struct TokenGrant {
 }
 
 impl TokenGrant {
+    /// The epoch of the node on which it was decided.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// The parts, for the one who makes the token: the node, its epoch, by which key the token is held, what it permits, and how
     /// long it lives.
     pub(crate) fn into_parts(self) -> (NodeId, u64, Binding, Option<Wanted>, Duration) {
@@ -97,19 +114,16 @@ impl TokenDenial {
 /// Established when a grant returns: the node may have credentials now (it is admitted, affirming or observed by a profile
 /// that issues, fresh, held by nobody: [`LiveNode::bears`]) · the policies permit it a credential of the kind that the
 /// binding makes · and each action, in the node's name · and the client acting for it, where it is another · the token lives no
-/// longer than the evidence is fresh, than `most`, and than `not_after`.
+/// longer than the evidence is fresh, and than its term.
 ///
-/// `wanted`: `None` for a JWT-SVID, which permits nothing by itself. `not_after`: of the client's certificate, or of the
-/// token that this one is made of, whichever is first.
+/// `wanted`: `None` for a JWT-SVID, which permits nothing by itself.
 pub fn decide_token(
     id: NodeId,
     node: &LiveNode,
     binding: Binding,
     wanted: Option<Wanted>,
     permits: Permits,
-    most: Duration,
-    not_after: Option<Timestamp>,
-    now: Timestamp,
+    Term { most, not_after, now }: Term,
 ) -> Result<TokenGrant, TokenDenial> {
     if !node.bears(node.epoch, now) {
         return Err(TokenDenial::Posture(posture_code(node, now)));

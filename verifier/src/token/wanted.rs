@@ -1,6 +1,6 @@
 //! What a token is to permit: actions on resources, at audiences. Every word of it is the client's.
 
-use rootbound_token::access::{AuthorizationDetails, Scope};
+use rootbound_token::access::{AccessClaims, AuthorizationDetail, AuthorizationDetails, Scope};
 use rootbound_token::claim::Text;
 use serde::{Deserialize, Serialize};
 
@@ -161,6 +161,25 @@ impl Wanted {
     #[must_use]
     pub fn once(&self) -> bool {
         self.once
+    }
+
+    /// Whether a token with these claims permits all of it, wherever: each word of the scope is among its words, each action
+    /// of the details among those on the same resource, and any action only where it permits any.
+    #[must_use]
+    pub fn is_within(&self, claims: &AccessClaims) -> bool {
+        let words = |scope: &Scope| {
+            scope.words().all(|word| claims.scope.as_ref().is_some_and(|held| held.contains(word)))
+        };
+        let held = |detail: &AuthorizationDetail, action: &Text| {
+            let mut same =
+                claims.authorization_details.iter().filter(|held| held.resource == detail.resource);
+            same.any(|held| held.actions.contains(action))
+        };
+        let any = claims.scope.is_none() && claims.authorization_details.is_empty();
+        let wants_any = self.scope.is_none() && self.details.is_empty();
+        self.scope.as_ref().is_none_or(words)
+            && self.details.iter().all(|detail| detail.actions.iter().all(|action| held(detail, action)))
+            && (any || !wants_any)
     }
 
     /// May a subject do this? One question for each action.

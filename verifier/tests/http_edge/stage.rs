@@ -14,6 +14,7 @@ use rootbound_verifier::credential::ear::{EatProfile, ResultSigner};
 use rootbound_verifier::credential::result_key::ResultKey;
 use rootbound_verifier::enrollment::{EndorsementRoots, RevocationPolicy};
 use rootbound_verifier::flows::audit::AuditParts;
+use rootbound_verifier::flows::tokens::TokenParts;
 use rootbound_verifier::flows::{self, Parts, Verifier};
 use rootbound_verifier::http::{Limits, Rate, Server, ServingNames, TlsIdentity};
 use rootbound_verifier::relying_party::{RelyingParties, RelyingPartySection};
@@ -121,7 +122,11 @@ impl Stage {
         let before = clock.now().minus(Duration::from_secs(3600));
         let authority = Authority::generate(domain(), before, year, &mut random::system()).unwrap();
         let ca = Ca::of(&authority);
+        let keys = |name: &str| folder.path().join(name);
+        let minutes = Duration::from_secs(300);
+        let tokens = TokenParts::open(&keys("token.keys"), &keys("svid.keys"), minutes, clock.now());
         let verifier = Verifier::start(Parts {
+            tokens: tokens.unwrap(),
             store: store.clone(),
             clock: clock.clone(),
             trust_domain: domain(),

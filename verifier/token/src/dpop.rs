@@ -238,6 +238,13 @@ impl VerifiedProof {
         &self.thumbprint
     }
 
+    /// The proof, where its key is the one that signed the handshake of the very connection that it came over: whoever shows
+    /// it has the key now, so that it may come again as long as its nonce is taken. From elsewhere it comes back as it is, to
+    /// be spent.
+    pub fn by_the_key_in_tls(self, key: &Thumbprint) -> Result<FreshProof, Self> {
+        if self.thumbprint == *key { Ok(FreshProof::of(self)) } else { Err(self) }
+    }
+
     pub(crate) fn entry(&self) -> Entry {
         self.entry
     }
@@ -247,7 +254,8 @@ impl VerifiedProof {
     }
 }
 
-/// A proof that was never used before. Only [`Replays::take`](crate::replay::Replays::take) makes it.
+/// A proof that counts: it was never used before ([`Replays::take`](crate::replay::Replays::take)), or came over a connection
+/// that its key signed ([`VerifiedProof::by_the_key_in_tls`]).
 #[derive(Debug)]
 pub struct FreshProof {
     key: PublicJwk,

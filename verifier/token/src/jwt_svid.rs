@@ -5,6 +5,8 @@ use std::time::Duration;
 use rootbound_common::clock::Timestamp;
 use rootbound_common::id::{SpiffeId, TrustDomain};
 
+use serde_json::Value;
+
 use crate::access::{TokenError, Validity};
 use crate::claim::{Audience, Binding, Members, Text};
 use crate::jose::{Kind, UnverifiedJws};
@@ -51,6 +53,7 @@ impl JwtSvid {
         };
         let id = claims.optional_text("jti")?;
         let binding = Binding::from_claims(claims)?;
+        let posture_epoch = claims.optional("rootbound_posture_epoch").and_then(Value::as_u64);
         let path = subject.as_str().strip_prefix(&expected.trust_domain.id());
         if !path.is_some_and(|path| path.starts_with('/')) {
             return Err(TokenError::TrustDomain);
@@ -59,7 +62,7 @@ impl JwtSvid {
             return Err(TokenError::Audience);
         }
         validity.check(expected.leeway, now)?;
-        Ok(VerifiedJwtSvid { subject, audience, expires_at: validity.expires_at, id, binding })
+        Ok(VerifiedJwtSvid { subject, audience, expires_at: validity.expires_at, id, binding, posture_epoch })
     }
 }
 
@@ -71,6 +74,7 @@ pub struct VerifiedJwtSvid {
     expires_at: Timestamp,
     id: Option<Text>,
     binding: Binding,
+    posture_epoch: Option<u64>,
 }
 
 impl VerifiedJwtSvid {
@@ -96,6 +100,12 @@ impl VerifiedJwtSvid {
     #[must_use]
     pub fn id(&self) -> Option<&Text> {
         self.id.as_ref()
+    }
+
+    /// How the subject stood, where it says so: ours do. At any other epoch it is worth nothing to us.
+    #[must_use]
+    pub fn posture_epoch(&self) -> Option<u64> {
+        self.posture_epoch
     }
 
     /// What has to be shown with it: nothing but to those who know the `cnf` that ours have (SPIFFE knows of none).
