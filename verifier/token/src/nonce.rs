@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use rand_core::CryptoRng;
 use rootbound_common::clock::Timestamp;
 use rootbound_common::crypto::hmac;
 use rootbound_common::secret::Secret;
@@ -43,9 +42,10 @@ impl Nonces {
     /// Bytes of a nonce: half of a MAC, which nobody guesses within two minutes.
     const SIZE: usize = 16;
 
-    /// With a key of its own. Each process draws another, so that a nonce of before a restart is refused.
-    pub fn generate(rng: &mut impl CryptoRng) -> Self {
-        Self { key: Secret::generate(rng) }
+    /// By this key. Each process draws another, so that a nonce of before a restart is refused.
+    #[must_use]
+    pub const fn new(key: Secret<32>) -> Self {
+        Self { key }
     }
 
     /// The nonce of this time, for `DPoP-Nonce`.
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_nonce_is_taken_in_its_window_and_the_next_and_by_its_own_process() {
-        let nonces = Nonces::generate(&mut random::system());
+        let nonces = Nonces::new(Secret::generate(&mut random::system()));
         let at = |seconds: i64| Timestamp::from_millis(1_800_000_000_000 + seconds * 1000);
         let nonce = nonces.issue(at(0));
         assert_eq!(nonce.len(), 22);
@@ -94,7 +94,7 @@ mod tests {
             assert_eq!(nonces.accept(&nonce, at(seconds)), Err(NotOurs), "{seconds}");
         }
         assert_eq!(nonces.accept(&next, at(61)), Ok(Window(30_000_001)));
-        let restarted = Nonces::generate(&mut random::system());
+        let restarted = Nonces::new(Secret::generate(&mut random::system()));
         assert_eq!(restarted.accept(&nonce, at(0)), Err(NotOurs));
         for not in ["", "A", &nonce[1..], &format!("{nonce}A"), &format!("{nonce}=")] {
             assert_eq!(nonces.accept(not, at(0)), Err(NotOurs), "{not}");
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn the_ends_of_time_are_no_trouble() {
-        let nonces = Nonces::generate(&mut random::system());
+        let nonces = Nonces::new(Secret::generate(&mut random::system()));
         for millis in [i64::MIN, -1, 0, i64::MAX] {
             let now = Timestamp::from_millis(millis);
             assert!(nonces.accept(&nonces.issue(now), now).is_ok());

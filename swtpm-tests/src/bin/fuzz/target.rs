@@ -9,6 +9,7 @@ mod ima;
 mod pe;
 mod public;
 mod signature_list;
+mod token;
 
 use std::fmt;
 
@@ -69,10 +70,12 @@ pub(crate) enum TargetName {
     Cpio,
     /// A squashfs image.
     Squashfs,
+    /// Access tokens, JWT-SVIDs, DPoP proofs, keys and target URIs.
+    Token,
 }
 
 impl TargetName {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Attest,
         Self::Public,
         Self::Evidence,
@@ -85,6 +88,7 @@ impl TargetName {
         Self::Rpm,
         Self::Cpio,
         Self::Squashfs,
+        Self::Token,
     ];
 
     pub(crate) fn build(self) -> Box<dyn Target> {
@@ -101,6 +105,7 @@ impl TargetName {
             Self::Rpm => Box::new(files::FilesTarget::rpm()),
             Self::Cpio => Box::new(files::FilesTarget::cpio()),
             Self::Squashfs => Box::new(files::FilesTarget::squashfs()),
+            Self::Token => Box::new(token::TokenTarget::new()),
         }
     }
 }
@@ -120,6 +125,7 @@ impl fmt::Display for TargetName {
             Self::Rpm => "rpm",
             Self::Cpio => "cpio",
             Self::Squashfs => "squashfs",
+            Self::Token => "token",
         })
     }
 }

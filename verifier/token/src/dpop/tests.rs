@@ -1,4 +1,5 @@
 use rootbound_common::random;
+use rootbound_common::secret::Secret;
 use serde_json::{Value, json};
 
 use super::*;
@@ -17,6 +18,10 @@ const PUBLISHED: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt
 /// RFC 9449, figure 12.
 const PUBLISHED_WITH_TOKEN: &str = "eyJ0eXAiOiJkcG9wK2p3dCIsImFsZyI6IkVTMjU2IiwiandrIjp7Imt0eSI6IkVDIiwieCI6Imw4dEZyaHgtMzR0VjNoUklDUkRZOXpDa0RscEJoRjQyVVFVZldWQVdCRnMiLCJ5IjoiOVZFNGpmX09rX282NHpiVFRsY3VOSmFqSG10NnY5VERWclUwQ2R2R1JEQSIsImNydiI6IlAtMjU2In19.eyJqdGkiOiJlMWozVl9iS2ljOC1MQUVCIiwiaHRtIjoiR0VUIiwiaHR1IjoiaHR0cHM6Ly9yZXNvdXJjZS5leGFtcGxlLm9yZy9wcm90ZWN0ZWRyZXNvdXJjZSIsImlhdCI6MTU2MjI2MjYxOCwiYXRoIjoiZlVIeU8ycjJaM0RaNTNFc05yV0JiMHhXWG9hTnk1OUlpS0NBcWtzbVFFbyJ9.2oW9RP35yRqzhrtNP86L-Ey71EOptxRimPPToA1plemAgR6pxHF8y6-yqyVnmcw6Fy1dqd-jfxSYoMxhAJpLjA";
 
+fn nonces() -> Nonces {
+    Nonces::new(Secret::generate(&mut random::system()))
+}
+
 struct World {
     nonces: Nonces,
     client: Signer,
@@ -27,7 +32,7 @@ struct World {
 impl World {
     fn new() -> Self {
         Self {
-            nonces: Nonces::generate(&mut random::system()),
+            nonces: nonces(),
             client: Signer::new(),
             issuer: Signer::new(),
             uri: TargetUri::parse(URI).unwrap(),
@@ -88,8 +93,7 @@ impl World {
 fn at(text: &str, method: &str, uri: &str) -> Result<VerifiedProof, DpopError> {
     let uri = TargetUri::parse(uri).unwrap();
     let expected = ExpectedProof { method, uri: &uri, goes_with: GoesWith::TokenRequest };
-    let nonces = Nonces::generate(&mut random::system());
-    DpopProof::verify(&[text], &expected, &nonces, Timestamp::from_millis(1_562_262_620_000))
+    DpopProof::verify(&[text], &expected, &nonces(), Timestamp::from_millis(1_562_262_620_000))
 }
 
 /// They have no nonce: all that is checked before it holds.
@@ -231,7 +235,7 @@ fn a_proof_was_made_just_now_for_this_process() {
     for stale in [
         world.nonces.issue(NOW.minus(Nonces::WINDOW * 2)),
         world.nonces.issue(NOW.plus(Nonces::WINDOW)),
-        Nonces::generate(&mut random::system()).issue(NOW),
+        nonces().issue(NOW),
         "made-up".to_owned(),
     ] {
         let refused = world.with("nonce", Some(json!(stale))).unwrap_err();
