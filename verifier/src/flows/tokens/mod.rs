@@ -19,6 +19,7 @@ use arc_swap::ArcSwap;
 use rootbound_common::clock::Timestamp;
 use rootbound_common::id::NodeId;
 use rootbound_common::random;
+use rootbound_common::secret::Secret;
 use rootbound_token::dpop::{DpopError, DpopProof, ExpectedProof, GoesWith, VerifiedProof};
 use rootbound_token::jwk::{CertificateThumbprint, JwkSet, Thumbprint};
 use rootbound_token::nonce::Nonces;
@@ -119,7 +120,7 @@ impl Tokens {
             svid: Ring::of(svid),
             rotation: Mutex::new(()),
             lifetime,
-            nonces: Nonces::generate(&mut random::system()),
+            nonces: Nonces::new(Secret::generate(&mut random::system())),
             replays: Replays::new(Replays::CAPACITY),
             revoked: Revoked::of(revoked),
             known: Known::default(),
