@@ -89,7 +89,7 @@ pub struct Enforcement<I> {
     pub introspect: I,
 }
 
-/// Why a request does not come through.
+/// Why a request does not come through: in the extensions of the answer, for whoever keeps the service's log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// It shows no token.
@@ -147,7 +147,7 @@ impl Refusal {
         }
     }
 
-    fn response<B: Default>(&self, nonce: Option<HeaderValue>) -> Response<B> {
+    fn response<B: Default>(self, nonce: Option<HeaderValue>) -> Response<B> {
         let (status, error) = self.told();
         let mut response = Response::new(B::default());
         *response.status_mut() = status;
@@ -160,6 +160,7 @@ impl Refusal {
         {
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
         }
+        response.extensions_mut().insert(self);
         with_nonce(response, nonce)
     }
 }

@@ -105,6 +105,8 @@ impl World {
             answer.headers().get(WWW_AUTHENTICATE).map(|value| value.to_str().unwrap().to_owned());
         if answer.status() == StatusCode::OK {
             assert_eq!(answer.body(), "s");
+        } else {
+            assert!(answer.extensions().get::<Refusal>().is_some(), "why, for the log");
         }
         (answer.status().as_u16(), challenge.unwrap_or_default(), answer.headers().contains_key(DPOP_NONCE))
     }
