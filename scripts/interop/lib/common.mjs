@@ -58,4 +58,10 @@ export function seen(what) {
   console.log(`      ${what}`);
 }
 
+// An answer in full says nothing more than this, at a hundred lines.
+process.on("uncaughtException", (error) => {
+  console.error(error.stack, error.cause?.body ?? error.cause?.error ?? error.cause?.message ?? error.cause ?? "");
+  process.exit(1);
+});
+
 export { assert };

@@ -73,7 +73,7 @@ placeholder = ec.generate_private_key(ec.SECP256R1()).private_bytes(
 chain = x509.load_pem_x509_certificates(open(E["INTEROP_SVID"], "rb").read())
 der = b"".join(certificate.public_bytes(serialization.Encoding.DER) for certificate in chain)
 assert str(X509Svid.parse_raw(der, placeholder).spiffe_id) == NODE
-path = PolicyBuilder().store(Store(x509_bundle.x509_authorities)).build_client_verifier().verify(chain[0], chain[1:])
+path = PolicyBuilder().store(Store(list(x509_bundle.x509_authorities))).build_client_verifier().verify(chain[0], chain[1:])
 assert [name.value for name in path.subjects] == [NODE]
 seen("py-spiffe reads the X.509-SVID, cryptography verifies its path to the bundle")
 
