@@ -247,7 +247,11 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    do_GET = do_POST = answer
+    def __getattr__(self, name):
+        # Of whatever method.
+        if name.startswith("do_"):
+            return self.answer
+        raise AttributeError(name)
 
 
 def main():
