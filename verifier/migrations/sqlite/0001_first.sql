@@ -122,7 +122,7 @@ CREATE INDEX certificate_by_end ON certificate (not_after);
 CREATE TABLE token (
     recorded INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE CHECK (length(id) = 22),
-    node BLOB NOT NULL REFERENCES node (id),
+    node BLOB NOT NULL CHECK (length(node) = 32),
     client TEXT NOT NULL,
     -- With a space between two; none is within one.
     audience TEXT NOT NULL,

@@ -64,7 +64,7 @@ pub(in crate::http) struct TokenResponse {
     post,
     path = "/oauth2/token",
     tag = "tokens",
-    security(("x509_svid" = []), ("relying_party" = []), ("relying_party_token" = []), ()),
+    security(("x509_svid" = []), ("relying_party" = []), ("relying_party_token" = [])),
     request_body(content = TokenForm, content_type = "application/x-www-form-urlencoded"),
     params(("DPoP" = Option<String>, Header, description = "A proof (RFC 9449), with the nonce of the last `DPoP-Nonce`")),
     responses(
