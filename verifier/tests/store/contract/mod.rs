@@ -108,6 +108,7 @@ macro_rules! suite {
                 versions_count_up_and_share_their_content,
                 book_has_current_sets_and_takes_what_it_has_from_the_one_before,
                 withdrawn_digest_set_leaves_the_book_and_stays_listed,
+                texts_that_share_most_lines_come_back_as_they_were,
             }
             references {
                 versions_count_up_and_never_change,
