@@ -97,6 +97,7 @@ macro_rules! suite {
             }
             fleet {
                 kept_evidence_comes_in_pages_with_nodes_that_have_none,
+                short_lists_come_with_the_page_and_long_ones_do_not,
             }
             logs {
                 logs_come_back_as_they_were,
