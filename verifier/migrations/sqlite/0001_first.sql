@@ -136,10 +136,10 @@ CREATE TABLE reference_set (
 -- What digest sets accept, once for each content: versions, and sets, that accept the same share it.
 CREATE TABLE digest_content (
     hash BLOB PRIMARY KEY CHECK (length(hash) = 32),
-    -- Its text: how long it is, its SHA-256, and of which bytes of its parts it is, as a zstd frame.
+    -- Its text: how long it is, and of which bytes of its parts it is, as a zstd frame; a SHA-256 of both and of its parts.
     bytes INTEGER NOT NULL CHECK (bytes >= 0),
-    digest BLOB NOT NULL CHECK (length(digest) = 32),
-    runs BLOB NOT NULL
+    runs BLOB NOT NULL,
+    digest BLOB NOT NULL CHECK (length(digest) = 32)
 ) STRICT;
 
 -- Pieces of texts of digest sets, which many texts share.

@@ -121,6 +121,12 @@ impl Run {
     }
 }
 
+/// Names how a text is laid out.
+fn digest(bytes: usize, runs: &[u8], parts: &[[u8; 32]]) -> [u8; 32] {
+    let bytes = u64::try_from(bytes).unwrap_or(u64::MAX).to_be_bytes();
+    sha256(&[&bytes, &sha256(&[runs]), parts.as_flattened()])
+}
+
 /// Runs as numbers of 32 bits: of all runs the chunk, then of all where they start, then how long they are. A start is
 /// counted from where the run before it in the same chunk ends, which makes most of them small, and alike.
 fn written(runs: &[Run]) -> Vec<u8> {
@@ -158,7 +164,7 @@ fn read(bytes: &[u8]) -> Option<Vec<Run>> {
 pub(super) struct Layout {
     /// Bytes of the text.
     pub(super) bytes: usize,
-    /// SHA-256 of the text.
+    /// SHA-256 of how it is laid out: with the names of its chunks, that of its text.
     pub(super) digest: [u8; 32],
     /// What its chunks are called.
     pub(super) parts: Vec<[u8; 32]>,
@@ -299,28 +305,31 @@ impl Search {
             close(&mut open, &mut parts)?;
         }
         let runs = pack(&written(&runs))?;
-        Ok(Layout { bytes: text.len(), digest: sha256(&[&text]), parts, runs, new })
+        let digest = digest(text.len(), &runs, &parts);
+        Ok(Layout { bytes: text.len(), digest, parts, runs, new })
     }
 }
 
 /// A text that is put together out of its chunks, which come in their order.
-pub(super) struct Assembly {
+pub(super) struct Assembly<'r> {
     text: Vec<u8>,
+    /// As they were kept.
+    kept: &'r [u8],
     /// Those of each chunk together, with where they go.
     runs: Vec<(Run, usize)>,
     next: usize,
-    parts: u32,
+    parts: Vec<[u8; 32]>,
 }
 
-impl Assembly {
+impl<'r> Assembly<'r> {
     /// `bytes` and `runs` as they were kept.
-    pub(super) fn new(bytes: usize, runs: &[u8]) -> Result<Self, String> {
+    pub(super) fn new(bytes: usize, kept: &'r [u8]) -> Result<Self, String> {
         // No run is shorter than a byte.
         const RUN: usize = 12;
         if bytes > DigestSet::MAX_BYTES {
             return Err(format!("it has {bytes} bytes; a digest set has at most {}", DigestSet::MAX_BYTES));
         }
-        let runs = unpack(runs, bytes.saturating_mul(RUN)).map_err(|error| format!("its runs: {error}"))?;
+        let runs = unpack(kept, bytes.saturating_mul(RUN)).map_err(|error| format!("its runs: {error}"))?;
         let runs = read(&runs).ok_or("its runs are cut off")?;
         let (mut placed, mut end) = (Vec::with_capacity(runs.len()), 0usize);
         for run in runs {
@@ -331,13 +340,13 @@ impl Assembly {
             return Err(format!("its runs have {end} bytes together, not {bytes}"));
         }
         placed.sort_unstable_by_key(|(run, to)| (run.chunk, *to));
-        Ok(Self { text: vec![0; bytes], runs: placed, next: 0, parts: 0 })
+        Ok(Self { text: vec![0; bytes], kept, runs: placed, next: 0, parts: Vec::new() })
     }
 
-    /// The bytes of the next chunk.
-    pub(super) fn put(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let part = self.parts;
-        self.parts = part.saturating_add(1);
+    /// The next chunk, and its bytes.
+    pub(super) fn put(&mut self, hash: [u8; 32], bytes: &[u8]) -> Result<(), String> {
+        let part = short(self.parts.len());
+        self.parts.push(hash);
         while let Some((run, to)) = self.runs.get(self.next).filter(|(run, _)| run.chunk == part) {
             let from = run.end().and_then(|end| bytes.get(long(run.start)..long(end)));
             let to = self.text.get_mut(*to..to.saturating_add(long(run.length)));
@@ -350,12 +359,12 @@ impl Assembly {
         Ok(())
     }
 
-    /// The text, if it is whole and the one that was kept.
+    /// The text, if it is whole and laid out as it was.
     pub(super) fn finish(self, digest: &[u8; 32]) -> Result<Vec<u8>, String> {
         if self.next < self.runs.len() {
-            return Err(format!("chunks are missing after its part {}", self.parts));
+            return Err(format!("chunks are missing after its part {}", self.parts.len()));
         }
-        if sha256(&[&self.text]) == *digest {
+        if self::digest(self.text.len(), self.kept, &self.parts) == *digest {
             Ok(self.text)
         } else {
             Err("its chunks are not the ones that it was put into".into())
@@ -397,7 +406,7 @@ mod tests {
             let mut assembly = Assembly::new(layout.bytes, &layout.runs)?;
             for part in &layout.parts {
                 let chunk = self.0.iter().find(|chunk| chunk.hash == *part).unwrap();
-                assembly.put(&open(part, &chunk.frame)?)?;
+                assembly.put(*part, &open(part, &chunk.frame)?)?;
             }
             assembly.finish(&layout.digest)
         }

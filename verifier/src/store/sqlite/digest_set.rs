@@ -243,7 +243,7 @@ pub(super) async fn text(
                 hash.ok_or_else(|| inconsistent(content, format!("its part {expected} is missing")))?;
             let bytes =
                 chunks::open(&hash, columns.plain("frame")?).map_err(|why| damaged_chunk(&hash, why))?;
-            assembly.put(&bytes).map_err(|why| inconsistent(content, why))?;
+            assembly.put(hash, &bytes).map_err(|why| inconsistent(content, why))?;
             expected += 1;
         }
         if rows.is_empty() {
