@@ -177,7 +177,14 @@ impl Appraise {
         let boot_sets = self.boot_sets.iter().map(|argument| boot_set(argument)).collect::<Result<_, _>>()?;
         let profile = Profile::new(version(Name::default_set()), body.clone(), provenance())?;
         let deny = DenyList::default();
-        let references = References { profiles: vec![profile], sets, boot_sets, digest_sets: digests, deny };
+        let references = References {
+            profiles: vec![profile],
+            sets,
+            boot_sets,
+            digest_sets: digests,
+            deny,
+            ..References::default()
+        };
         let book = ReferenceBook::of(references)?;
         book.check(&body)?;
         Ok(Some(Expectation { book, labels }))
