@@ -414,13 +414,8 @@ fn a_command_line_is_accepted_whole_or_by_its_digest() {
 fn what_a_withdrawn_set_demanded_is_still_demanded_of_a_boot_that_has_nothing_of_it() {
     let event = |log: LogBuilder, pcr| log.hashed(pcr, EventType::IPL, b"", b"something");
     let log = || [9, 12, 14].into_iter().fold(LogBuilder::sha256(), event);
-    let listed = |pcr| EventRule {
-        pcr: PcrIndex::new(pcr).unwrap(),
-        digest: measured(b"something").digest,
-        label: String::new(),
-    };
     let rules = |explained: &[u8], initrd, command_line| BootRules {
-        events: [9, 12, 14].map(listed).to_vec(),
+        events: [9, 12, 14].map(|pcr| event_rule(pcr, b"something")).to_vec(),
         demanded: Demanded { initrd, command_line },
         ..BootRules::of(BANK, pcrs(explained))
     };
