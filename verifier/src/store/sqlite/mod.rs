@@ -5,6 +5,7 @@
 
 mod audit;
 mod challenge;
+mod chunks;
 mod columns;
 mod decision;
 mod digest_set;

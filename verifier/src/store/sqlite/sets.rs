@@ -6,12 +6,12 @@ use rootbound_compute::values::BootValues;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
+use super::chunks::Layout;
 use super::columns::{Columns, to_integer, to_json};
 use super::reference::{next_version, parse_set, versioned, withdrawn};
 use super::writer::Recorded;
 use super::{SqliteStore, digest_set};
 use crate::audit::AuditRecord;
-use crate::evidence::frame::pack;
 use crate::node::Name;
 use crate::reference::{
     BootSet, BootSetVersion, DenyEntry, DenyList, Provenance, SetContent, SetKind, Versioned,
@@ -60,22 +60,26 @@ const fn sql(kind: SetKind) -> Sql {
     }
 }
 
+/// How contents of digests are laid out; `None`: it is kept already.
+type Layouts = std::vec::IntoIter<Option<Layout>>;
+
 /// Values as a row has them.
 enum Written {
     Pcrs(String),
     Boot(String),
-    Digests { content: [u8; 32], count: i64, frame: Option<Vec<u8>> },
+    Digests { content: [u8; 32], count: i64, layout: Option<Layout> },
 }
 
 impl Written {
-    fn of(content: &SetContent) -> Result<Self, StoreError> {
+    /// `layouts` are those of the digests among several contents, in their order.
+    fn of(content: SetContent, layouts: &mut Layouts) -> Result<Self, StoreError> {
         Ok(match content {
-            SetContent::Pcrs(accepted) => Self::Pcrs(to_json(accepted)?),
+            SetContent::Pcrs(accepted) => Self::Pcrs(to_json(&accepted)?),
             SetContent::Boot(set) => Self::Boot(to_json(set.values())?),
-            SetContent::Digests(digests, text) => Self::Digests {
+            SetContent::Digests(digests, _) => Self::Digests {
                 content: *digests.id(),
                 count: to_integer(u64::try_from(digests.len()).unwrap_or(u64::MAX))?,
-                frame: Some(pack(text).map_err(|error| StoreError::Database(Box::new(error)))?),
+                layout: layouts.next().flatten(),
             },
         })
     }
@@ -98,10 +102,8 @@ impl Written {
 
     /// Where the content of digests is not kept yet, keeps it.
     async fn keep(&mut self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
-        if let Self::Digests { content, frame, .. } = self
-            && let Some(frame) = frame.take()
-        {
-            digest_set::keep(connection, content, frame).await?;
+        if let Self::Digests { content, layout, .. } = self {
+            digest_set::keep(connection, content, layout.take()).await?;
         }
         Ok(())
     }
@@ -195,7 +197,7 @@ async fn open(
         (SetKind::Pcrs, Some(json), None, None) => Written::Pcrs(json),
         (SetKind::Boot, Some(json), None, None) => Written::Boot(json),
         (SetKind::Digests, None, Some(content), Some(count)) => {
-            Written::Digests { content, count, frame: None }
+            Written::Digests { content, count, layout: None }
         }
         _ => return Err(columns.inconsistent("what is new of it is of another kind")),
     };
@@ -255,6 +257,17 @@ async fn step(
     Ok(open.filter(|open| open.version == current).ok_or(SetChange::NotStaged))
 }
 
+impl SqliteStore {
+    /// Lays out the digests among contents, of which the texts are taken.
+    async fn layouts(&self, contents: &mut [SetContent]) -> Result<Layouts, StoreError> {
+        let texts = contents.iter_mut().filter_map(|content| match content {
+            SetContent::Digests(digests, text) => Some((*digests.id(), std::mem::take(text))),
+            SetContent::Pcrs(_) | SetContent::Boot(_) => None,
+        });
+        Ok(self.lay_out(texts.collect()).await?.into_iter())
+    }
+}
+
 #[async_trait]
 impl SetStore for SqliteStore {
     async fn put_boot_set(
@@ -264,7 +277,7 @@ impl SetStore for SqliteStore {
         provenance: Provenance,
         record: AuditRecord,
     ) -> Result<BootSetVersion, StoreError> {
-        let values = Written::of(&SetContent::Boot(set.clone()))?;
+        let values = Written::of(SetContent::Boot(set.clone()), &mut Layouts::default())?;
         self.write_recorded(move |connection| {
             Box::pin(async move {
                 let digest = values.digest();
@@ -348,8 +361,7 @@ impl SetStore for SqliteStore {
             SetKind::Boot => SetContent::Boot(parse(&row)?.0.set),
             SetKind::Digests => {
                 let content = digest_set::parse(&row)?.content;
-                let digests = digest_set::compiled(&mut snapshot, &content).await?;
-                let text = digest_set::text(&mut snapshot, &content).await?.unwrap_or_default();
+                let (digests, text) = digest_set::compiled(&mut snapshot, &content).await?;
                 SetContent::Digests(digests, text)
             }
         }))
@@ -364,7 +376,11 @@ impl SetStore for SqliteStore {
         provenance: Provenance,
         record: AuditRecord,
     ) -> Result<SetChange, StoreError> {
-        let (both, mut part) = (Written::of(&both)?, Written::of(&part)?);
+        // `both` is laid out last, and finds what is new in the chunks of `part`.
+        let mut contents = [part, both];
+        let mut layouts = self.layouts(&mut contents).await?;
+        let [part, both] = contents;
+        let (mut part, both) = (Written::of(part, &mut layouts)?, Written::of(both, &mut layouts)?);
         self.write_recorded(move |connection| {
             Box::pin(async move {
                 let kind = both.kind();
@@ -473,13 +489,15 @@ impl SetStore for SqliteStore {
         sets: Vec<(Name, SetContent, Provenance)>,
         record: AuditRecord,
     ) -> Result<Vec<Versioned>, StoreError> {
-        let written = |(name, content, provenance)| Ok((name, Written::of(&content)?, provenance));
-        let sets = sets.into_iter().map(written);
-        let sets: Vec<_> = sets.collect::<Result<_, StoreError>>()?;
+        let (mut contents, named): (Vec<_>, Vec<_>) =
+            sets.into_iter().map(|(name, content, provenance)| (content, (name, provenance))).unzip();
+        let mut layouts = self.layouts(&mut contents).await?;
+        let written = contents.into_iter().map(|content| Written::of(content, &mut layouts));
+        let sets = named.into_iter().zip(written.collect::<Result<Vec<_>, _>>()?);
         self.write_recorded(move |connection| {
             Box::pin(async move {
                 let (mut versions, mut record) = (Vec::new(), record);
-                for (name, values, provenance) in sets {
+                for ((name, provenance), values) in sets {
                     let version = insert(connection, &name, values, &provenance).await?;
                     let id = Versioned { name, version };
                     record = record.by(&id.to_string());

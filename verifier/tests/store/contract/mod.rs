@@ -97,6 +97,7 @@ macro_rules! suite {
             }
             fleet {
                 kept_evidence_comes_in_pages_with_nodes_that_have_none,
+                short_lists_come_with_the_page_and_long_ones_do_not,
             }
             logs {
                 logs_come_back_as_they_were,
@@ -108,6 +109,7 @@ macro_rules! suite {
                 versions_count_up_and_share_their_content,
                 book_has_current_sets_and_takes_what_it_has_from_the_one_before,
                 withdrawn_digest_set_leaves_the_book_and_stays_listed,
+                texts_that_share_most_lines_come_back_as_they_were,
             }
             references {
                 versions_count_up_and_never_change,

@@ -107,8 +107,15 @@ pub(crate) async fn boot_sets_are_written_listed_and_withdrawn(back_end: &impl B
         async || store.withdraw_boot_set(&name("kernel"), provenance("CVE"), record("test")).await.unwrap();
     assert!(withdraw().await && !withdraw().await);
     assert_eq!(current(&*store, SetKind::Boot).await, 0);
+    let last = |book: &ReferenceBook| {
+        book.references().withdrawn_boot_sets.iter().map(|set| set.id.to_string()).collect::<Vec<_>>()
+    };
+    let book = store.reference_book(&ReferenceBook::default()).await.unwrap();
+    assert_eq!(last(&book), ["kernel@2"], "what it demanded is not forgotten");
     assert!(store.boot_sets().await.unwrap().iter().all(|(_, withdrawn)| *withdrawn));
     assert_eq!(put(&*store, SetKind::Boot, &[3]).await.version, 3, "a number is not used again");
+    let book = store.reference_book(&ReferenceBook::default()).await.unwrap();
+    assert!(last(&book).is_empty());
 }
 
 pub(crate) async fn update_is_staged_promoted_and_what_was_before_is_gone(back_end: &impl BackEnd) {
