@@ -8,8 +8,10 @@ use super::operate::{OperateError, Operator, Reappraised};
 use super::sets::{SetError, WhichSet, permitted};
 use crate::audit::{Entity, Facts, RecordKind};
 use crate::evidence::frame::{FrameError, pack, unpack};
+use crate::node::Name;
 use crate::reference::exchange::{
-    Document, DocumentSignature, ExchangeError, ExportedSet, ExportedValues, FORMAT, Importable, Refused,
+    Contents, Document, DocumentSignature, ExchangeError, ExportedSet, ExportedValues, FORMAT, Importable,
+    Refused, TakenSet,
 };
 use crate::reference::{BootSet, Provenance, References, SetContent, SetKind, Versioned};
 
@@ -22,6 +24,25 @@ pub struct Imported {
     pub signer: Option<String>,
     /// What it changed.
     pub reappraised: Reappraised,
+}
+
+/// In which form a document comes.
+#[derive(Debug, Clone, Copy)]
+pub enum ImportFrom<'d> {
+    /// JSON, and the signature over its canonical bytes.
+    Document {
+        /// The document.
+        document: &'d Value,
+        /// The signature, where there is one.
+        signature: Option<&'d DocumentSignature>,
+    },
+    /// A CoRIM, with its signature in it.
+    Corim {
+        /// Its bytes.
+        file: &'d [u8],
+        /// What its only set is to be called; as it says, without.
+        name: Option<&'d Name>,
+    },
 }
 
 /// Characters of a reason that is kept: a line, as operators' own.
@@ -57,6 +78,7 @@ impl Verifier {
             trust_domain: self.trust_domain.clone(),
             exported_at: self.now(),
             sets,
+            denied: Vec::new(),
         };
         document.check().map_err(SetError::from)?;
         let malformed = |error: serde_json::Error| ExchangeError::Malformed(error.to_string());
@@ -78,30 +100,33 @@ impl Verifier {
     /// operator says that it need not be, which the audit trail repeats. Every node is appraised again.
     pub async fn import_sets(
         &self,
-        document: &Value,
-        signature: Option<&DocumentSignature>,
+        from: ImportFrom<'_>,
         unsigned: bool,
         operator: &Operator,
     ) -> Result<Imported, OperateError> {
-        let importable = if unsigned {
-            Importable::unsigned(document)
-        } else {
-            Importable::signed(document, signature, &self.signers.load())
+        let (now, signers) = (self.now(), self.signers.load());
+        let importable = match from {
+            ImportFrom::Document { document, signature } if !unsigned => {
+                Importable::signed(document, signature, &signers, now)
+            }
+            ImportFrom::Document { document, signature: _ } => Importable::unsigned(document, now),
+            ImportFrom::Corim { file, name } => {
+                Importable::corim(file, (!unsigned).then_some(signers.as_slice()), name, now)
+            }
         };
         let importable = importable.map_err(SetError::from)?;
         let (digest, signer) = (*importable.digest(), importable.signer().map(ToString::to_string));
-        let document = importable.into_document();
-        let origin = document.trust_domain.to_string();
+        let Contents { origin, made_at: _, sets: taken, denied: _ } = importable.into_contents();
         let (mut sets, mut from, mut left) = (Vec::new(), Vec::new(), Document::MAX_TEXT);
-        for set in document.sets {
-            permitted(&set.name)?;
-            let id = set.id();
+        for set in taken {
+            permitted(&set.id.name)?;
+            let id = set.id.to_string();
             let by =
                 signer.as_ref().map_or_else(|| "unsigned".to_owned(), |name| format!("signed by {name}"));
             let reason = format!("{id} of {origin}, {by}: {}", operator.reason);
             let reason = reason.chars().take(MAX_REASON).collect();
             let provenance = Provenance { reason, ..self.provenance(operator) };
-            let name = set.name.clone();
+            let name = set.id.name.clone();
             let content = content(set, &mut left).map_err(SetError::from)?;
             from.push((id, content.kind()));
             sets.push((name, content, provenance));
@@ -129,8 +154,8 @@ impl Verifier {
 }
 
 /// The values of an imported set. `left`: bytes that texts of digests may still have.
-fn content(set: ExportedSet, left: &mut usize) -> Result<SetContent, ExchangeError> {
-    let id = set.id();
+fn content(set: TakenSet, left: &mut usize) -> Result<SetContent, ExchangeError> {
+    let id = set.id.to_string();
     let refused = |why: Refused| ExchangeError::Set { set: id.clone(), why };
     match set.values {
         ExportedValues::Pcrs(accepted) => Ok(SetContent::Pcrs(accepted)),
@@ -151,13 +176,10 @@ fn content(set: ExportedSet, left: &mut usize) -> Result<SetContent, ExchangeErr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rootbound_common::clock::Timestamp;
 
-    fn set(frame: Vec<u8>) -> ExportedSet {
-        let created_at = Timestamp::from_millis(0);
-        let provenance = Provenance { author: "uid 0".into(), reason: String::new(), created_at };
+    fn set(frame: Vec<u8>) -> TakenSet {
         let values = ExportedValues::Digests(Blob::new(frame).unwrap());
-        ExportedSet { name: "base".parse().unwrap(), version: 2, provenance, values }
+        TakenSet { id: Versioned { name: "base".parse().unwrap(), version: 2 }, values }
     }
 
     #[test]

@@ -10,11 +10,14 @@ use super::message::{
     DigestFrame, DigestSetDetail, DigestSetSummary, ReferenceDetail, Removed, Reply, Words,
 };
 use crate::evidence::frame::pack;
+use crate::flows::exchange::{ImportFrom, Imported};
 use crate::flows::operate::{OperateError, Reappraised};
 use crate::flows::sets::{FoundSet, SetValues, WhichSet, WrittenSet};
 use crate::node::Name;
 use crate::reference::exchange::DocumentSignature;
-use crate::reference::{AcceptedPcrs, DeniedAs, DenyEntry, DenyList, Provenance, SetContent, SetKind};
+use crate::reference::{
+    AcceptedPcrs, DeniedAs, DenyEntry, DenyList, Provenance, SetContent, SetKind, Versioned, corim,
+};
 
 /// What an operator wants of sets.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -114,6 +117,17 @@ pub enum SetCommand {
         /// The signature over it.
         signature: Option<DocumentSignature>,
         /// Whether none is needed.
+        unsigned: bool,
+        /// Why.
+        reason: Words,
+    },
+    /// Write what a CoRIM has.
+    ImportCorim {
+        /// The CoRIM.
+        corim: Blob<{ corim::MAX_BYTES }>,
+        /// What its only set is to be called.
+        name: Option<Name>,
+        /// Whether no signature is needed.
         unsigned: bool,
         /// Why.
         reason: Words,
@@ -289,17 +303,12 @@ pub(super) async fn answer(session: &Session<'_>, command: SetCommand) -> Result
         }
         SetCommand::Export { sets } => Ok(Reply::Exported(verifier.export_sets(&sets).await?)),
         SetCommand::Import { document, signature, unsigned, reason } => {
-            let operator = session.operator(&reason);
-            let imported = verifier.import_sets(&document, signature.as_ref(), unsigned, &operator).await?;
-            let set = |(from, kind, id): (String, SetKind, crate::reference::Versioned)| SetImported {
-                from,
-                kind,
-                name: id.name,
-                version: id.version,
-            };
-            let sets = imported.sets.into_iter().map(set).collect();
-            let (signed_by, reappraised) = (imported.signer, imported.reappraised);
-            Ok(Reply::Imported(SetsImported { sets, signed_by, reappraised }))
+            let from = ImportFrom::Document { document: &document, signature: signature.as_ref() };
+            imported(verifier.import_sets(from, unsigned, &session.operator(&reason)).await?)
+        }
+        SetCommand::ImportCorim { corim, name, unsigned, reason } => {
+            let from = ImportFrom::Corim { file: corim.as_bytes(), name: name.as_ref() };
+            imported(verifier.import_sets(from, unsigned, &session.operator(&reason)).await?)
         }
         SetCommand::Denied { version } => {
             let found = verifier.store().deny_list(version).await?;
@@ -329,6 +338,18 @@ fn written(set: WrittenSet) -> Result<Reply, OperateError> {
         restored: false,
         reappraised,
     }))
+}
+
+fn imported(imported: Imported) -> Result<Reply, OperateError> {
+    let set = |(from, kind, id): (String, SetKind, Versioned)| SetImported {
+        from,
+        kind,
+        name: id.name,
+        version: id.version,
+    };
+    let sets = imported.sets.into_iter().map(set).collect();
+    let (signed_by, reappraised) = (imported.signer, imported.reappraised);
+    Ok(Reply::Imported(SetsImported { sets, signed_by, reappraised }))
 }
 
 fn denied((list, reappraised): (DenyList, Reappraised)) -> Result<Reply, OperateError> {
