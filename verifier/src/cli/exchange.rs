@@ -43,6 +43,9 @@ pub(super) struct Export {
     sets: Vec<(Name, Option<u32>)>,
     #[command(flatten)]
     kind: OfKind,
+    /// With the deny list, which an import adds to the one that is there; JSON only
+    #[arg(long)]
+    deny: bool,
     /// Sign with this private key: P-256 or Ed25519, unencrypted PEM
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -80,6 +83,9 @@ pub(super) struct Import {
     /// Look at no signature: whoever could change the file says what machines may run. The audit trail says so
     #[arg(long)]
     unsigned: bool,
+    /// Take it although it is older than what was imported from there. The audit trail says so
+    #[arg(long)]
+    older: bool,
     /// What the set of a CoRIM that has one is to be called, instead of what it is called there
     #[arg(long, value_name = "NAME")]
     name: Option<Name>,
@@ -90,7 +96,7 @@ pub(super) struct Import {
 impl Export {
     pub(super) fn command(&self) -> Command {
         let sets = self.sets.iter().map(|set| self.kind.which(set.clone())).collect();
-        Command::Sets(SetCommand::Export { sets })
+        Command::Sets(SetCommand::Export { sets, deny: self.deny })
     }
 
     /// Signs a document, and writes it down.
@@ -166,7 +172,7 @@ impl Export {
 
 impl Import {
     pub(super) fn command(self) -> Result<Command, FileError> {
-        let Self { file, signature, unsigned, name, reason } = self;
+        let Self { file, signature, unsigned, older, name, reason } = self;
         let bytes = files::read_bytes(&file, MAX_DOCUMENT)?;
         if corim::is_corim(&bytes) {
             if signature.is_some() {
@@ -174,7 +180,7 @@ impl Import {
             }
             let corim = Blob::new(bytes).ok_or(FileError::TooLong { path: file })?;
             let reason = reason.reason;
-            return Ok(Command::Sets(SetCommand::ImportCorim { corim, name, unsigned, reason }));
+            return Ok(Command::Sets(SetCommand::ImportCorim { corim, name, unsigned, older, reason }));
         }
         if name.is_some() {
             return Err(FileError::Options("--name is for a CoRIM: other documents name their sets"));
@@ -191,7 +197,7 @@ impl Import {
             None => None,
         };
         let signature = detached.or(enclosed);
-        Ok(Command::Sets(SetCommand::Import { document, signature, unsigned, reason: reason.reason }))
+        Ok(Command::Sets(SetCommand::Import { document, signature, unsigned, older, reason: reason.reason }))
     }
 }
 

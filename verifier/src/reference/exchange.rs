@@ -173,6 +173,17 @@ pub enum ExchangeError {
     /// It says to be made in a time that has not come, beside which each real one would be old.
     #[error("it says to be made at {0}, which has not come yet by the clock here")]
     Future(Timestamp),
+    /// A later one was imported: what was withdrawn since would be accepted again.
+    #[error(
+        "a document from there that was made at {last} was imported already, with `{set}`, and this one is not later: \
+         what was withdrawn since would be accepted again (--older imports it all the same, and the audit trail says so)"
+    )]
+    Older {
+        /// A set that both have.
+        set: Name,
+        /// When the later one was made.
+        last: Timestamp,
+    },
     /// The values of a set are refused.
     #[error("set `{set}`: {why}")]
     Set {
@@ -213,6 +224,7 @@ impl ExchangeError {
             Self::Twice(_) => "import_set_twice",
             Self::TooLarge => "import_too_large",
             Self::Future(_) => "import_from_the_future",
+            Self::Older { .. } => "import_older",
             Self::Set { .. } => "import_set_refused",
             Self::Corim(error) => error.code(),
         }

@@ -10,7 +10,7 @@ use super::message::{
     DigestFrame, DigestSetDetail, DigestSetSummary, ReferenceDetail, Removed, Reply, Words,
 };
 use crate::evidence::frame::pack;
-use crate::flows::exchange::{ImportFrom, Imported};
+use crate::flows::exchange::{ImportFrom, Imported, Waived};
 use crate::flows::operate::{OperateError, Reappraised};
 use crate::flows::sets::{FoundSet, SetValues, WhichSet, WrittenSet};
 use crate::node::Name;
@@ -109,6 +109,8 @@ pub enum SetCommand {
     Export {
         /// Which; none: the current one of every set.
         sets: Vec<WhichSet>,
+        /// Whether with the deny list.
+        deny: bool,
     },
     /// Write what a document has.
     Import {
@@ -118,6 +120,8 @@ pub enum SetCommand {
         signature: Option<DocumentSignature>,
         /// Whether none is needed.
         unsigned: bool,
+        /// Whether it may be older than what was imported.
+        older: bool,
         /// Why.
         reason: Words,
     },
@@ -129,6 +133,8 @@ pub enum SetCommand {
         name: Option<Name>,
         /// Whether no signature is needed.
         unsigned: bool,
+        /// Whether it may be older than what was imported.
+        older: bool,
         /// Why.
         reason: Words,
     },
@@ -246,8 +252,20 @@ pub struct SetsImported {
     /// Who signed it; absent: nobody, as the operator said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<String>,
+    /// The deny list with what it denies; absent: it denies nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denied: Option<DeniedImported>,
     /// What it changed.
     pub reappraised: Reappraised,
+}
+
+/// What a document denies.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeniedImported {
+    /// The version of the deny list that has all of it.
+    pub version: u32,
+    /// How many entries that list did not have before.
+    pub added: usize,
 }
 
 /// A set of a document.
@@ -301,14 +319,18 @@ pub(super) async fn answer(session: &Session<'_>, command: SetCommand) -> Result
         SetCommand::Undeny { digests, reason } => {
             denied(verifier.undeny(&digests, &session.operator(&reason)).await?)
         }
-        SetCommand::Export { sets } => Ok(Reply::Exported(verifier.export_sets(&sets).await?)),
-        SetCommand::Import { document, signature, unsigned, reason } => {
+        SetCommand::Export { sets, deny } => Ok(Reply::Exported(verifier.export_sets(&sets, deny).await?)),
+        SetCommand::Import { document, signature, unsigned, older, reason } => {
             let from = ImportFrom::Document { document: &document, signature: signature.as_ref() };
-            imported(verifier.import_sets(from, unsigned, &session.operator(&reason)).await?)
+            imported(
+                verifier.import_sets(from, Waived { unsigned, older }, &session.operator(&reason)).await?,
+            )
         }
-        SetCommand::ImportCorim { corim, name, unsigned, reason } => {
+        SetCommand::ImportCorim { corim, name, unsigned, older, reason } => {
             let from = ImportFrom::Corim { file: corim.as_bytes(), name: name.as_ref() };
-            imported(verifier.import_sets(from, unsigned, &session.operator(&reason)).await?)
+            imported(
+                verifier.import_sets(from, Waived { unsigned, older }, &session.operator(&reason)).await?,
+            )
         }
         SetCommand::Denied { version } => {
             let found = verifier.store().deny_list(version).await?;
@@ -349,7 +371,8 @@ fn imported(imported: Imported) -> Result<Reply, OperateError> {
     };
     let sets = imported.sets.into_iter().map(set).collect();
     let (signed_by, reappraised) = (imported.signer, imported.reappraised);
-    Ok(Reply::Imported(SetsImported { sets, signed_by, reappraised }))
+    let denied = imported.denied.map(|(version, added)| DeniedImported { version, added });
+    Ok(Reply::Imported(SetsImported { sets, signed_by, denied, reappraised }))
 }
 
 fn denied((list, reappraised): (DenyList, Reappraised)) -> Result<Reply, OperateError> {
