@@ -307,7 +307,7 @@ fn sets_go_as_a_corim_where_both_can_say_the_same() {
     refused(&["keys", "--key", &release, "--valid-for", "1d"], "--format corim");
     let detached = path("detached");
     refused(&["keys", "--format", "corim", "--key", &release, "--signature", &detached], "signature in it");
-    one.done(&["reference", "deny", "add", &format!("sha256:{hex}"), "--label", "CVE-1"]);
+    one.done(&["reference", "deny", "add", &format!("sha256:{hex}"), "--label", "CVE-1", "--reason", "x"]);
     refused(&["keys", "--format", "corim", "--deny"], "no place for a deny list");
     let said = import(&[&exported, "--signature", &path("pcrs")]);
     assert!(said.code != 0 && said.err.contains("signature in it"), "{}", said.err);
@@ -329,7 +329,7 @@ fn documents_carry_the_deny_list_and_do_not_go_back_in_time() {
         one.done(&[&["reference", "deny", "add", &denied(byte)], &words[..]].concat());
     }
     for (byte, label) in [("bb", "by ourselves"), ("cc", "CVE-2")] {
-        other.done(&["reference", "deny", "add", &denied(byte), "--label", label]);
+        other.done(&["reference", "deny", "add", &denied(byte), "--label", label, "--reason", "ours"]);
     }
     let import = |more: &[&str]| other.call(&[&["reference", "import"], more].concat());
     let (old, new) = (path("old.json"), path("new.json"));
