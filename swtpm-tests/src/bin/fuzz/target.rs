@@ -3,6 +3,7 @@
 mod access;
 mod attest;
 mod boot_log;
+mod corim;
 mod evidence;
 mod files;
 mod ima;
@@ -69,10 +70,12 @@ pub(crate) enum TargetName {
     Cpio,
     /// A squashfs image.
     Squashfs,
+    /// A CoRIM, signed or not.
+    Corim,
 }
 
 impl TargetName {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Attest,
         Self::Public,
         Self::Evidence,
@@ -85,6 +88,7 @@ impl TargetName {
         Self::Rpm,
         Self::Cpio,
         Self::Squashfs,
+        Self::Corim,
     ];
 
     pub(crate) fn build(self) -> Box<dyn Target> {
@@ -101,6 +105,7 @@ impl TargetName {
             Self::Rpm => Box::new(files::FilesTarget::rpm()),
             Self::Cpio => Box::new(files::FilesTarget::cpio()),
             Self::Squashfs => Box::new(files::FilesTarget::squashfs()),
+            Self::Corim => Box::new(corim::CorimTarget::new()),
         }
     }
 }
@@ -120,6 +125,7 @@ impl fmt::Display for TargetName {
             Self::Rpm => "rpm",
             Self::Cpio => "cpio",
             Self::Squashfs => "squashfs",
+            Self::Corim => "corim",
         })
     }
 }

@@ -30,7 +30,7 @@ pub(super) mod index {
     pub(in super::super) const ROLE: i64 = 33;
 }
 
-/// Bytes of a part of a path: PATH_MAX.
+/// Bytes of a path: PATH_MAX.
 const MAX_PATH: usize = 4096;
 
 /// Reads a CoSWID that begins at `start` of the file. `name`: what the set is called here.
@@ -171,6 +171,9 @@ fn file(reader: &mut Reader<'_>, text: &mut Vec<u8>) -> Result<(), CorimError> {
     let name = name.ok_or(missing("the file's name (24)"))?;
     let location = location.ok_or(missing("the file's location (23): it could be anywhere"))?;
     let hash = hash.ok_or(missing("the file's hash (7)"))?;
+    if location.len().saturating_add(name.len()) >= MAX_PATH {
+        return Err(CorimError::Shape { at: start, what: "a file whose path has at most 4096 bytes" });
+    }
     text.extend_from_slice(hash.algorithm().name().as_bytes());
     for part in [":", &HEXLOWER.encode(hash.as_bytes()), "  ", location, "/", name, "\n"] {
         text.extend_from_slice(part.as_bytes());

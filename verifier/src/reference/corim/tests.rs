@@ -561,6 +561,14 @@ fn each_shape_that_is_not_a_corim_is_named_by_its_place() {
         (file_of(map(&[(24, "ls".into()), (23, "/bin".into())])), "import_corim_incomplete"),
         (file_of(map(&[(24, "ls\n".into()), (23, "/bin".into()), (7, hash.clone())])), "import_corim_shape"),
         (file_of(map(&[(24, "../ls".into()), (23, "/bin".into()), (7, hash.clone())])), "import_corim_shape"),
+        (
+            file_of(map(&[
+                (24, "x".repeat(2500).into()),
+                (23, format!("/{}", "y".repeat(2500)).into()),
+                (7, hash.clone()),
+            ])),
+            "import_corim_shape",
+        ),
         (file_of(map(&[(24, "ls".into()), (23, "bin".into()), (7, hash.clone())])), "import_corim_shape"),
         (
             file_of(Value::Array(vec![map(&[(24, "ls".into()), (23, "/".into()), (7, hash)])])),
