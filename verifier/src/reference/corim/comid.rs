@@ -147,6 +147,7 @@ impl<'b> Triples<'b> {
 
     fn pcrs(self) -> Result<ExportedValues, CorimError> {
         let several = self.measurements.len() > 1;
+        let first = self.measurements.first().map_or(0, |measurement| measurement.at);
         let mut values = Vec::new();
         for measurement in self.measurements {
             let at = measurement.at;
@@ -166,10 +167,9 @@ impl<'b> Triples<'b> {
                 values.extend(digests.into_iter().map(|digest| (pcr, digest)));
             }
         }
-        let at = values.len();
         AcceptedPcrs::new(values)
             .map(ExportedValues::Pcrs)
-            .map_err(|why| CorimError::Inexpressible { at, what: why.to_string() })
+            .map_err(|why| CorimError::Inexpressible { at: first, what: why.to_string() })
     }
 
     fn boot(self) -> Result<ExportedValues, CorimError> {
