@@ -260,6 +260,24 @@ CREATE TRIGGER deny_list_stays
 BEFORE DELETE ON deny_list
 BEGIN SELECT RAISE(ABORT, 'a version of the deny list is never deleted'); END;
 
+-- When the last document with a set was made, by its signer ('': nobody) and whose it says to be: an older one is refused.
+CREATE TABLE imported_set (
+    signer TEXT NOT NULL,
+    origin TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('pcrs', 'boot', 'digests')),
+    name TEXT NOT NULL,
+    made_at INTEGER NOT NULL,
+    PRIMARY KEY (signer, origin, kind, name)
+) STRICT;
+
+CREATE TRIGGER imported_set_is_not_set_back
+BEFORE UPDATE ON imported_set WHEN NEW.made_at < OLD.made_at
+BEGIN SELECT RAISE(ABORT, 'when the last document was made is never set back'); END;
+
+CREATE TRIGGER imported_set_stays
+BEFORE DELETE ON imported_set
+BEGIN SELECT RAISE(ABORT, 'when a document was made is never forgotten'); END;
+
 CREATE TRIGGER boot_set_is_immutable
 BEFORE UPDATE OF name, version, content, author, reason, created_at ON boot_set
 BEGIN SELECT RAISE(ABORT, 'a version of a boot set never changes'); END;

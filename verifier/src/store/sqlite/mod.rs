@@ -13,6 +13,7 @@ mod enrollment;
 mod evidence;
 mod fleet;
 mod holds;
+mod imports;
 mod inventory;
 mod join_token;
 mod logs;

@@ -10,13 +10,13 @@ use super::chunks::Layout;
 use super::columns::{Columns, to_integer, to_json};
 use super::reference::{next_version, parse_set, versioned, withdrawn};
 use super::writer::Recorded;
-use super::{SqliteStore, digest_set};
+use super::{SqliteStore, digest_set, imports};
 use crate::audit::AuditRecord;
 use crate::node::Name;
 use crate::reference::{
     BootSet, BootSetVersion, DenyEntry, DenyList, Provenance, SetContent, SetKind, Versioned,
 };
-use crate::store::sets::{SetChange, SetRecord, Staging, UpdateEnd};
+use crate::store::sets::{Beside, SetChange, SetRecord, SetsWritten, Staging, UpdateEnd};
 use crate::store::{SetStore, StoreError};
 
 /// The statements of a kind.
@@ -487,23 +487,42 @@ impl SetStore for SqliteStore {
     async fn put_sets(
         &self,
         sets: Vec<(Name, SetContent, Provenance)>,
+        beside: Beside,
         record: AuditRecord,
-    ) -> Result<Vec<Versioned>, StoreError> {
+    ) -> Result<SetsWritten, StoreError> {
         let (mut contents, named): (Vec<_>, Vec<_>) =
             sets.into_iter().map(|(name, content, provenance)| (content, (name, provenance))).unzip();
         let mut layouts = self.layouts(&mut contents).await?;
         let written = contents.into_iter().map(|content| Written::of(content, &mut layouts));
-        let sets = named.into_iter().zip(written.collect::<Result<Vec<_>, _>>()?);
+        let sets: Vec<_> = named.into_iter().zip(written.collect::<Result<Vec<_>, _>>()?).collect();
         self.write_recorded(move |connection| {
             Box::pin(async move {
+                // Whatever is refused is refused before anything is written: this returns, it takes nothing back.
+                if let Some(from) = beside.from.as_ref().filter(|from| !from.older) {
+                    for ((name, _), values) in &sets {
+                        if let Some(last) = imports::newer(connection, from, values.kind(), name).await? {
+                            let older = SetsWritten::Older { name: name.clone(), last };
+                            return Ok(Recorded(older, Vec::new()));
+                        }
+                    }
+                }
                 let (mut versions, mut record) = (Vec::new(), record);
+                if let Some((list, provenance)) = &beside.denied {
+                    if insert_deny_list(connection, list, provenance).await? == 0 {
+                        return Ok(Recorded(SetsWritten::DenyListOvertaken, Vec::new()));
+                    }
+                    record = record.by(&list.id().to_string());
+                }
                 for ((name, provenance), values) in sets {
+                    if let Some(from) = &beside.from {
+                        imports::remember(connection, from, values.kind(), &name).await?;
+                    }
                     let version = insert(connection, &name, values, &provenance).await?;
                     let id = Versioned { name, version };
                     record = record.by(&id.to_string());
                     versions.push(id);
                 }
-                Ok(Recorded(versions, vec![record]))
+                Ok(Recorded(SetsWritten::Done(versions), vec![record]))
             })
         })
         .await
@@ -515,24 +534,12 @@ impl SetStore for SqliteStore {
         provenance: Provenance,
         record: AuditRecord,
     ) -> Result<bool, StoreError> {
-        let json = to_json(&list.entries())?;
         self.write_recorded(move |connection| {
             Box::pin(async move {
-                let digest = sha256(&[json.as_bytes()]);
-                let insert = sqlx::query(
-                    "INSERT INTO deny_list (version, entries, author, reason, created_at) \
-                     SELECT ?1, ?2, ?3, ?4, ?5 \
-                     WHERE ?1 = 1 + coalesce((SELECT max(version) FROM deny_list), 0)",
-                )
-                .bind(i64::from(list.version()))
-                .bind(json)
-                .bind(provenance.author.as_str())
-                .bind(provenance.reason.as_str())
-                .bind(provenance.created_at.as_millis())
-                .execute(connection)
-                .await?;
+                let digest = sha256(&[to_json(&list.entries())?.as_bytes()]);
+                let inserted = insert_deny_list(connection, &list, &provenance).await?;
                 let record = record.by(&list.id().to_string()).of_inputs(digest);
-                Ok(Recorded::if_changed(insert.rows_affected(), record))
+                Ok(Recorded::if_changed(inserted, record))
             })
         })
         .await
@@ -541,6 +548,25 @@ impl SetStore for SqliteStore {
     async fn deny_list(&self, version: Option<u32>) -> Result<Option<(DenyList, Provenance)>, StoreError> {
         deny_list(&mut *self.reader().await?, version).await
     }
+}
+
+/// Writes a version of the deny list, if it follows the last one; how many were written.
+async fn insert_deny_list(
+    connection: &mut SqliteConnection,
+    list: &DenyList,
+    provenance: &Provenance,
+) -> Result<u64, StoreError> {
+    let insert = sqlx::query(
+        "INSERT INTO deny_list (version, entries, author, reason, created_at) \
+         SELECT ?1, ?2, ?3, ?4, ?5 \
+         WHERE ?1 = 1 + coalesce((SELECT max(version) FROM deny_list), 0)",
+    )
+    .bind(i64::from(list.version()))
+    .bind(to_json(&list.entries())?)
+    .bind(provenance.author.as_str())
+    .bind(provenance.reason.as_str())
+    .bind(provenance.created_at.as_millis());
+    Ok(insert.execute(connection).await?.rows_affected())
 }
 
 pub(super) async fn deny_list(

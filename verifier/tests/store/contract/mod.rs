@@ -125,6 +125,7 @@ macro_rules! suite {
                 update_that_another_version_overtook_is_none,
                 of_many_steps_at_once_one_wins_and_the_others_are_told,
                 sets_of_every_kind_are_written_together,
+                documents_do_not_go_back_in_time,
                 deny_list_has_versions_of_which_the_last_is_in_force,
             }
             policies {
