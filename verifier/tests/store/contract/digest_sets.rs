@@ -7,7 +7,7 @@ use rootbound_common::tpm::HashAlgorithm;
 use rootbound_verifier::appraisal::runtime::DigestSet;
 use rootbound_verifier::reference::{DigestSetVersion, ReferenceBook, SetContent, SetKind, Versioned};
 use rootbound_verifier::store::Store;
-use rootbound_verifier::store::sets::{SetChange, UpdateEnd};
+use rootbound_verifier::store::sets::{Beside, SetChange, UpdateEnd};
 
 use super::BackEnd;
 use crate::fixtures::{name, provenance, record};
@@ -92,7 +92,7 @@ pub(crate) async fn texts_that_share_most_lines_come_back_as_they_were(back_end:
     let store = back_end.store();
     let content = |number| SetContent::digests(release(number).into_bytes()).unwrap();
     let sets = [0, 1].map(|number| (name("release"), content(number), provenance("new")));
-    store.put_sets(sets.to_vec(), record("test")).await.unwrap();
+    store.put_sets(sets.to_vec(), Beside::default(), record("test")).await.unwrap();
     for number in 2..10 {
         let SetContent::Digests(digests, text) = content(number) else { panic!("digests") };
         store

@@ -19,6 +19,7 @@ pub(crate) mod policies;
 pub(crate) mod reenrollments;
 pub(crate) mod references;
 pub(crate) mod sets;
+pub(crate) mod tokens;
 
 use std::sync::Arc;
 
@@ -143,6 +144,11 @@ macro_rules! suite {
                 token_is_written_unused,
                 token_is_named_and_shown_once,
                 only_an_unused_token_is_revoked,
+            }
+            tokens {
+                tokens_are_listed_by_what_they_are_the_newest_first,
+                revoked_tokens_stay_so_over_a_kill_until_they_expire,
+                token_for_one_use_is_used_once,
             }
             decisions {
                 decisions_come_the_latest_first,
