@@ -315,7 +315,7 @@ impl Verifier {
         let read = |after| runtime.block_on(self.store.kept_evidence(after, PAGE));
         let mut page = read(None)?;
         while let Some(last) = page.last().map(|kept| kept.node) {
-            let (foreseen, next) = together(workers, page, &foresee, || read(Some(last)));
+            let (foreseen, next) = together(workers, page, foresee, || read(Some(last)));
             for foreseen in foreseen {
                 let Some((node, foreseen)) = foreseen? else { return Ok(None) };
                 foresight.count(node, foreseen);
