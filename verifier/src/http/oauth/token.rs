@@ -130,7 +130,7 @@ async fn granted(edge: &Edge, request: Request) -> Result<Response, OAuthRefusal
         })
         .await?;
     let mut response = answered(&response(minted, scope, details));
-    add_nonce(&mut response, Some(edge.verifier.dpop_nonce()));
+    add_nonce(&mut response, Some(&edge.verifier.dpop_nonce()));
     Ok(response)
 }
 
@@ -302,6 +302,7 @@ fn refused(edge: &Edge, error: MintError) -> OAuthRefusal {
     };
     let kind = match &refusal {
         MintRefusal::Assertion(_)
+        | MintRefusal::AssertionRevoked
         | MintRefusal::AssertionSubject
         | MintRefusal::AssertionDrifted
         | MintRefusal::AssertionUnproven

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use rootbound_common::clock::Timestamp;
 use rootbound_verifier::audit::{Actor, Outcome, RecordKind};
+use rootbound_verifier::posture::LiveNode;
 use rootbound_verifier::store::RecordFilter;
+use rootbound_verifier::store::tokens::TokenFilter;
 
 use super::super::admission::{drift, posture};
 use super::super::client::ask;
@@ -75,7 +77,8 @@ async fn what_the_policies_do_not_permit_is_refused_and_recorded() {
 #[tokio::test]
 async fn a_node_that_may_have_nothing_gets_no_token() {
     let server = Server::new().await;
-    let changes: [(&str, fn(&mut rootbound_verifier::posture::LiveNode)); 3] = [
+    type Change = fn(&mut LiveNode);
+    let changes: [(&str, Change); 3] = [
         ("posture_contraindicated", drift),
         ("posture_stale", |live| posture(live).evidence_at = Timestamp::from_millis(0)),
         ("posture_unknown", |live| live.posture = None),
@@ -196,9 +199,17 @@ async fn a_jwt_svid_is_for_whom_a_policy_says_and_as_an_assertion_it_needs_the_k
     let answer = ask(&server.stage, asserted("a.b.c")).await;
     assert_eq!(refused(&answer).0, "invalid_client");
 
+    let filter = TokenFilter { audience: Some(ISSUER.to_owned()), ..TokenFilter::default() };
+    server.stage.verifier.revoke_tokens(&filter, &operator()).await.unwrap();
+    let answer = ask(&server.stage, asserted(&assertion)).await;
+    assert_eq!(refused(&answer), ("invalid_client", "assertion_revoked"));
+    let assertion = text(&granted(&server.by_node(form(TOKEN, &svid(ISSUER))).await)["access_token"]);
     live(&server.stage, &server.node, drift);
     let answer = ask(&server.stage, asserted(&assertion)).await;
     assert_eq!(refused(&answer), ("invalid_client", "assertion_drifted"));
+    server.stage.verifier.fleet().remove(node(1));
+    let answer = ask(&server.stage, asserted(&assertion)).await;
+    assert_eq!(refused(&answer), ("invalid_client", "assertion_subject"));
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rootbound_verifier::flows::caller::Caller;
+use rootbound_verifier::flows::tokens::live::UseError;
 use rootbound_verifier::store::tokens::TokenFilter;
 
 use super::super::admission::drift;
@@ -78,6 +80,29 @@ async fn a_token_for_one_use_is_used_up_by_the_first_who_asks_and_is_not_exchang
     assert!(!server.is_active(&token).await);
     let list = server.stage.verifier.list_tokens(&TokenFilter::default(), 10).await.unwrap();
     assert!(list[0].once && list[0].spent_at.is_some());
+}
+
+/// To the one who asks it is not active; the log, and gateways, are told why.
+#[tokio::test]
+async fn why_a_token_is_not_used_is_known_inside() {
+    let server = Server::new().await;
+    let once = [&deploy()[..], &[("one_time", "true")]].concat();
+    let token = text(&granted(&server.by_node(form(TOKEN, &once)).await)["access_token"]);
+    let verifier = &server.stage.verifier;
+    let refused = async |by: &BearerToken| {
+        let party = verifier.relying_parties().identify_by_token(by).unwrap();
+        match verifier.use_token(&Caller::RelyingParty(party), &token).await {
+            Ok(used) => {
+                assert_eq!(used.token().node(), node(1));
+                None
+            }
+            Err(UseError::Refused(refusal)) => Some(refusal.code()),
+            Err(UseError::Store(error)) => panic!("{error}"),
+        }
+    };
+    assert_eq!(refused(&server.other).await, Some("token_other_audience"));
+    assert_eq!(refused(&server.secret).await, None);
+    assert_eq!(refused(&server.secret).await, Some("token_spent"));
 }
 
 #[tokio::test]
