@@ -6,6 +6,7 @@
 //! - [`admission`]: who may call which route, judged live
 //! - [`results`]: who may read attestation results, and what they say
 //! - [`authzen`]: the Authorization API, by its certification scenario and beyond
+//! - [`oauth`]: tokens, who gets them and what they are worth
 //! - [`administration`]: the Unix socket and the command line; [`survey`]: questions over the fleet, asked by it
 #![expect(
     clippy::unwrap_used,
@@ -21,6 +22,7 @@ mod client;
 mod connections;
 mod control;
 mod jobs;
+mod oauth;
 mod pki;
 mod requests;
 mod results;
