@@ -17,34 +17,45 @@ KNOWN = {
     "requested_token_type": [ACCESS_TOKEN, JWT],
     "audience": [[E["INTEROP_OTHER_AUDIENCE"]], [E["INTEROP_AUDIENCE"], E["INTEROP_OTHER_AUDIENCE"]]],
     "resource": [[E["INTEROP_OTHER_AUDIENCE"]]],
-    "scope": ["read", "read deploy", "read read"],
+    "scope": ["read", "read read", "read deploy"],
     "authorization_details": ['[{"type":"rootbound_action","actions":["read"],"resource":{"type":"resource","id":"web"}}]'],
     "client_id": [E["INTEROP_PARTY"]],
     "one_time": [True],
     "node": [E["INTEROP_NODE"].rsplit("/", 1)[1]],
 }
-# Of these a request has one at most, and that is in its headers or its certificate: otherwise it gets no further.
-OTHER_WAYS = ("client_secret", "client_assertion", "client_assertion_type")
+# What each kind of grant has besides, and may have.
+OF_CLIENT_CREDENTIALS = {"grant_type": "client_credentials"}
+OF_EXCHANGE = {"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "subject_token_type": ACCESS_TOKEN}
+MAY_HAVE = ("requested_token_type", "resource", "scope", "authorization_details", "client_id", "one_time")
+
+
+def known(*names):
+    return {name: st.sampled_from(KNOWN[name]) for name in names}
 
 
 @schemathesis.hook
 def flatmap_body(context, body):
     if not isinstance(body, dict):
         return st.just(body)
-    known = {name: st.sampled_from(values) for name, values in KNOWN.items() if name in body or name == "subject_token"}
+    names = [name for name in KNOWN if name in body]
+    replaced = st.fixed_dictionaries(known(*names)).map(lambda chosen: {**body, **chosen})
+    if "grant_type" not in body:
+        return st.one_of(st.just(body), replaced)
+    maybe = known(*MAY_HAVE)
+    asks = st.fixed_dictionaries(known("audience"), optional=maybe).map(lambda form: {**form, **OF_CLIENT_CREDENTIALS})
+    exchange = known("audience", "subject_token")
+    exchanges = st.fixed_dictionaries(exchange, optional=maybe).map(lambda form: {**form, **OF_EXCHANGE})
+    # One that may be granted.
+    good = st.fixed_dictionaries({**exchange, "scope": st.just("read")}).map(lambda form: {**form, **OF_EXCHANGE})
+    return st.one_of(st.just(body), replaced, asks, exchanges, good)
 
-    def changed(chosen, only_ours):
-        if "grant_type" in body and only_ours:
-            # Each of the two has its own parameters.
-            kept = {name: value for name, value in {**body, **chosen}.items() if name not in OTHER_WAYS}
-            if kept["grant_type"] == "client_credentials":
-                kept = {name: value for name, value in kept.items() if not name.startswith("subject_")}
-            else:
-                kept |= {"subject_token_type": ACCESS_TOKEN}
-            return kept
-        return {**body, **{name: value for name, value in chosen.items() if name in body}}
 
-    return st.one_of(st.just(body), st.builds(changed, st.fixed_dictionaries(known), st.just(True)))
+@schemathesis.hook
+def flatmap_headers(context, headers):
+    if not isinstance(headers, dict) or "DPoP" not in headers:
+        return st.just(headers)
+    # What is made up is no proof.
+    return st.sampled_from([headers, {name: value for name, value in headers.items() if name != "DPoP"}])
 
 
 @schemathesis.hook
