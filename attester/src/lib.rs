@@ -5,6 +5,7 @@
 //! - [`control`], [`watch`]: reasons to attest before the time, which ring the [`alarm`]
 //! - [`collect`]: the boot event log and the IMA list
 //! - [`keep`]: state on disk; [`deliver`]: what workloads read; [`client`]: TLS with a key that lives in the TPM
+//! - [`token`]: tokens for workloads, and proofs by the key in the TPM
 //! - [`certificate_request`]: a PKCS#10 request with the TPM's own statement about the key
 #![forbid(unsafe_code)]
 
@@ -21,6 +22,7 @@ pub mod enroll;
 pub mod keep;
 pub mod renew;
 pub mod telemetry;
+pub mod token;
 pub mod tpm;
 pub mod watch;
 pub mod within;

@@ -112,3 +112,82 @@ fn state_that_is_absent_or_open_to_others_is_an_error() {
     assert_eq!(code, 1, "{words}");
     assert!(words.contains("no credential"), "{words}");
 }
+
+#[test]
+fn help_of_tokens_shows_how_they_are_used() {
+    for (verb, parts) in [
+        ("token", ["--audience", "--binding", "Authorization: DPoP"]),
+        ("proof", ["--token-file", "--nonce", "DPoP: $proof"]),
+    ] {
+        let (code, words) = ended(&program().args(["help", verb]).output().unwrap());
+        assert_eq!(code, 0, "{words}");
+        for part in parts {
+            assert!(words.contains(part), "{part}: {words}");
+        }
+    }
+}
+
+#[test]
+fn tokens_that_nobody_can_have_are_wrong_usage() {
+    let machine = Machine::new();
+    let nine: Vec<_> = (0..9).flat_map(|number| ["--audience".to_owned(), number.to_string()]).collect();
+    let nine: Vec<_> = ["token"].into_iter().chain(nine.iter().map(String::as_str)).collect();
+    for (arguments, expected) in [
+        (&["token"][..], "--audience"),
+        (&["token", "--audience", "a b"], "an audience is"),
+        (&["token", "--audience", "a", "--action", "a\"b"], "an action is"),
+        (&["token", "--audience", "a", "--resource", "r"], "--action"),
+        (&["token", "--audience", "a", "--resource-type", "t"], "--resource"),
+        (&["token", "--audience", "a", "--jwt-svid", "--one-time"], "cannot be used with"),
+        (&["token", "--audience", "a", "--jwt-svid", "--binding", "certificate"], "cannot be used with"),
+        (&["token", "--audience", "a", "--binding", "none"], "dpop, certificate"),
+        (&["token", "--audience", "a", "--audience", "a"], "twice"),
+        (&nine, "1 to 8 audiences"),
+        (&["proof", "--method", "GET", "--url", "https://a/"], "--token-file"),
+        (&["proof", "--method", "get", "--url", "https://a/", "--token-file", "f"], "capital letters"),
+        (&["proof", "--method", "GET", "--url", "a/", "--token-file", "f"], "a URL of a call"),
+        (
+            &["proof", "--method", "GET", "--url", "https://a/", "--token-file", "f", "--nonce", ""],
+            "a nonce is",
+        ),
+    ] {
+        let (code, words) = machine.run(arguments);
+        assert_eq!(code, 2, "{arguments:?}: {words}");
+        assert!(words.contains(expected), "{arguments:?}: {words}");
+    }
+}
+
+#[test]
+fn tokens_need_a_credential_and_proofs_a_token() {
+    use std::os::unix::fs::PermissionsExt;
+    let machine = Machine::new();
+    let (code, words) = ended(&program().args(["token", "--audience", "a"]).output().unwrap());
+    assert_eq!(code, 2, "{words}");
+    let (code, words) = machine.run(&["token", "--audience", "a"]);
+    assert_eq!(code, 2, "{words}");
+    assert!(words.contains("[verifier] ca_file"), "{words}");
+
+    fs::create_dir(machine.path("state")).unwrap();
+    fs::set_permissions(machine.path("state"), fs::Permissions::from_mode(0o700)).unwrap();
+    let (file, with) = (machine.path("token"), |file: &str| {
+        machine.run(&["proof", "--method", "GET", "--url", "https://a/", "--token-file", file])
+    });
+    let file = file.display().to_string();
+    let (code, words) = with(&file);
+    assert_eq!(code, 1, "{words}");
+    assert!(words.contains("cannot read the token"), "{words}");
+    for (text, expected) in [
+        (String::new(), 2),
+        ("a b\n".to_owned(), 2),
+        ("a\nb\n".to_owned(), 2),
+        ("x".repeat(20_000), 2),
+        // As far as to the credential, of which there is none.
+        ("a.b.c\n".to_owned(), 1),
+    ] {
+        fs::write(&file, &text).unwrap();
+        let (code, words) = with(&file);
+        assert_eq!(code, expected, "{words}");
+        let part = if expected == 2 { "a token is 1 to 16384" } else { "no credential" };
+        assert!(words.contains(part), "{words}");
+    }
+}

@@ -51,6 +51,33 @@ pub fn databases() -> BundleSource {
     source
 }
 
+const TOKENS: &str = r#"
+@id("act-at-orders")
+permit (
+    principal is Rootbound::Node,
+    action == Rootbound::Action::"Act",
+    resource == Rootbound::Resource::"https://orders.example"
+);
+
+@id("jwt-svid")
+permit (
+    principal is Rootbound::Node,
+    action == Rootbound::Action::"IssueUnboundCredential",
+    resource == Rootbound::Credential::"jwt-svid"
+);
+"#;
+
+/// The same, and tokens for the service `https://orders.example`, and JWT-SVIDs.
+///
+/// # Panics
+/// Never: its file has a name.
+#[must_use]
+pub fn tokens() -> BundleSource {
+    let mut source = databases();
+    source.policies.insert("tokens.cedar".parse().expect("a name"), TOKENS.to_owned());
+    source
+}
+
 /// A bundle that permits nothing to anybody.
 ///
 /// # Panics

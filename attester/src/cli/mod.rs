@@ -3,6 +3,7 @@
 mod identify;
 mod run;
 mod status;
+mod token;
 mod whoami;
 
 use std::path::PathBuf;
@@ -19,6 +20,8 @@ use crate::config::{Config, ConfigError};
 use crate::deliver::DeliverError;
 use crate::enroll::EnrollError;
 use crate::keep::KeepError;
+use crate::token::wish::WishError;
+use crate::token::{FetchError, NotP256};
 use crate::tpm::{NetworkTpm, TctiConfig, TpmError};
 
 const DEFAULT_CONFIG: &str = "/etc/rootbound/attester.toml";
@@ -29,6 +32,8 @@ Examples:
   rootbound-attester run                            attest until stopped; the work of the systemd unit
   rootbound-attester status --output json           how did the last attestation go?
   rootbound-attester whoami                         does the credential work at this moment?
+  rootbound-attester token --audience https://orders.example --action db:read
+                                                    a token for a workload; `help token` says how it is used
 
 Exit codes:
   0  done
@@ -51,7 +56,7 @@ struct Arguments {
     command: Command,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Command {
     /// Attest until stopped (SIGTERM or SIGINT)
     Run,
@@ -61,6 +66,10 @@ enum Command {
     Status,
     /// Ask the verifier over mutual TLS, with the key in the TPM, who it takes us for
     Whoami,
+    /// Fetch a token for a service, bound to the key in the TPM, and print it
+    Token(token::TokenArguments),
+    /// Print a proof for one call of a service with a token: a signature by the key in the TPM (RFC 9449)
+    Proof(token::ProofArguments),
 }
 
 /// What to print.
@@ -161,11 +170,32 @@ impl From<RequestError> for Failure {
     }
 }
 
+impl From<FetchError> for Failure {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::Tpm(error) => error.into(),
+            FetchError::Request(error) => error.into(),
+            error @ (FetchError::Metadata(_) | FetchError::Kind(_)) => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<NotP256> for Failure {
+    fn from(error: NotP256) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<WishError> for Failure {
+    fn from(error: WishError) -> Self {
+        Self::Configuration(error.to_string())
+    }
+}
+
 /// The whole program: parses the command line, runs the command, says how it ended.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match execute(&arguments) {
+    match execute(Arguments::parse()) {
         Ok(printed) => {
             print(&printed);
             ExitCode::SUCCESS
@@ -177,17 +207,21 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn execute(arguments: &Arguments) -> Result<String, Failure> {
-    let config = configuration(arguments)?;
+fn execute(arguments: Arguments) -> Result<String, Failure> {
+    let config = configuration(&arguments)?;
     let output = arguments.output;
     match (arguments.command, config) {
         (Command::Run, Some(config)) => run::run(config).map(|()| String::new()),
         (Command::Identify, config) => identify::identify(config, output),
         (Command::Status, Some(config)) => status::status(&config, output),
         (Command::Whoami, Some(config)) => whoami::whoami(config, output),
-        (Command::Run | Command::Status | Command::Whoami, None) => Err(Failure::Configuration(format!(
-            "there is no configuration at {DEFAULT_CONFIG}: see --config"
-        ))),
+        (Command::Token(wanted), Some(config)) => token::token(wanted, config, output),
+        (Command::Proof(wanted), Some(config)) => token::proof(wanted, config, output),
+        (Command::Run | Command::Status | Command::Whoami | Command::Token(_) | Command::Proof(_), None) => {
+            Err(Failure::Configuration(format!(
+                "there is no configuration at {DEFAULT_CONFIG}: see --config"
+            )))
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! One request and its answer: a connection of its own, bounded in time and size.
 //!
 //! There is no connection pool. In steady state there is one request per attestation, minutes apart: an idle
-//! connection would cost the verifier memory for each machine, and an open one would outlive what it was judged by.
+//! connection would cost the verifier memory for each machine, and an open one would outlive what it was judged by. Tokens,
+//! of which workloads fetch many, come over a connection that is kept: `kept.rs`.
 
 use std::io;
 use std::time::Duration;
@@ -156,12 +157,7 @@ pub(super) async fn exchange<A: DeserializeOwned>(
     limit: Duration,
 ) -> Result<A, RequestError> {
     let deadline = Instant::now() + limit;
-    let tcp = timeout_at(deadline, reach(url))
-        .await
-        .map_err(|_| RequestError::Timeout { stage: Stage::Connect })??;
-    // Without it each exchange waits for a delayed ACK, 40 ms and more.
-    tcp.set_nodelay(true).map_err(|source| RequestError::Connect { url: url.to_string(), source })?;
-    converse(url, tcp, tls, question, deadline).await
+    converse(url, reach(url, deadline).await?, tls, question, deadline).await
 }
 
 /// Asks over a connection that is good for this one request.
@@ -219,11 +215,7 @@ pub(super) async fn stream(
     limit: Duration,
 ) -> Result<ControlStream, RequestError> {
     let deadline = Instant::now() + limit;
-    let tcp = timeout_at(deadline, reach(url))
-        .await
-        .map_err(|_| RequestError::Timeout { stage: Stage::Connect })??;
-    tcp.set_nodelay(true).map_err(|source| RequestError::Connect { url: url.to_string(), source })?;
-    listen(url, tcp, tls, path, deadline).await
+    listen(url, reach(url, deadline).await?, tls, path, deadline).await
 }
 
 /// Opens a stream of events over a connection that is good for it alone.
@@ -258,8 +250,18 @@ where
     }
 }
 
+/// A TCP connection, by then.
+pub(super) async fn reach(url: &VerifierUrl, deadline: Instant) -> Result<TcpStream, RequestError> {
+    let tcp = timeout_at(deadline, try_addresses(url))
+        .await
+        .map_err(|_| RequestError::Timeout { stage: Stage::Connect })??;
+    // Without it each exchange waits for a delayed ACK, 40 ms and more.
+    tcp.set_nodelay(true).map_err(|source| RequestError::Connect { url: url.to_string(), source })?;
+    Ok(tcp)
+}
+
 /// Tries the addresses of the host in turn.
-async fn reach(url: &VerifierUrl) -> Result<TcpStream, RequestError> {
+async fn try_addresses(url: &VerifierUrl) -> Result<TcpStream, RequestError> {
     let lookup = |source| RequestError::Lookup { host: url.host().to_owned(), source };
     let addresses = timeout(ADDRESS_TIMEOUT, lookup_host((url.host(), url.port())))
         .await
@@ -276,8 +278,10 @@ async fn reach(url: &VerifierUrl) -> Result<TcpStream, RequestError> {
     Err(RequestError::Connect { url: url.to_string(), source: last })
 }
 
+/// What the attester calls itself.
+pub(super) const AGENT: &str = concat!("rootbound-attester/", env!("CARGO_PKG_VERSION"));
+
 fn request(url: &VerifierUrl, question: Question) -> Request<Full<Bytes>> {
-    const AGENT: &str = concat!("rootbound-attester/", env!("CARGO_PKG_VERSION"));
     let has_body = question.body.is_some();
     let mut request = Request::new(question.body.map_or_else(Full::default, Full::from));
     *request.method_mut() = question.method;
@@ -293,7 +297,7 @@ fn request(url: &VerifierUrl, question: Question) -> Request<Full<Bytes>> {
     request
 }
 
-async fn read(response: Response<Incoming>) -> Result<Bytes, RequestError> {
+pub(super) async fn read(response: Response<Incoming>) -> Result<Bytes, RequestError> {
     let announced = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     if announced
         .and_then(|length| length.parse().ok())
@@ -313,7 +317,7 @@ async fn read(response: Response<Incoming>) -> Result<Bytes, RequestError> {
     }
 }
 
-fn judge<A: DeserializeOwned>(
+pub(crate) fn judge<A: DeserializeOwned>(
     status: StatusCode,
     headers: &HeaderMap,
     body: &[u8],
@@ -334,14 +338,14 @@ fn judge<A: DeserializeOwned>(
 }
 
 /// Whether the body is said to be of this media type, parameters aside.
-fn is(headers: &HeaderMap, media_type: &str) -> bool {
+pub(crate) fn is(headers: &HeaderMap, media_type: &str) -> bool {
     let stated = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = stated.split_once(';').map_or(stated, |(essence, _)| essence);
     essence.trim().eq_ignore_ascii_case(media_type)
 }
 
 /// Retry-After in seconds (RFC 9110, 10.2.3); the form with a date is not used by the verifier.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
 }

@@ -1,9 +1,10 @@
 //! The attester's side of the protocol: HTTPS requests to one verifier.
 //!
-//! TLS 1.3 only, trust anchors from one file only, no session resumption, each request on a connection of its own
-//! and within one deadline. [`ClientIdentity`] adds a client certificate whose private key is in the TPM.
+//! TLS 1.3 only, trust anchors from one file only, no session resumption, each request on a connection of its own (but those
+//! for tokens) and within one deadline. [`ClientIdentity`] adds a client certificate whose private key is in the TPM.
 
 mod exchange;
+mod kept;
 mod refusal;
 mod stream;
 mod tpm_key;
@@ -18,14 +19,17 @@ use rootbound_common::wire::v1::{
     ActivateRequest, ActivateResponse, Challenge, ChallengeRequest, ControlState, EnrollRequest,
     EnrollResponse, EvidenceRequest, EvidenceResponse, WhoamiResponse,
 };
-use rustls::RootCertStore;
+use rustls::{ClientConfig, RootCertStore};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::time::{Duration, Instant};
 use tokio_rustls::TlsConnector;
 
 use crate::within::Within;
 use exchange::Question;
 pub use exchange::{RequestError, Stage};
+pub(crate) use exchange::{is, judge, retry_after};
+pub(crate) use kept::{Answer, Kept};
 pub use refusal::{Code, Refusal, Remedy, printable, word};
 pub(crate) use stream::words;
 pub use stream::{ControlStream, Told};
@@ -122,6 +126,24 @@ impl Client {
         self.ask(question, Some(identity)).await
     }
 
+    /// A connection that is kept, with the credential whose key is in the TPM.
+    ///
+    /// Blocks a worker thread while the TPM signs.
+    pub(crate) async fn keep(
+        &self,
+        identity: ClientIdentity,
+        deadline: Instant,
+    ) -> Result<Kept, RequestError> {
+        let tls = client_config_with_tpm_identity(self.trust_anchors(), identity);
+        let kept = Kept::open(&self.config.url, self.tls(tls)?, deadline).await;
+        self.noted(kept)
+    }
+
+    /// How long a request may take.
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.config.request_timeout.get()
+    }
+
     async fn post<Q: Serialize, A: DeserializeOwned>(
         &self,
         path: &'static str,
@@ -150,11 +172,14 @@ impl Client {
             Some(identity) => client_config_with_tpm_identity(trust_anchors, identity),
             None => client_config(trust_anchors),
         };
-        let tls = tls.map_err(|error| RequestError::Handshake {
+        Ok(TlsConnector::from(Arc::new(self.tls(tls)?)))
+    }
+
+    fn tls(&self, config: Result<ClientConfig, TlsError>) -> Result<ClientConfig, RequestError> {
+        config.map_err(|error| RequestError::Handshake {
             url: self.config.url.to_string(),
             source: std::io::Error::other(error),
-        })?;
-        Ok(TlsConnector::from(Arc::new(tls)))
+        })
     }
 
     fn noted<A>(&self, answer: Result<A, RequestError>) -> Result<A, RequestError> {

@@ -115,6 +115,19 @@ impl Refusal {
     pub fn of_problem(problem: &Problem, status: u16, retry_after: Option<Duration>) -> Self {
         Self { code: Code::parse(&problem.code), status, detail: printable(&problem.detail), retry_after }
     }
+
+    /// From the error of an OAuth endpoint (RFC 6749, 5.2): `error`, the description, and the stable code, which others do not
+    /// have.
+    pub(crate) fn of_oauth(
+        error: &str,
+        description: &str,
+        code: Option<&str>,
+        status: u16,
+        retry_after: Option<Duration>,
+    ) -> Self {
+        let detail = format!("{}: {}", word(error), printable(description));
+        Self { code: Code::parse(code.unwrap_or(error)), status, detail, retry_after }
+    }
 }
 
 /// A code word that the verifier sent, or `unreadable` where it is none: words are logged and compared.

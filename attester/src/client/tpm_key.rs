@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use p256::ecdsa::Signature;
 use rootbound_common::crypto::{sha256, subject_public_key_info};
-use rootbound_common::tpm::PcrSelection;
+use rootbound_common::tpm::{PcrSelection, Public};
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::{CertifiedKey, Signer, SigningKey, SingleCertAndKey};
@@ -19,7 +19,7 @@ use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::keep::Credential;
-use crate::tpm::{CredentialKeyBlob, KeyBlobError, Tpm};
+use crate::tpm::{CredentialKeyBlob, KeyBlobError, Tpm, TpmError};
 
 /// Why there is no TLS with a credential.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +45,7 @@ pub enum TlsError {
 #[derive(Clone)]
 pub struct ClientIdentity {
     certified: Arc<CertifiedKey>,
+    key: TpmKey,
 }
 
 impl fmt::Debug for ClientIdentity {
@@ -65,9 +66,20 @@ impl ClientIdentity {
         let key = credential.key.to_credential_key()?;
         let spki = subject_public_key_info(key.public())?;
         let key = TpmKey { tpm, key, selection: credential.policy.selection(), spki };
-        let certified = CertifiedKey::new(chain, Arc::new(key));
+        let certified = CertifiedKey::new(chain, Arc::new(key.clone()));
         certified.keys_match().map_err(|_| TlsError::KeyMismatch)?;
-        Ok(Self { certified: Arc::new(certified) })
+        Ok(Self { certified: Arc::new(certified), key })
+    }
+
+    /// Signs a message by ECDSA with SHA-256, in the TPM; gives r and s, 32 bytes each.
+    pub(crate) async fn sign(&self, message: &[u8]) -> Result<[u8; 64], TpmError> {
+        let TpmKey { tpm, key, selection, .. } = &self.key;
+        tpm.sign(key, selection, &sha256(&[message])).await
+    }
+
+    /// The public key.
+    pub(crate) fn public(&self) -> &Public {
+        self.key.key.public()
     }
 
     /// For a rustls server or client configuration of a service in the same process.
@@ -140,7 +152,7 @@ impl SigningKey for TpmKey {
 
 impl Signer for TpmKey {
     /// rustls calls this from within a poll. A failure of the TPM comes out of the handshake as
-    /// [`rustls::Error::Other`] with the [`TpmError`](crate::tpm::TpmError) in it.
+    /// [`rustls::Error::Other`] with the [`TpmError`] in it.
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
         let digest = sha256(&[message]);
         let sign = || self.tpm.sign_blocking(&self.key, &self.selection, &digest);

@@ -3,6 +3,7 @@
 //! Bounded at each stage: the handshake, the head of a request and the pause between requests by time, the whole by age.
 //! Whoever is silent, or dribbles, is cut off by the first of these that applies.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +11,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use http::Request;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -32,6 +34,7 @@ use super::control::{self, Stream};
 use super::limits::Limits;
 use super::slots::Slot;
 use super::tls::ALPN_HTTP_2;
+use super::unread::Watched;
 use crate::flows::Verifier;
 
 /// Where a request comes from; set on each by [`serve`].
@@ -154,11 +157,16 @@ pub(super) async fn serve(
         request.extensions_mut().insert(ClientAddress(address.ip()));
         request.extensions_mut().insert(peer.clone());
         request.extensions_mut().insert(of_connection.clone());
-        let response = shared.router.clone().oneshot(request.map(Body::new));
+        let (head, body) = request.into_parts();
+        let (body, watch) = Watched::new(body);
+        let response = shared.router.clone().oneshot(Request::from_parts(head, Body::new(body)));
         async move {
-            let response = response.await;
+            let mut response = response.await?;
             drop(under_way);
-            response
+            if !http_2 && watch.left_unread() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
         }
     });
     let age = Instant::now() + jittered(shared.limits.connection_age);

@@ -40,6 +40,7 @@ mod spiffe_bundle;
 mod story;
 mod throttle;
 mod tls;
+mod unread;
 mod whoami;
 
 use std::sync::Arc;

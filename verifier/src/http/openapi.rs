@@ -138,4 +138,24 @@ pub(super) mod tests {
         assert_eq!(documented, routed);
         assert_eq!(routed.len(), ENDPOINTS.len(), "no endpoint stands twice");
     }
+    /// The document has one schema for each name, and the last one wins.
+    #[test]
+    fn metadata_documents_are_told_apart() {
+        let document = document();
+        for (path, member) in [
+            ("/.well-known/authzen-configuration", "policy_decision_point"),
+            ("/.well-known/oauth-authorization-server", "introspection_endpoint"),
+            ("/.well-known/openid-configuration", "id_token_signing_alg_values_supported"),
+        ] {
+            let content = &document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"];
+            let reference = content["schema"]["$ref"].as_str().unwrap();
+            let schema = document.pointer(reference.trim_start_matches('#')).unwrap();
+            assert!(schema["properties"][member].is_object(), "{path}: {schema}");
+        }
+    }
+
+    #[test]
+    fn errors_of_authzen_are_documented_as_the_json_that_they_are() {
+        assert!(!JSON.contains("text/plain"));
+    }
 }

@@ -302,3 +302,26 @@ async fn an_expired_ca_is_not_ready() {
     let answer = http.send(get("/readyz")).await.unwrap();
     assert!(answer.body["detail"].as_str().unwrap().contains("the CA has expired"));
 }
+
+/// Otherwise a client sends its next request into a connection that is being closed (RFC 9112, 9.6).
+#[tokio::test]
+async fn who_is_answered_before_the_body_came_is_told_that_the_connection_ends() {
+    let stage = Stage::new().await;
+    for (path, status) in [("/access/v1/evaluation", "401"), ("/v1/whoami", "405"), ("/oauth2/token", "404")]
+    {
+        let mut stream = tls(&stage).await;
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n"
+        );
+        write(&mut stream, head.as_bytes()).await;
+        let heard = String::from_utf8(until_closed(&mut stream).await).unwrap();
+        assert!(heard.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {heard}");
+        assert!(heard.contains("\r\nconnection: close\r\n"), "{path}: {heard}");
+    }
+    // The same, with its body: the connection goes on.
+    let mut http = Http::connect(&stage, None).await.unwrap();
+    for _ in 0..2 {
+        let answer = http.send(post("/v1/challenges", "{}")).await.unwrap();
+        assert_eq!(answer.headers.get("connection"), None, "{answer:?}");
+    }
+}

@@ -22,6 +22,7 @@ pub(in crate::http) const ENDPOINT: Endpoint = Endpoint {
 
 /// Metadata of the policy decision point (1.0, "Policy Decision Point Metadata"; Obligations profile, "PDP Metadata").
 #[derive(Serialize, ToSchema)]
+#[schema(as = PolicyDecisionPointMetadata)]
 pub(in crate::http) struct Metadata {
     /// The URL under which clients reach the verifier.
     policy_decision_point: String,
@@ -44,7 +45,7 @@ pub(in crate::http) struct Metadata {
     tag = "access",
     responses(
         (status = 200, description = "The metadata", body = Metadata),
-        (status = 404, description = "The operator has not said under which URL", body = String),
+        (status = 404, description = "The operator has not said under which URL", body = String, content_type = "application/json"),
     )
 )]
 pub(in crate::http) async fn configuration(State(edge): State<Edge>, request: Request) -> Response {

@@ -33,11 +33,11 @@ pub(in crate::http) const ENDPOINT: Endpoint = Endpoint {
     request_body = EvaluationsRequest,
     responses(
         (status = 200, description = "The decisions, in the order of the questions; or the decision, where there is no list", body = Evaluations),
-        (status = 400, description = "Not a batch, in whichever way: a code, and words", body = String),
-        (status = 401, description = "No client certificate, and no token", body = String),
-        (status = 403, description = "A certificate of nobody who may ask", body = String),
-        (status = 503, description = "Too much at once, or nothing can be recorded: nothing is allowed; see Retry-After", body = String),
-        (status = "default", description = "A code, and words", body = String),
+        (status = 400, description = "Not a batch, in whichever way: a code, and words", body = String, content_type = "application/json"),
+        (status = 401, description = "No client certificate, and no token", body = String, content_type = "application/json"),
+        (status = 403, description = "A certificate of nobody who may ask", body = String, content_type = "application/json"),
+        (status = 503, description = "Too much at once, or nothing can be recorded: nothing is allowed; see Retry-After", body = String, content_type = "application/json"),
+        (status = "default", description = "A code, and words", body = String, content_type = "application/json"),
     )
 )]
 pub(in crate::http) async fn evaluations(State(edge): State<Edge>, request: Request) -> Response {

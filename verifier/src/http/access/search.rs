@@ -105,10 +105,10 @@ struct PageAsked {
     request_body = SearchRequest,
     responses(
         (status = 200, description = "Those of which the caller may know", body = Results),
-        (status = 400, description = "Not a search, in whichever way: a code, and words", body = String),
-        (status = 401, description = "No client certificate, and no token", body = String),
-        (status = 403, description = "A certificate of nobody who may ask", body = String),
-        (status = "default", description = "A code, and words", body = String),
+        (status = 400, description = "Not a search, in whichever way: a code, and words", body = String, content_type = "application/json"),
+        (status = 401, description = "No client certificate, and no token", body = String, content_type = "application/json"),
+        (status = 403, description = "A certificate of nobody who may ask", body = String, content_type = "application/json"),
+        (status = "default", description = "A code, and words", body = String, content_type = "application/json"),
     )
 )]
 pub(in crate::http) async fn search_subject(State(edge): State<Edge>, request: Request) -> Response {
@@ -124,10 +124,10 @@ pub(in crate::http) async fn search_subject(State(edge): State<Edge>, request: R
     request_body = SearchRequest,
     responses(
         (status = 200, description = "Those", body = Results),
-        (status = 400, description = "Not a search, in whichever way: a code, and words", body = String),
-        (status = 401, description = "No client certificate, and no token", body = String),
-        (status = 403, description = "A certificate of nobody who may ask", body = String),
-        (status = "default", description = "A code, and words", body = String),
+        (status = 400, description = "Not a search, in whichever way: a code, and words", body = String, content_type = "application/json"),
+        (status = 401, description = "No client certificate, and no token", body = String, content_type = "application/json"),
+        (status = 403, description = "A certificate of nobody who may ask", body = String, content_type = "application/json"),
+        (status = "default", description = "A code, and words", body = String, content_type = "application/json"),
     )
 )]
 pub(in crate::http) async fn search_resource(State(edge): State<Edge>, request: Request) -> Response {
@@ -143,10 +143,10 @@ pub(in crate::http) async fn search_resource(State(edge): State<Edge>, request: 
     request_body = SearchRequest,
     responses(
         (status = 200, description = "Those", body = Results),
-        (status = 400, description = "Not a search, in whichever way: a code, and words", body = String),
-        (status = 401, description = "No client certificate, and no token", body = String),
-        (status = 403, description = "A certificate of nobody who may ask", body = String),
-        (status = "default", description = "A code, and words", body = String),
+        (status = 400, description = "Not a search, in whichever way: a code, and words", body = String, content_type = "application/json"),
+        (status = 401, description = "No client certificate, and no token", body = String, content_type = "application/json"),
+        (status = 403, description = "A certificate of nobody who may ask", body = String, content_type = "application/json"),
+        (status = "default", description = "A code, and words", body = String, content_type = "application/json"),
     )
 )]
 pub(in crate::http) async fn search_action(State(edge): State<Edge>, request: Request) -> Response {

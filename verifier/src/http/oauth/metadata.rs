@@ -33,6 +33,7 @@ pub(in crate::http) const OPENID: Endpoint = Endpoint {
 
 /// RFC 8414, 2, and its extensions: RFC 8705, 3.3; RFC 9449, 5.1; RFC 9396, 10; RFC 9701, 7.
 #[derive(Serialize, ToSchema)]
+#[schema(as = AuthorizationServerMetadata)]
 pub(in crate::http) struct Metadata {
     issuer: String,
     token_endpoint: String,
@@ -54,6 +55,7 @@ pub(in crate::http) struct Metadata {
 /// What a verifier of JWT-SVIDs reads (OpenID Connect Discovery 1.0, 3): clouds, Vault and Kubernetes want these members. Nobody
 /// logs in here: `authorization_endpoint`, which the standard requires, refuses everybody.
 #[derive(Serialize, ToSchema)]
+#[schema(as = OpenIdProviderMetadata)]
 pub(in crate::http) struct Discovery {
     issuer: String,
     jwks_uri: String,
