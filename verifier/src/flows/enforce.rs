@@ -64,6 +64,12 @@ pub enum EnforceRefusal {
     /// Nodes are no gateways.
     #[error("a gateway is a relying party")]
     NotAGateway,
+    /// The gateway does not say what the client asked for.
+    #[error("the gateway does not say the method, scheme, host and path that the client asked for")]
+    NotDescribed,
+    /// It says it twice, or in two ways: one of them may be the client's.
+    #[error("the gateway says more than once what the client asked for")]
+    DescribedTwice,
     /// There is no one reading of it.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -103,6 +109,12 @@ pub enum EnforceRefusal {
     /// It is bound to another one.
     #[error("the token is bound to another certificate than the client's")]
     CertificateOther,
+    /// The text is no certificate.
+    #[error("the client's certificate is malformed")]
+    CertificateMalformed,
+    /// The gateway asks where certificates are not its own word.
+    #[error("a certificate comes with the request, and the gateway vouches for none here")]
+    CertificateNotVouched,
     /// The certificate is none that our CA signed, or out of date.
     #[error("the client's certificate is not one of this verifier's that is valid now")]
     CertificateUntrusted,
@@ -142,6 +154,8 @@ impl EnforceRefusal {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::NotAGateway => "gateway_not_relying_party",
+            Self::NotDescribed => "target_not_described",
+            Self::DescribedTwice => "target_described_twice",
             Self::Request(error) => error.code(),
             Self::Overridden => "target_overridden",
             Self::NoRoute => "route_unknown",
@@ -155,6 +169,8 @@ impl EnforceRefusal {
             Self::Replayed(error) => error.code(),
             Self::CertificateMissing => "token_certificate_missing",
             Self::CertificateOther => "token_certificate_wrong",
+            Self::CertificateMalformed => "client_certificate_malformed",
+            Self::CertificateNotVouched => "client_certificate_not_vouched",
             Self::CertificateUntrusted => "client_certificate_untrusted",
             Self::Presented(error) => error.code(),
             Self::Admission(error) => error.code(),
@@ -175,16 +191,20 @@ impl EnforceRefusal {
                 Some("invalid_token")
             }
             Self::Proof(error) => Some(error.oauth_error()),
-            Self::Replayed(_) => Some("invalid_dpop_proof"),
+            Self::Replayed(error) => Some(error.oauth_error()),
             Self::AuthorizationRepeated => Some("invalid_request"),
             Self::NotPermitted | Self::OneTimeDemanded => Some("insufficient_scope"),
             Self::NotAGateway
+            | Self::NotDescribed
+            | Self::DescribedTwice
             | Self::Request(_)
             | Self::Overridden
             | Self::NoRoute
             | Self::OtherGateway
             | Self::NothingShown
             | Self::AuthorizationScheme
+            | Self::CertificateMalformed
+            | Self::CertificateNotVouched
             | Self::CertificateUntrusted
             | Self::Presented(_)
             | Self::Admission(_)
@@ -360,7 +380,8 @@ impl Verifier {
         let field = match described.authorization.as_slice() {
             [] => {
                 let certificate = described.certificate.as_deref().ok_or(EnforceRefusal::NothingShown)?;
-                return self.svid(asking, certificate).map(Shown::Certificate);
+                let node = self.svid(asking.party, certificate, &mut asking.node)?;
+                return Ok(Shown::Certificate(node));
             }
             [field] => field,
             _ => return Err(EnforceRefusal::AuthorizationRepeated),
@@ -391,7 +412,7 @@ impl Verifier {
 
     /// Whether the proof that came with a token counts: it was not used before, or its key is that of the node's certificate,
     /// by which the client speaks to the gateway.
-    fn fresh(&self, asking: &mut Asking<'_>, token: &LiveToken) -> Result<(), EnforceRefusal> {
+    fn fresh(&self, asking: &Asking<'_>, token: &LiveToken) -> Result<(), EnforceRefusal> {
         let expected = ExpectedProof {
             method: asking.request.method().as_str(),
             uri: asking.request.uri(),
@@ -405,12 +426,13 @@ impl Verifier {
 
     fn by_certificate(
         &self,
-        asking: &mut Asking<'_>,
+        asking: &Asking<'_>,
         token: &LiveToken,
         proof: VerifiedProof,
     ) -> Result<(), VerifiedProof> {
         let Some(certificate) = asking.described.certificate.as_deref() else { return Err(proof) };
-        let node = self.svid(asking, certificate).ok().filter(|node| node.id() == token.node());
+        let node =
+            self.svid(asking.party, certificate, &mut None).ok().filter(|node| node.id() == token.node());
         match node.as_ref().and_then(|node| node.certificate().key_thumbprint.as_ref()) {
             Some(key) => proof.by_the_key_in_tls(key).map(drop),
             None => Err(proof),
@@ -422,7 +444,12 @@ impl Verifier {
     /// Established when this returns, in this order: our CA signed it for a client, and it is in date · it is an X.509-SVID · of a
     /// node that the gateway may read · it is on record and was not replaced · the node is at the epoch that it names, and may
     /// have credentials now.
-    fn svid(&self, asking: &mut Asking<'_>, der: &[u8]) -> Result<IdentifiedNode, EnforceRefusal> {
+    fn svid(
+        &self,
+        party: &IdentifiedRelyingParty,
+        der: &[u8],
+        known: &mut Option<NodeId>,
+    ) -> Result<IdentifiedNode, EnforceRefusal> {
         let now = self.now();
         let issuing = self.authority.chain().first().ok_or(EnforceRefusal::CertificateUntrusted)?;
         let anchor =
@@ -432,9 +459,9 @@ impl Verifier {
         leads_to(&leaf, &[], &[anchor], now).map_err(|_| EnforceRefusal::CertificateUntrusted)?;
         let svid = PresentedSvid::parse(der, &self.trust_domain)?;
         let id = self.trust_domain.node_of(&svid.spiffe_id).ok_or(AdmissionError::NotANode)?;
-        let live = self.fleet.node(id).filter(|live| asking.party.may_read(&live.labels));
+        let live = self.fleet.node(id).filter(|live| party.may_read(&live.labels));
         live.ok_or(AdmissionError::UnknownNode)?;
-        asking.node = Some(id);
+        *known = Some(id);
         let epoch = svid.epoch;
         let node = self.fleet.identify(Some(svid), &self.trust_domain, now)?;
         let live = node.node();

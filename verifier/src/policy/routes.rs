@@ -74,7 +74,9 @@ pub enum RouteError {
     #[error("its path names a parameter twice")]
     ParameterTwice,
     /// The id of the resource is no text with parameters.
-    #[error("its resource's id is a text with `{{name}}` for parameters of its path, each of which is one of them")]
+    #[error(
+        "its resource's id is a text with `{{name}}` for parameters of its path, each of which is one of them"
+    )]
     ResourceId,
     /// The action is none of the schema's.
     #[error("the schema has no action `{action}`")]
@@ -204,7 +206,8 @@ impl Matched<'_> {
             id: id.to_owned(),
             properties: Properties::new(),
         };
-        let action = super::question::Action { name: self.route.action.clone(), properties: Properties::new() };
+        let action =
+            super::question::Action { name: self.route.action.clone(), properties: Properties::new() };
         let resource = entity(&self.route.resource_type, &self.resource_id);
         Question::of(entity("node", node), action, resource, Properties::new())
     }
@@ -317,7 +320,8 @@ impl Routes {
 
 /// The names of the parameters of a path.
 fn parameters(path: &str) -> Result<Vec<&str>, RouteError> {
-    let segments = path.strip_prefix('/').filter(|_| path.len() <= Route::MAX_PATH).ok_or(RouteError::Path)?;
+    let segments =
+        path.strip_prefix('/').filter(|_| path.len() <= Route::MAX_PATH).ok_or(RouteError::Path)?;
     let mut names = Vec::new();
     let mut segments = segments.split('/').peekable();
     while let Some(segment) = segments.next() {

@@ -107,7 +107,9 @@ impl NormalRequest {
         let uri = TargetUri::parse(&format!("{scheme}://{host}{path}")).map_err(|error| match error {
             TargetUriError::TooLong => RequestError::TooLong,
             TargetUriError::Scheme => RequestError::Scheme,
-            TargetUriError::UserInformation | TargetUriError::Host | TargetUriError::Port => RequestError::Host,
+            TargetUriError::UserInformation | TargetUriError::Host | TargetUriError::Port => {
+                RequestError::Host
+            }
             TargetUriError::Character => RequestError::Target,
         })?;
         Ok(Self { method, host, path, uri })
