@@ -4,6 +4,7 @@
 //! are looked up by the normal form of a request ([`NormalRequest`]); what is not declared is refused.
 
 mod request;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use serde::Deserialize;
 pub use request::{Method, NormalRequest, RequestError};
 
 use self::request::{authority, is_plain};
+use self::table::{Segment, Table};
 use super::error::BundleError;
 use super::question::{Entity, Properties, Question, QuestionError};
 use super::schema::JoinedSchema;
@@ -136,8 +138,10 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
     Text(String),
-    /// What stands at the parameter of this name.
-    Parameter(String),
+    /// The segment of the path at this place.
+    One(usize),
+    /// That one, and all that follow.
+    Rest(usize),
 }
 
 impl Route {
@@ -169,8 +173,8 @@ impl Route {
 #[derive(Default)]
 pub struct Routes {
     routes: Vec<Route>,
-    /// By method and host; matchit finds the most specific.
-    tables: BTreeMap<(Method, String), matchit::Router<usize>>,
+    /// By method and host.
+    tables: BTreeMap<(Method, String), Table>,
 }
 
 impl fmt::Debug for Routes {
@@ -255,8 +259,8 @@ impl Routes {
         if !in_form("https") || !in_form("http") {
             return Err(RouteError::Host);
         }
-        let parameters = parameters(&declared.path)?;
-        let resource_id = pieces(&declared.resource.id, &parameters).ok_or(RouteError::ResourceId)?;
+        let (segments, names) = segments(&declared.path)?;
+        let resource_id = pieces(&declared.resource.id, &segments, &names).ok_or(RouteError::ResourceId)?;
         let action = schema.actions.get(&declared.action);
         let action = action.ok_or_else(|| RouteError::Action { action: declared.action.clone() })?;
         let index = |kind: &str| schema.types.get(kind).map(|(index, _)| *index);
@@ -269,16 +273,8 @@ impl Routes {
         }
         let audience = Audience::try_from(declared.audience).map_err(|_| RouteError::Audience)?;
         let table = self.tables.entry((method, declared.host)).or_default();
-        if let Err(error) = table.insert(&declared.path, self.routes.len()) {
-            return Err(match error {
-                matchit::InsertError::Conflict { with } => {
-                    let other = table.at(&with).map_or(0, |found| found.value.saturating_add(1));
-                    RouteError::Same { other }
-                }
-                // The forms that it does not take are refused by now.
-                _ => RouteError::Path,
-            });
-        }
+        let there = table.insert(&segments, self.routes.len());
+        there.map_err(|other| RouteError::Same { other: other.saturating_add(1) })?;
         self.routes.push(Route {
             action: declared.action,
             resource_type: declared.resource.kind,
@@ -293,13 +289,16 @@ impl Routes {
     #[must_use]
     pub fn find(&self, request: &NormalRequest) -> Option<Matched<'_>> {
         let table = self.tables.get(&(request.method().clone(), request.host().to_owned()))?;
-        let found = table.at(request.path()).ok()?;
-        let route = self.routes.get(*found.value)?;
+        let path: Vec<_> = request.path().split('/').skip(1).collect();
+        let route = self.routes.get(table.find(&path)?)?;
         let mut resource_id = String::new();
         for piece in &route.resource_id {
             match piece {
                 Piece::Text(text) => resource_id.push_str(text),
-                Piece::Parameter(name) => resource_id.push_str(&request::decoded(found.params.get(name)?)?),
+                Piece::One(place) => resource_id.push_str(&request::decoded(path.get(*place)?)?),
+                Piece::Rest(place) => {
+                    resource_id.push_str(&request::decoded(&path.get(*place..)?.join("/"))?)
+                }
             }
         }
         Some(Matched { route, resource_id })
@@ -318,56 +317,58 @@ impl Routes {
     }
 }
 
-/// The names of the parameters of a path.
-fn parameters(path: &str) -> Result<Vec<&str>, RouteError> {
-    let segments =
-        path.strip_prefix('/').filter(|_| path.len() <= Route::MAX_PATH).ok_or(RouteError::Path)?;
-    let mut names = Vec::new();
-    let mut segments = segments.split('/').peekable();
-    while let Some(segment) = segments.next() {
-        let last = segments.peek().is_none();
-        let Some(inner) = segment.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')) else {
-            let ends = segment.is_empty() && last;
-            if !ends && (!is_plain(segment) || matches!(segment, "" | "." | "..")) {
+/// The segments of a path, and the name of each that is a parameter.
+fn segments(path: &str) -> Result<(Vec<Segment>, Vec<Option<&str>>), RouteError> {
+    let text = path.strip_prefix('/').filter(|_| path.len() <= Route::MAX_PATH).ok_or(RouteError::Path)?;
+    let (mut segments, mut names) = (Vec::new(), Vec::new());
+    let mut parts = text.split('/').peekable();
+    while let Some(part) = parts.next() {
+        let last = parts.peek().is_none();
+        let Some(inner) = part.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')) else {
+            let ends = part.is_empty() && last;
+            if !ends && (!is_plain(part) || matches!(part, "" | "." | "..")) {
                 return Err(RouteError::Path);
             }
+            segments.push(Segment::Text(part.to_owned()));
+            names.push(None);
             continue;
         };
-        let name = match inner.strip_prefix('*') {
-            Some(name) if last => name,
+        let (name, segment) = match inner.strip_prefix('*') {
+            Some(name) if last => (name, Segment::Rest),
             Some(_) => return Err(RouteError::Path),
-            None => inner,
+            None => (inner, Segment::One),
         };
-        let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if name.is_empty() || !is_name(name) {
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
             return Err(RouteError::Path);
         }
-        if names.contains(&name) {
+        if names.contains(&Some(name)) {
             return Err(RouteError::ParameterTwice);
         }
-        names.push(name);
-        if names.len() > Route::MAX_PARAMETERS {
+        segments.push(segment);
+        names.push(Some(name));
+        if names.iter().flatten().count() > Route::MAX_PARAMETERS {
             return Err(RouteError::TooManyParameters);
         }
     }
-    Ok(names)
+    Ok((segments, names))
 }
 
 /// The id of a resource, with its parameters told apart.
-fn pieces(mut text: &str, parameters: &[&str]) -> Option<Vec<Piece>> {
+fn pieces(mut text: &str, segments: &[Segment], names: &[Option<&str>]) -> Option<Vec<Piece>> {
     if text.is_empty() || text.len() > Question::MAX_ID {
         return None;
     }
     let mut pieces = Vec::new();
     while let Some((before, rest)) = text.split_once('{') {
         let (name, after) = rest.split_once('}')?;
-        if before.contains('}') || !parameters.contains(&name) {
-            return None;
-        }
+        let place = names.iter().position(|one| *one == Some(name)).filter(|_| !before.contains('}'))?;
         if !before.is_empty() {
             pieces.push(Piece::Text(before.to_owned()));
         }
-        pieces.push(Piece::Parameter(name.to_owned()));
+        pieces.push(match segments.get(place)? {
+            Segment::Rest => Piece::Rest(place),
+            Segment::One | Segment::Text(_) => Piece::One(place),
+        });
         text = after;
     }
     if text.contains('}') {
