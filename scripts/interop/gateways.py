@@ -322,7 +322,7 @@ def try_gateway(site, name, port):
     bearer = [("Authorization", f"Bearer {bound}")]
     expect("one bound to the certificate passes with it", said(with_certificate.ask("GET", "/records/1", bearer)), (200, ""))
     expect("and not without", said(without.ask("GET", "/records/1", bearer)), (401, "token_certificate_missing"))
-    expect("an action that no policy permits", said(with_certificate.ask("POST", "/records/1")), (403, "denied_by_default"))
+    expect("an action that no policy permits", said(with_certificate.ask("POST", "/records/1")), (403, "no_policy_permits"))
     expect("no route", said(with_certificate.ask("GET", "/nowhere")), (403, "route_unknown"))
     for path in ["/records/%2e%2e/records/1", "/records//1", "/records/1;x", "/records%2f1", "/records/%31"]:
         answer, _ = with_certificate.ask("GET", path)

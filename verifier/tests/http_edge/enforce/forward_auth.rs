@@ -134,7 +134,7 @@ async fn a_request_is_described_by_one_convention_once() {
     };
     for (name, value, code) in [
         ("x-forwarded-method", "get", "target_method"),
-        ("x-forwarded-method", "DELETE", "denied_by_default"),
+        ("x-forwarded-method", "DELETE", "no_policy_permits"),
         ("x-forwarded-method", "PUT", "route_unknown"),
         ("x-forwarded-proto", "https, http", "target_scheme"),
         ("x-forwarded-host", "db.example.org, evil", "target_host"),
