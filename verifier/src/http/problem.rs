@@ -104,7 +104,7 @@ pub enum EdgeRefusal {
     #[error("the administrative socket is for the user that runs the verifier, and for root")]
     NotTheOwner,
     /// Of a gateway that asks for its client.
-    #[error("the gateway is refused: {detail}")]
+    #[error("the gateway is refused, by `{code}`: {detail}")]
     Gateway {
         /// Its own code.
         code: String,
@@ -619,6 +619,8 @@ mod tests {
         expect(E::NotReady { why: "x".to_owned() }, 503, "not_ready", Some(5));
         expect(E::NoPublicUrl, 404, "no_public_url", None);
         expect(E::NotTheOwner, 403, "not_the_owner", None);
+        let (code, detail) = ("token_unknown".to_owned(), "x".to_owned());
+        expect(E::Gateway { code, detail }, 502, "gateway_refused", None);
         expect(E::Internal, 500, "internal", None);
     }
 

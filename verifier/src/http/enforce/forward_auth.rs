@@ -145,7 +145,7 @@ impl Refusal {
         match status {
             StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let refusal = EdgeRefusal::Gateway { code: code.to_owned(), detail: detail.to_owned() };
-                tracing::warn!(code, "a gateway is refused");
+                tracing::debug!(code, "a gateway is refused");
                 refusal.into()
             }
             _ => self,
