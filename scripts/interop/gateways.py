@@ -77,6 +77,7 @@ def envoy(site, port, service):
         "name": "envoy.transport_sockets.tls",
         "typed_config": typed(
             f"{tls}.DownstreamTlsContext",
+            require_client_certificate=False,
             common_tls_context={
                 "tls_certificates": [{"certificate_chain": file(certificate), "private_key": file(key)}],
                 "validation_context": {"trusted_ca": file(site.file("ca.pem"))},
@@ -226,7 +227,8 @@ def caddy(site, port, service):
     auto_https off
     storage file_system {site.folder}/caddy
 }}
-https://127.0.0.1:{port} {{
+https://localhost:{port} {{
+    bind 127.0.0.1
     tls {certificate} {key} {{
         client_auth {{
             mode verify_if_given
@@ -262,7 +264,7 @@ class Client:
 
     def __init__(self, site, port, certificate):
         context = site.client(site.file("serving.pem"), certificate)
-        self.connection = http.client.HTTPSConnection("127.0.0.1", port, context=context)
+        self.connection = http.client.HTTPSConnection("localhost", port, context=context)
 
     def ask(self, method, path, headers=()):
         self.connection.putrequest(method, path)
@@ -295,7 +297,7 @@ def by_token(client, key, token, uri, method="GET", path="/records/1"):
 
 
 def try_gateway(site, name, port):
-    host = f"127.0.0.1:{port}"
+    host = f"localhost:{port}"
     audience = f"https://{host}"
     uri = f"{audience}/records/1"
     with_certificate, without = Client(site, port, True), Client(site, port, False)
@@ -367,7 +369,7 @@ def main():
     service = server.server_address[1]
     gateways = {"envoy": envoy, "nginx": nginx, "caddy": caddy}
     ports = {name: free_port() for name in gateways}
-    with Site([f"127.0.0.1:{port}" for port in ports.values()]) as site:
+    with Site([f"localhost:{port}" for port in ports.values()]) as site:
         for name, command in gateways.items():
             print(f"   {name}")
             arguments = command(site, ports[name], service)

@@ -2,7 +2,7 @@
 //!
 //! `interop FOLDER HOST…` serves a verifier on loopback and writes into the folder what others need: `site.json`, `ca.pem`, `node.pem` and
 //! `node.key` (the node's certificate and key), `gateway.pem` and `gateway.key` (a relying party's), `gateway.token` (that of another). For each
-//! host, `127.0.0.1:8080`, the policies have routes. Then it does what each line on its standard input says, and answers with a line: `drift` (the node
+//! host, `localhost:8080`, the policies have routes. Then it does what each line on its standard input says, and answers with a line: `drift` (the node
 //! measures something else, and shows it), `heal` (it boots anew, and gets another certificate), `end`.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "what fails here fails the check")]
@@ -64,7 +64,9 @@ async fn main() {
     source.policies.insert("policies.cedar".parse().expect("a name"), POLICIES.to_owned());
     put_in_force(&world.verifier, "interop", source).await;
 
-    let mut node = world.affirming_simulated(SoftwareTpm::new()).await;
+    let mut tpm = SoftwareTpm::new();
+    boot(&mut tpm);
+    let mut node = world.affirming_simulated(tpm).await;
     certify(&node, &folder).await;
     let (chain, key) = gateway.certificate();
     let chain: String = chain.iter().map(|certificate| pem("CERTIFICATE", certificate)).collect();
@@ -87,14 +89,13 @@ async fn main() {
     for line in std::io::stdin().lock().lines() {
         match line.expect("a line").trim() {
             "drift" => {
-                let pcr = PcrIndex::new(7).expect("a PCR");
-                let digest = hash(HashAlgorithm::Sha256, &[b"something else"]);
-                node.tpm.extend(pcr, digest);
+                measure(&mut node.tpm, 7, "something else");
                 let challenge = node.challenge().await.expect("a challenge");
                 node.submit(node.answer(&challenge)).await.expect("evidence");
             }
             "heal" => {
                 node.tpm.reboot();
+                boot(&mut node.tpm);
                 certify(&node, &folder).await;
             }
             "end" => break,
@@ -102,6 +103,18 @@ async fn main() {
         }
         say("done");
     }
+}
+
+/// What each boot measures.
+fn boot(tpm: &mut SoftwareTpm) {
+    for pcr in 0..8 {
+        measure(tpm, pcr, "a boot");
+    }
+}
+
+fn measure(tpm: &mut SoftwareTpm, pcr: u8, what: &str) {
+    let digest = hash(HashAlgorithm::Sha256, &[what.as_bytes(), &[pcr]]);
+    tpm.extend(PcrIndex::new(pcr).expect("a PCR"), digest);
 }
 
 /// Has the node show evidence, and get a certificate.
