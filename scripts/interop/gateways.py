@@ -58,7 +58,7 @@ def envoy(site, port, service):
             f"{tls}.UpstreamTlsContext",
             sni="localhost",
             common_tls_context={
-                "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
                 "tls_certificates": [
                     {
                         "certificate_chain": file(site.file("gateway.pem")),
@@ -368,6 +368,7 @@ def main():
     threading.Thread(target=server.serve_forever, daemon=True).start()
     service = server.server_address[1]
     gateways = {"envoy": envoy, "nginx": nginx, "caddy": caddy}
+    gateways = {name: gateways[name] for name in sys.argv[1:] or gateways}
     ports = {name: free_port() for name in gateways}
     with Site([f"localhost:{port}" for port in ports.values()]) as site:
         for name, command in gateways.items():

@@ -8,10 +8,13 @@ use crate::flows::enforce::EnforceRefusal;
 /// Characters of such a text: our longest certificate, each of its characters percent-encoded.
 const MAX: usize = 32 * 1024;
 
+/// What Caddy writes where the client showed none: the name of what it has nothing for.
+const NONE_OF_CADDY: &str = "{http.request.tls.client.certificate_der_base64}";
+
 /// The certificate in DER; `None` where the text is empty: the client showed none. What it says is looked at later.
 pub(super) fn read(text: &str) -> Result<Option<Vec<u8>>, EnforceRefusal> {
     const ERROR: EnforceRefusal = EnforceRefusal::CertificateMalformed;
-    if text.is_empty() {
+    if text.is_empty() || text == NONE_OF_CADDY {
         return Ok(None);
     }
     if text.len() > MAX {
@@ -46,6 +49,7 @@ mod tests {
             assert_eq!(read(good), Ok(Some(DER.to_vec())), "{good}");
         }
         assert_eq!(read(""), Ok(None));
+        assert_eq!(read("{http.request.tls.client.certificate_der_base64}"), Ok(None));
         let long = "A".repeat(MAX + 4);
         for bad in [
             "-----BEGIN%20PRIVATE%20KEY-----%0AMAMCAQc%3D%0A-----END%20PRIVATE%20KEY-----%0A",
@@ -55,6 +59,7 @@ mod tests {
             "MAMCAQc=,MAMCAQc=",
             ":MAMCAQc=",
             "(null)",
+            "{http.request.tls.client.certificate_pem}",
             &long,
         ] {
             assert_eq!(read(bad), Err(EnforceRefusal::CertificateMalformed), "{bad}");

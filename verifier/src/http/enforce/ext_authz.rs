@@ -7,13 +7,13 @@ use http::{HeaderName, Method, StatusCode};
 
 use super::grpc::{self, Failure};
 use super::messages::{
-    AttributeContext, CheckRequest, CheckResponse, DeniedHttpResponse, HeaderValue, HeaderValueOption,
-    HttpRequest, HttpResponse, HttpStatus, OkHttpResponse, Status,
+    AttributeContext, BoolValue, CheckRequest, CheckResponse, DeniedHttpResponse, HeaderValue,
+    HeaderValueOption, HttpRequest, HttpResponse, HttpStatus, OkHttpResponse, Status,
 };
 use super::{DPOP_NONCE, Verdict, certificate, not_overridden};
 use crate::flows::enforce::{Described, EnforceRefusal};
 use crate::http::body::{Receiving, Room};
-use crate::http::problem::Refusal;
+use crate::http::problem::{PROBLEM_JSON, Refusal};
 use crate::http::throttle::RateClass;
 use crate::http::{Edge, Endpoint};
 
@@ -125,23 +125,33 @@ const PERMISSION_DENIED: i32 = 7;
 const UNAUTHENTICATED: i32 = 16;
 
 fn response(verdict: Verdict) -> CheckResponse {
+    let told =
+        |name: &HeaderName, value: &http::HeaderValue| set(name.as_str(), value.to_str().unwrap_or_default());
     let passes = verdict.passes();
     let (status, body) = (verdict.status, verdict.body);
     if passes {
-        let told = verdict.headers.iter().map(|(name, value)| set(name, value)).collect();
-        let nonce = verdict.nonce.iter().map(|nonce| set(&DPOP_NONCE, nonce)).collect();
+        let headers = verdict.headers.iter().map(|(name, value)| told(name, value)).collect();
+        let nonce = verdict.nonce.iter().map(|nonce| told(&DPOP_NONCE, nonce)).collect();
         return CheckResponse {
             status: Some(Status { code: OK }),
             http_response: Some(HttpResponse::Ok(OkHttpResponse {
-                headers: told,
+                headers,
                 headers_to_remove: OURS.map(str::to_owned).to_vec(),
                 response_headers_to_add: nonce,
             })),
         };
     }
     let code = if status == StatusCode::UNAUTHORIZED { UNAUTHENTICATED } else { PERMISSION_DENIED };
-    let mut headers = vec![field("content-type", crate::http::problem::PROBLEM_JSON, false)];
-    headers.extend(verdict.headers.iter().map(|(name, value)| added(name, value)));
+    // Envoy adds to a field only where there is one: several values of a name go as one (RFC 9110, 5.3).
+    let mut fields = vec![("content-type", PROBLEM_JSON.to_owned())];
+    for (name, value) in &verdict.headers {
+        let value = value.to_str().unwrap_or_default();
+        match fields.iter_mut().find(|(found, _)| *found == name.as_str()) {
+            Some((_, values)) => values.push_str(&format!(", {value}")),
+            None => fields.push((name.as_str(), value.to_owned())),
+        }
+    }
+    let headers = fields.into_iter().map(|(name, value)| set(name, &value)).collect();
     CheckResponse {
         status: Some(Status { code }),
         http_response: Some(HttpResponse::Denied(DeniedHttpResponse {
@@ -152,23 +162,14 @@ fn response(verdict: Verdict) -> CheckResponse {
     }
 }
 
-/// In place of whatever the client sent.
-fn set(name: &HeaderName, value: &http::HeaderValue) -> HeaderValueOption {
-    field(name.as_str(), value.to_str().unwrap_or_default(), false)
-}
-
-/// Beside another of the name.
-fn added(name: &HeaderName, value: &http::HeaderValue) -> HeaderValueOption {
-    field(name.as_str(), value.to_str().unwrap_or_default(), true)
-}
-
-fn field(name: &str, value: &str, append: bool) -> HeaderValueOption {
-    /// `APPEND_IF_EXISTS_OR_ADD` and `OVERWRITE_IF_EXISTS_OR_ADD`.
-    const ACTIONS: [i32; 2] = [0, 2];
-    let [add, overwrite] = ACTIONS;
+/// In place of what is there under this name.
+fn set(name: &str, value: &str) -> HeaderValueOption {
+    /// `OVERWRITE_IF_EXISTS_OR_ADD`.
+    const OVERWRITE: i32 = 2;
+    let header = HeaderValue { key: name.to_owned(), value: value.to_owned(), raw_value: Vec::new() };
     HeaderValueOption {
-        header: Some(HeaderValue { key: name.to_owned(), value: value.to_owned(), raw_value: Vec::new() }),
-        append: Some(super::messages::BoolValue { value: append }),
-        append_action: if append { add } else { overwrite },
+        header: Some(header),
+        append: Some(BoolValue { value: false }),
+        append_action: OVERWRITE,
     }
 }

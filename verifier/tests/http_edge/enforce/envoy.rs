@@ -250,7 +250,11 @@ async fn the_certificate_that_envoy_saw_counts_and_its_name_alone_does_not() {
     assert_eq!(answer.said(), (0, 200, ""), "{answer:?}");
     let mut named = from(&point.leaf, described("GET", "/records/1", &[]));
     named.source.as_mut().unwrap().certificate.clear();
-    assert_eq!(check(&mut envoy, named).await.said(), (16, 401, "credentials_missing"));
+    let answer = check(&mut envoy, named).await;
+    assert_eq!(answer.said(), (16, 401, "credentials_missing"));
+    let denied = answer.denied.unwrap();
+    assert_eq!(find(&denied.headers, "www-authenticate"), ["DPoP algs=\"ES256\", Bearer"]);
+    assert!(denied.headers.iter().all(|set| set.action == 2));
     // What a client writes into a field is no certificate here.
     let text = data_encoding::BASE64.encode(&point.leaf.chain[0]);
     let smuggled = described("GET", "/records/1", &[("x-rootbound-client-certificate", &text)]);

@@ -86,13 +86,7 @@ impl Point {
         blind.audiences = gateway.audiences.clone();
         let other = parties.section("other", OTHER, &[("env", "test")]);
         let stage = Stage::read_by_within(&[gateway, blind, other], limits()).await;
-        let mut source = BundleSource {
-            schema: Some(SCHEMA.to_owned()),
-            routes: Some(routes()),
-            ..Bundle::builtin_source()
-        };
-        source.policies.insert("policies.cedar".parse().unwrap(), POLICIES.to_owned());
-        put_in_force(&stage, source).await;
+        put_in_force(&stage, source(POLICIES)).await;
         let leaf = stage.ca.sign(domain().node(node(1)).as_str(), stage.clock.now());
         live(&stage, &leaf, |_| {});
         // Tokens are on record by their node.
@@ -211,6 +205,19 @@ impl Point {
         let page = store.records(&RecordFilter::default(), None, 100).await.unwrap();
         page.records.into_iter().map(|record| record.record).collect()
     }
+}
+
+/// These policies, and who gets credentials and may ask as ever.
+fn source(policies: &str) -> BundleSource {
+    let mut source = BundleSource {
+        schema: Some(SCHEMA.to_owned()),
+        routes: Some(routes()),
+        // Its cases are of what it permits alone.
+        cases: Default::default(),
+        ..Bundle::builtin_source()
+    };
+    source.policies.insert("policies.cedar".parse().unwrap(), policies.to_owned());
+    source
 }
 
 async fn put_in_force(stage: &Stage, source: BundleSource) {
