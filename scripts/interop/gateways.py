@@ -19,6 +19,8 @@ class Service(http.server.BaseHTTPRequestHandler):
     """Says which header fields reached it."""
 
     protocol_version = "HTTP/1.1"
+    # Head and body in one segment.
+    wbufsize = -1
 
     def do_GET(self):
         fields = {}
