@@ -70,6 +70,12 @@ impl Gateway {
         }
     }
 
+    /// Its chain, leaf first, and its key as PKCS#8, in DER: for programs that speak as this relying party.
+    #[must_use]
+    pub fn certificate(&self) -> (&[CertificateDer<'static>], &[u8]) {
+        (&self.chain, self.key.secret_pkcs8_der())
+    }
+
     /// How it connects to a verifier with this trust bundle.
     ///
     /// # Panics

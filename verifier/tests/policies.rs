@@ -33,6 +33,7 @@ fn source(folder: &Path) -> BundleSource {
         policies: texts(folder, "cedar"),
         schema: fs::read_to_string(folder.join("schema.cedarschema")).ok(),
         entities: fs::read_to_string(folder.join("entities.json")).ok(),
+        routes: fs::read_to_string(folder.join("routes.toml")).ok(),
         cases: texts(&folder.join("tests"), "json"),
     }
 }

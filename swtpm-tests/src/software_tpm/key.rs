@@ -188,6 +188,18 @@ impl SoftwareKey {
         Self { template, ..self }
     }
 
+    /// The private key as PKCS#8, which no TPM would give: for programs that speak as this node.
+    ///
+    /// # Panics
+    /// Of an RSA key.
+    #[must_use]
+    pub fn pkcs8(&self) -> Vec<u8> {
+        match &self.pair {
+            Pair::Ecc(_, pair) => pair.to_pkcs8v1().expect("a P-256 key").as_ref().to_vec(),
+            Pair::Rsa(_) => panic!("no RSA key is asked for"),
+        }
+    }
+
     /// Its template.
     #[must_use]
     pub fn template(&self) -> &Template {

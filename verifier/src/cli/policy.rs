@@ -20,7 +20,7 @@ use crate::reference::Versioned;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PolicyVerb {
-    /// Write the next version of a bundle from a folder: *.cedar, schema.cedarschema, entities.json, tests/*.json
+    /// Write the next version of a bundle from a folder: *.cedar, schema.cedarschema, entities.json, routes.toml, tests/*.json
     ///
     /// It is compiled and its cases are run first. It comes into force with `activate`.
     Put {
@@ -148,7 +148,7 @@ pub(super) enum PolicyVerbError {
     Bundle(#[from] BundleError),
     /// A file that a bundle does not have.
     #[error(
-        "{} is no part of a policy bundle: it has *.cedar, schema.cedarschema, entities.json and tests/*.json",
+        "{} is no part of a policy bundle: it has *.cedar, schema.cedarschema, entities.json, routes.toml and tests/*.json",
         .0.display()
     )]
     NoPart(PathBuf),
@@ -245,7 +245,8 @@ fn files_of(source: &BundleSource) -> BTreeMap<String, &str> {
     let cases = source.cases.iter().map(|(name, text)| (format!("{CASES}/{name}"), text.as_str()));
     let schema = source.schema.iter().map(|text| (SCHEMA.to_owned(), text.as_str()));
     let entities = source.entities.iter().map(|text| (ENTITIES.to_owned(), text.as_str()));
-    policies.chain(cases).chain(schema).chain(entities).collect()
+    let routes = source.routes.iter().map(|text| (ROUTES.to_owned(), text.as_str()));
+    policies.chain(cases).chain(schema).chain(entities).chain(routes).collect()
 }
 
 fn differences(from: &BundleSource, to: &BundleSource) -> Vec<Difference> {
@@ -265,6 +266,7 @@ fn differences(from: &BundleSource, to: &BundleSource) -> Vec<Difference> {
 
 const SCHEMA: &str = "schema.cedarschema";
 const ENTITIES: &str = "entities.json";
+const ROUTES: &str = "routes.toml";
 const CASES: &str = "tests";
 
 /// Reads a bundle. What begins with a dot, and Markdown, is not looked at; what else is no part of one is refused, so that
@@ -275,6 +277,7 @@ fn read_folder(folder: &Path) -> Result<BundleSource, PolicyVerbError> {
         let extension = path.extension().and_then(|extension| extension.to_str());
         match (name.as_str(), extension) {
             (SCHEMA, _) => source.schema = Some(read_text(&path)?),
+            (ROUTES, _) => source.routes = Some(read_text(&path)?),
             (ENTITIES, _) => source.entities = Some(read_text(&path)?),
             (CASES, _) => {
                 for (path, name) in entries(&path)? {

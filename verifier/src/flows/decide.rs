@@ -212,7 +212,17 @@ impl Verifier {
 
     /// Decides one question.
     pub async fn evaluate(&self, caller: &Caller, question: Question) -> Result<Decided, DecideError> {
-        let judged = self.decide(&self.bundle.load(), caller, question, &mut None);
+        self.evaluate_by(&self.bundle.load_full(), caller, question).await
+    }
+
+    /// The same, by a bundle that something else was read out of.
+    pub(super) async fn evaluate_by(
+        &self,
+        bundle: &Bundle,
+        caller: &Caller,
+        question: Question,
+    ) -> Result<Decided, DecideError> {
+        let judged = self.decide(bundle, caller, question, &mut None);
         self.record_evaluations(caller, std::slice::from_ref(&judged)).await?;
         self.tell(caller, judged, &mut None).await
     }

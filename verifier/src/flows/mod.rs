@@ -24,6 +24,7 @@ pub mod audit;
 pub mod caller;
 pub mod control;
 pub mod decide;
+pub mod enforce;
 pub mod enroll;
 pub mod exchange;
 mod holds;

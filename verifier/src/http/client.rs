@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::extract::FromRequestParts;
 use der::Decode;
 use http::HeaderValue;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, HeaderName};
 use http::request::Parts;
 use rootbound_common::clock::Timestamp;
 use rootbound_common::id::{NodeId, TrustDomain};
@@ -251,7 +251,7 @@ impl FromRequestParts<Edge> for SignalSource {
 
     async fn from_request_parts(parts: &mut Parts, edge: &Edge) -> Result<Self, Refusal> {
         let verifier = &edge.verifier;
-        if let Some(party) = by_token(parts, edge, RateClass::Free).await? {
+        if let Some(party) = by_token(parts, edge, &AUTHORIZATION, RateClass::Free).await? {
             return Ok(Self(party));
         }
         match Peer::of_request(parts)? {
@@ -287,9 +287,27 @@ impl Reader {
         edge: &Edge,
         refused_counts: RateClass,
     ) -> Result<Self, Refusal> {
+        Self::identify_by(parts, edge, &AUTHORIZATION, refused_counts).await
+    }
+
+    /// The same, of a gateway, which shows its token in a field of its own: the usual one is its client's.
+    pub(super) async fn gateway(
+        parts: &Parts,
+        edge: &Edge,
+        refused_counts: RateClass,
+    ) -> Result<Self, Refusal> {
+        Self::identify_by(parts, edge, &GATEWAY, refused_counts).await
+    }
+
+    async fn identify_by(
+        parts: &Parts,
+        edge: &Edge,
+        field: &HeaderName,
+        refused_counts: RateClass,
+    ) -> Result<Self, Refusal> {
         let verifier = &edge.verifier;
         let now = verifier.now();
-        if let Some(party) = by_token(parts, edge, refused_counts).await? {
+        if let Some(party) = by_token(parts, edge, field, refused_counts).await? {
             return Ok(Self(flows::caller::Caller::RelyingParty(party)));
         }
         match Peer::of_request(parts)? {
@@ -311,16 +329,28 @@ impl Reader {
 /// Whether a request comes by a certificate or a token that may be that of somebody whom we know: other requests count as
 /// a stranger's.
 pub(super) fn may_be_known(parts: &Parts, edge: &Edge) -> Result<bool, Refusal> {
+    may_be_known_by(parts, edge, &AUTHORIZATION)
+}
+
+/// The same, of a gateway.
+pub(super) fn may_be_gateway(parts: &Parts, edge: &Edge) -> Result<bool, Refusal> {
+    may_be_known_by(parts, edge, &GATEWAY)
+}
+
+fn may_be_known_by(parts: &Parts, edge: &Edge, field: &HeaderName) -> Result<bool, Refusal> {
     let peer = Peer::of_request(parts)?;
-    let by_token = || match shown_token(parts) {
+    let by_token = || match shown_token(parts, field) {
         Ok(Some(token)) => edge.verifier.relying_parties().identify_by_token(&token).is_ok(),
         Ok(None) | Err(_) => false,
     };
     Ok(peer.may_be_known() || by_token())
 }
 
-fn shown_token(parts: &Parts) -> Result<Option<BearerToken>, TokenError> {
-    BearerToken::of(parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes))
+/// In which a gateway shows its token.
+const GATEWAY: HeaderName = HeaderName::from_static("x-rootbound-gateway");
+
+fn shown_token(parts: &Parts, field: &HeaderName) -> Result<Option<BearerToken>, TokenError> {
+    BearerToken::of(parts.headers.get_all(field).iter().map(HeaderValue::as_bytes))
 }
 
 /// Whose token a request shows; `None` where it shows none.
@@ -329,13 +359,14 @@ fn shown_token(parts: &Parts) -> Result<Option<BearerToken>, TokenError> {
 async fn by_token(
     parts: &Parts,
     edge: &Edge,
+    field: &HeaderName,
     refused_counts: RateClass,
 ) -> Result<Option<IdentifiedRelyingParty>, Refusal> {
-    if !parts.headers.contains_key(AUTHORIZATION) {
+    if !parts.headers.contains_key(field) {
         return Ok(None);
     }
     let identified = match Peer::of_request(parts)? {
-        Peer::Anonymous => shown_token(parts).and_then(|token| {
+        Peer::Anonymous => shown_token(parts, field).and_then(|token| {
             token.map(|token| edge.verifier.relying_parties().identify_by_token(&token)).transpose()
         }),
         Peer::Svid(_) | Peer::Unfit(_) | Peer::Foreign(_) => Err(TokenError::AndCertificate),

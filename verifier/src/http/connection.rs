@@ -95,6 +95,9 @@ const MAX_HEAD: usize = 16 * 1024;
 const MAX_FIELDS: usize = 64;
 /// Requests at once on an HTTP/2 connection: an attester has one, and a program that asks for itself a few more.
 const MAX_STREAMS: u32 = 8;
+/// The same, of a relying party that shows a certificate: a gateway asks for each request of its clients. Heads take
+/// [`MAX_HEAD`] each at the most, so that one costs 4 MiB where it means harm.
+const MAX_STREAMS_OF_RELYING_PARTY: u32 = 256;
 /// Bytes in flight on an HTTP/2 stream: our largest body.
 const STREAM_WINDOW: u32 = 64 * 1024;
 /// Bytes in flight on an HTTP/2 connection.
@@ -175,7 +178,11 @@ pub(super) async fn serve(
     let attend =
         Attend { limits: &shared.limits, address, activity: &activity, of_connection: &of_connection };
     if http_2 {
-        let builder = http_2_builder();
+        let streams = match peer {
+            Peer::Foreign(_) => MAX_STREAMS_OF_RELYING_PARTY,
+            Peer::Anonymous | Peer::Svid(_) | Peer::Unfit(_) => MAX_STREAMS,
+        };
+        let builder = http_2_builder(streams);
         let connection = pin!(builder.serve_connection(TokioIo::new(tls), service));
         let end = |connection: Pin<&mut _>| auto::Connection::graceful_shutdown(connection);
         attend.until_the_end(connection, end, &mut taken, age, &stop).await;
@@ -299,13 +306,13 @@ fn http_1_builder() -> http1::Builder {
     builder
 }
 
-fn http_2_builder() -> auto::Builder<TokioExecutor> {
+fn http_2_builder(streams: u32) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new()).http2_only();
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(streams)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
     builder

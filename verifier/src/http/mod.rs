@@ -5,7 +5,7 @@
 //! - one file per endpoint: `enrollments`, `activations`, `challenges`, `evidence`, `control`, `whoami`, `ear`,
 //!   `signals`, `jwks`, `spiffe_bundle`, `healthz`, `readyz`, `openapi`
 //! - `client`: who calls; `body`: what they send; [`problem`]: the one place where refusals get a status and a code
-//! - `oauth`: tokens
+//! - `oauth`: tokens; `enforce`: gateways, and whether a request may pass
 //! - [`access`]: decisions, by the Authorization API of AuthZEN
 //! - [`limits`], `slots`, `throttle`, `story`: what a stranger may cost
 //! - [`admin`]: the administrative socket, for the owner alone
@@ -23,6 +23,7 @@ mod client;
 mod connection;
 mod control;
 mod ear;
+mod enforce;
 mod enrollments;
 mod evidence;
 mod healthz;
@@ -88,7 +89,7 @@ struct Endpoint {
 }
 
 /// Every endpoint.
-const ENDPOINTS: [Endpoint; 25] = [
+const ENDPOINTS: [Endpoint; 28] = [
     enrollments::ENDPOINT,
     activations::ENDPOINT,
     challenges::ENDPOINT,
@@ -114,6 +115,9 @@ const ENDPOINTS: [Endpoint; 25] = [
     oauth::token::ENDPOINT,
     oauth::introspect::ENDPOINT,
     oauth::revoke::ENDPOINT,
+    enforce::forward_auth::ENDPOINT,
+    enforce::forward_auth::WITH_CERTIFICATES,
+    enforce::ext_authz::ENDPOINT,
 ];
 
 impl Edge {

@@ -11,8 +11,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::throttle::RateClass;
 use super::{
-    Endpoint, access, activations, challenges, control, ear, enrollments, evidence, healthz, jwks, oauth,
-    readyz, signals, spiffe_bundle, whoami,
+    Endpoint, access, activations, challenges, control, ear, enforce, enrollments, evidence, healthz, jwks,
+    oauth, readyz, signals, spiffe_bundle, whoami,
 };
 
 pub(super) const ENDPOINT: Endpoint = Endpoint {
@@ -37,6 +37,7 @@ pub(super) const ENDPOINT: Endpoint = Endpoint {
         (name = "attestation", description = "A node shows evidence and gets a credential"),
         (name = "access", description = "Whether something may be done now: Authorization API 1.0 of AuthZEN"),
         (name = "tokens", description = "OAuth 2.0: tokens that are good with one key, while the machine stands well"),
+        (name = "enforcement", description = "Whether a request to a service may pass its gateway now"),
         (name = "identity", description = "What a credential is worth now"),
         (name = "operation", description = "For those who run the verifier")
     ),
@@ -66,7 +67,10 @@ pub(super) const ENDPOINT: Endpoint = Endpoint {
         oauth::metadata::openid,
         oauth::token::token,
         oauth::introspect::introspect,
-        oauth::revoke::revoke
+        oauth::revoke::revoke,
+        enforce::forward_auth::forward_auth,
+        enforce::forward_auth::forward_auth_mtls,
+        enforce::ext_authz::check
     )
 )]
 struct Document;

@@ -17,6 +17,7 @@ use crate::credential::presented::PresentedError;
 use crate::flows::attest::{AttestError, AttestRefusal};
 use crate::flows::control::StreamEnd;
 use crate::flows::decide::DecideError;
+use crate::flows::enforce::EnforceRefusal;
 use crate::flows::enroll::{EnrollError, EnrollRefusal};
 use crate::flows::operate::OperateError;
 use crate::flows::policies::PolicyError;
@@ -102,6 +103,14 @@ pub enum EdgeRefusal {
     /// Over the administrative socket: not the owner.
     #[error("the administrative socket is for the user that runs the verifier, and for root")]
     NotTheOwner,
+    /// Of a gateway that asks for its client.
+    #[error("the gateway is refused, by `{code}`: {detail}")]
+    Gateway {
+        /// Its own code.
+        code: String,
+        /// Why.
+        detail: String,
+    },
     /// A bug.
     #[error("the verifier failed; its log says why")]
     Internal,
@@ -129,6 +138,7 @@ impl EdgeRefusal {
             Self::NotReady { .. } => "not_ready",
             Self::NoPublicUrl => "no_public_url",
             Self::NotTheOwner => "not_the_owner",
+            Self::Gateway { .. } => "gateway_refused",
             Self::Internal => "internal",
         }
     }
@@ -148,6 +158,7 @@ impl EdgeRefusal {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::NotTheOwner => StatusCode::FORBIDDEN,
+            Self::Gateway { .. } => StatusCode::BAD_GATEWAY,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -169,6 +180,7 @@ impl EdgeRefusal {
             | Self::NoPublicUrl
             | Self::Wait
             | Self::NotTheOwner
+            | Self::Gateway { .. }
             | Self::Internal => None,
         }
     }
@@ -435,6 +447,41 @@ impl From<DecideError> for Refusal {
     }
 }
 
+impl From<EnforceRefusal> for Refusal {
+    fn from(refusal: EnforceRefusal) -> Self {
+        use EnforceRefusal as R;
+        let status = match refusal {
+            R::NothingShown
+            | R::AuthorizationRepeated
+            | R::AuthorizationScheme
+            | R::Token(_)
+            | R::BoundAsBearer
+            | R::Proof(_)
+            | R::Replayed(_)
+            | R::CertificateMissing
+            | R::CertificateOther => StatusCode::UNAUTHORIZED,
+            R::NotAGateway
+            | R::NotDescribed
+            | R::DescribedTwice
+            | R::Request(_)
+            | R::Overridden
+            | R::NoRoute
+            | R::OtherGateway
+            | R::CertificateMalformed
+            | R::CertificateNotVouched
+            | R::CertificateUntrusted
+            | R::Presented(_)
+            | R::Admission(_)
+            | R::Drifted
+            | R::NotPermitted
+            | R::OneTimeDemanded
+            | R::Question(_)
+            | R::Denied { .. } => StatusCode::FORBIDDEN,
+        };
+        Self::new(status, refusal.code(), refusal.to_string())
+    }
+}
+
 impl From<ResultRefusal> for Refusal {
     fn from(refusal: ResultRefusal) -> Self {
         let of = |status| Self::new(status, refusal.code(), refusal.to_string());
@@ -572,6 +619,8 @@ mod tests {
         expect(E::NotReady { why: "x".to_owned() }, 503, "not_ready", Some(5));
         expect(E::NoPublicUrl, 404, "no_public_url", None);
         expect(E::NotTheOwner, 403, "not_the_owner", None);
+        let (code, detail) = ("token_unknown".to_owned(), "x".to_owned());
+        expect(E::Gateway { code, detail }, 502, "gateway_refused", None);
         expect(E::Internal, 500, "internal", None);
     }
 

@@ -16,6 +16,7 @@ use super::cost::{cost, depth, reads};
 use super::error::BundleError;
 use super::facts::{FactSet, Status};
 use super::question::Question;
+use super::routes::Routes;
 use super::scan::{Refused, Text, scan};
 use super::schema::{JoinedSchema, MAX_TEXT};
 use super::slice::{Environment, Slice, slices};
@@ -89,6 +90,9 @@ pub struct BundleSource {
     /// `entities.json`: the operator's data.
     #[serde(default)]
     pub entities: Option<String>,
+    /// `routes.toml`: what requests to services do, for gateways.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes: Option<String>,
     /// `tests/*.json`.
     #[serde(default)]
     pub cases: BTreeMap<FileName, String>,
@@ -113,13 +117,14 @@ impl BundleSource {
         self.policies.iter().for_each(|(name, text)| add("policies", name.as_str(), text));
         self.schema.iter().for_each(|text| add("schema", "", text));
         self.entities.iter().for_each(|text| add("entities", "", text));
+        self.routes.iter().for_each(|text| add("routes", "", text));
         self.cases.iter().for_each(|(name, text)| add("cases", name.as_str(), text));
         sha256(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>())
     }
 
     fn bound(&self) -> Result<(), BundleError> {
         let texts = || {
-            let options = self.schema.iter().chain(&self.entities);
+            let options = self.schema.iter().chain(&self.entities).chain(&self.routes);
             self.policies.values().chain(self.cases.values()).chain(options)
         };
         let count = texts().count();
@@ -176,6 +181,7 @@ pub struct Bundle {
     pub(super) environments: HashMap<Environment, Arc<Slice>>,
     pub(super) authorizer: Authorizer,
     pub(super) asked: Asked,
+    routes: Routes,
     rules: Vec<Arc<Rule>>,
     cases: Vec<(FileName, Case)>,
     warnings: Vec<String>,
@@ -231,7 +237,7 @@ impl Bundle {
     /// Established when this returns, in this order: the texts are bounded, in bytes and in nesting · the schema stays out of
     /// our namespace, fits the base, and gives each action `attested` of our type and a `request` without a name of ours ·
     /// every policy parses, has an id of its own and annotations that are known · every policy fits the schema, strictly ·
-    /// the entities fit it, too, and none of them is a machine · no decision costs more than it may · the cases parse.
+    /// the entities fit it, too, and none of them is a machine · no decision costs more than it may · the routes are of actions of the schema, and no two are for the same requests · the cases parse.
     /// Whether they pass, [`Bundle::run_cases`] says.
     pub fn compile(id: Versioned, source: BundleSource) -> Result<Self, BundleError> {
         source.bound()?;
@@ -259,6 +265,7 @@ impl Bundle {
         if !environments.iter().any(issues) {
             warnings.push("no policy permits IssueCredential: no node gets a credential".to_owned());
         }
+        let routes = Routes::read(source.routes.as_deref(), &schema, &environments)?;
         let cases = Case::parse_all(&source.cases)?;
         Ok(Self {
             id: Arc::new(id),
@@ -267,6 +274,7 @@ impl Bundle {
             environments,
             authorizer: Authorizer::new(),
             asked: Asked::default(),
+            routes,
             rules,
             cases,
             warnings,
@@ -277,6 +285,12 @@ impl Bundle {
     #[must_use]
     pub fn id(&self) -> &Versioned {
         &self.id
+    }
+
+    /// What requests to services do.
+    #[must_use]
+    pub fn routes(&self) -> &Routes {
+        &self.routes
     }
 
     /// The names of its policies.

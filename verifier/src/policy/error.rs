@@ -2,6 +2,7 @@
 
 use super::bundle::{Bundle, BundleSource, FileName};
 use super::cases::Case;
+use super::routes::{RouteError, Routes};
 
 /// Why a bundle is refused. Each has a stable code and words for an operator, who wrote what they quote.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -248,6 +249,26 @@ pub enum BundleError {
         /// How many.
         count: usize,
     },
+    /// `routes.toml` is no table of routes.
+    #[error("`routes.toml`: {detail}")]
+    RoutesUnparsable {
+        /// Where, and what is wrong.
+        detail: String,
+    },
+    /// Routes.
+    #[error("`routes.toml` has {count} routes, more than {}", Routes::MAX)]
+    TooManyRoutes {
+        /// How many.
+        count: usize,
+    },
+    /// A route.
+    #[error("`routes.toml`, route {number}: {error}")]
+    Route {
+        /// Which, from 1.
+        number: usize,
+        /// Why.
+        error: RouteError,
+    },
 }
 
 impl BundleError {
@@ -288,6 +309,9 @@ impl BundleError {
             Self::TooSlow { .. } => "bundle_too_slow",
             Self::CaseUnparsable { .. } => "case_invalid",
             Self::TooManyCases { .. } => "bundle_too_many_cases",
+            Self::RoutesUnparsable { .. } => "routes_unparsable",
+            Self::TooManyRoutes { .. } => "routes_too_many",
+            Self::Route { error, .. } => error.code(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! - [`bundle`]: policies, schema, entities and cases, compiled; `schema`, `scan`, `cost`, `slice`: its parts
 //! - [`decide`]: a question and facts by a bundle, and the [`Permit`] that comes of it; [`cases`]: the same, rehearsed
 //! - [`explain`]: each policy, condition by condition
+//! - [`routes`]: what a request to a service does, for gateways
 //! - `asking`: whether a relying party may ask
 //! - `search`: what a bundle knows by name
 //! - `issue`: grants and denials of credentials
@@ -18,6 +19,7 @@ pub mod explain;
 pub mod facts;
 mod issue;
 pub mod question;
+pub mod routes;
 mod scan;
 mod schema;
 mod search;

@@ -56,6 +56,7 @@ fn source(policies: &str) -> BundleSource {
             .to_string(),
         ),
         cases: BTreeMap::new(),
+        routes: None,
     }
 }
 

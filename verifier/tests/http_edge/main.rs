@@ -5,6 +5,7 @@
 //! - [`connections`]: TLS versions, resumption, client certificates, slow and silent clients, limits
 //! - [`admission`]: who may call which route, judged live
 //! - [`results`]: who may read attestation results, and what they say
+//! - [`enforce`]: gateways, and whether a request may pass
 //! - [`authzen`]: the Authorization API, by its certification scenario and beyond
 //! - [`oauth`]: tokens, who gets them and what they are worth
 //! - [`administration`]: the Unix socket and the command line; [`survey`]: questions over the fleet, asked by it
@@ -21,6 +22,7 @@ mod authzen;
 mod client;
 mod connections;
 mod control;
+mod enforce;
 mod jobs;
 mod oauth;
 mod pki;

@@ -152,6 +152,17 @@ impl Verifier {
     /// nobody revoked it · its subject is a node that we know · which is at the epoch that the token names, and may have
     /// credentials now. Who may show it, and for what, is another matter.
     pub fn live_token(&self, text: &str) -> Result<LiveToken, TokenRefusal> {
+        self.live_token_of(text, |_| true, &mut None)
+    }
+
+    /// As [`Self::live_token`], for a reader that may know of some nodes only: the others are to it as if they were not.
+    /// `known`: the node, once it is known which.
+    pub(crate) fn live_token_of(
+        &self,
+        text: &str,
+        may_know: impl Fn(&LiveNode) -> bool,
+        known: &mut Option<NodeId>,
+    ) -> Result<LiveToken, TokenRefusal> {
         let now = self.now();
         let token = self.verified_token(text, now)?;
         let claims = token.claims();
@@ -164,7 +175,8 @@ impl Verifier {
         }
         let subject = claims.subject.as_str().parse().map_err(|_| TokenRefusal::UnknownNode)?;
         let node = self.trust_domain.node_of(&subject).ok_or(TokenRefusal::UnknownNode)?;
-        let live = self.fleet.node(node).ok_or(TokenRefusal::UnknownNode)?;
+        let live = self.fleet.node(node).filter(|live| may_know(live)).ok_or(TokenRefusal::UnknownNode)?;
+        *known = Some(node);
         if !live.bears(claims.posture_epoch, now) {
             return Err(TokenRefusal::Drifted);
         }

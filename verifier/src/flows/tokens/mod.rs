@@ -20,10 +20,10 @@ use rootbound_common::clock::Timestamp;
 use rootbound_common::id::NodeId;
 use rootbound_common::random;
 use rootbound_common::secret::Secret;
-use rootbound_token::dpop::{DpopError, DpopProof, ExpectedProof, GoesWith, VerifiedProof};
+use rootbound_token::dpop::{DpopError, DpopProof, ExpectedProof, FreshProof, GoesWith, VerifiedProof};
 use rootbound_token::jwk::{CertificateThumbprint, JwkSet, Thumbprint};
 use rootbound_token::nonce::Nonces;
-use rootbound_token::replay::Replays;
+use rootbound_token::replay::{ReplayError, Replays};
 use rootbound_token::target_uri::TargetUri;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -292,6 +292,20 @@ impl Verifier {
     pub fn proof_for_token(&self, headers: &[&str], uri: &TargetUri) -> Result<VerifiedProof, DpopError> {
         let expected = ExpectedProof { method: "POST", uri, goes_with: GoesWith::TokenRequest };
         DpopProof::verify(headers, &expected, &self.tokens.nonces, self.now())
+    }
+
+    /// Verifies the proof that came with a token.
+    pub(super) fn proof_with_token(
+        &self,
+        headers: &[&str],
+        expected: &ExpectedProof<'_>,
+    ) -> Result<VerifiedProof, DpopError> {
+        DpopProof::verify(headers, expected, &self.tokens.nonces, self.now())
+    }
+
+    /// Uses a proof up.
+    pub(super) fn spend_proof(&self, proof: VerifiedProof) -> Result<FreshProof, ReplayError> {
+        self.tokens.replays.take(proof)
     }
 }
 

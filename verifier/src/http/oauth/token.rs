@@ -114,10 +114,10 @@ pub(in crate::http) struct TokenForm {
 }
 
 async fn granted(edge: &Edge, request: Request) -> Result<Response, OAuthRefusal> {
-    let base = edge.verifier.public_url().ok_or(EdgeRefusal::NoPublicUrl)?;
-    let uri = TargetUri::parse(&format!("{base}{PATH}")).map_err(|_| EdgeRefusal::Internal)?;
     let Arrived { parts, mut form, _place } = edge.form_arrived(request).await?;
     let client = client::identify(&parts, &mut form, edge).await?;
+    let base = edge.verifier.public_url().ok_or(EdgeRefusal::NoPublicUrl)?;
+    let uri = TargetUri::parse(&format!("{base}{PATH}")).map_err(|_| EdgeRefusal::Internal)?;
     let headers: Vec<_> =
         parts.headers.get_all("dpop").iter().map(|value| value.to_str().unwrap_or_default()).collect();
     let proof = (!headers.is_empty()).then(|| proof(edge, &headers, &uri)).transpose()?;
