@@ -9,7 +9,7 @@
 use rootbound_common::id::{NodeId, SpiffeId};
 use rootbound_token::access::AccessClaims;
 use rootbound_token::claim::Text;
-use rootbound_token::dpop::{DpopError, ExpectedProof, GoesWith, VerifiedProof};
+use rootbound_token::dpop::{BesideTls, DpopError, ExpectedProof, GoesWith, VerifiedProof};
 use rootbound_token::jwk::CertificateThumbprint;
 use rootbound_token::replay::ReplayError;
 use rustls_pki_types::CertificateDer;
@@ -434,7 +434,10 @@ impl Verifier {
         let node =
             self.svid(asking.party, certificate, &mut None).ok().filter(|node| node.id() == token.node());
         match node.as_ref().and_then(|node| node.certificate().key_thumbprint.as_ref()) {
-            Some(key) => proof.by_the_key_in_tls(key).map(drop),
+            Some(key) => match proof.by_the_key_in_tls(key) {
+                BesideTls::Fresh(_) => Ok(()),
+                BesideTls::OfAnother(proof) => Err(proof),
+            },
             None => Err(proof),
         }
     }

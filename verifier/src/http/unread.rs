@@ -60,7 +60,9 @@ impl Watch {
         }
         let left = self.fate.left.lock().unwrap_or_else(PoisonError::into_inner).take();
         match left {
-            Some(body) if !self.expects => tokio::time::timeout(SOON, thrown_away(body)).await.unwrap_or(false),
+            Some(body) if !self.expects => {
+                tokio::time::timeout(SOON, thrown_away(body)).await.unwrap_or(false)
+            }
             Some(_) | None => false,
         }
     }
