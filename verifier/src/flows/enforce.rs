@@ -419,26 +419,19 @@ impl Verifier {
             goes_with: GoesWith::Token(token.verified()),
         };
         let proof = self.proof_with_token(&asking.described.proofs, &expected)?;
-        let Err(proof) = self.by_certificate(asking, token, proof) else { return Ok(()) };
-        self.spend_proof(proof)?;
-        Ok(())
+        match self.by_certificate(asking, token, proof) {
+            BesideTls::Fresh(_) => Ok(()),
+            BesideTls::OfAnother(proof) => Ok(self.spend_proof(proof).map(drop)?),
+        }
     }
 
-    fn by_certificate(
-        &self,
-        asking: &Asking<'_>,
-        token: &LiveToken,
-        proof: VerifiedProof,
-    ) -> Result<(), VerifiedProof> {
-        let Some(certificate) = asking.described.certificate.as_deref() else { return Err(proof) };
-        let node =
-            self.svid(asking.party, certificate, &mut None).ok().filter(|node| node.id() == token.node());
+    fn by_certificate(&self, asking: &Asking<'_>, token: &LiveToken, proof: VerifiedProof) -> BesideTls {
+        let certificate = asking.described.certificate.as_deref();
+        let node = certificate.and_then(|der| self.svid(asking.party, der, &mut None).ok());
+        let node = node.filter(|node| node.id() == token.node());
         match node.as_ref().and_then(|node| node.certificate().key_thumbprint.as_ref()) {
-            Some(key) => match proof.by_the_key_in_tls(key) {
-                BesideTls::Fresh(_) => Ok(()),
-                BesideTls::OfAnother(proof) => Err(proof),
-            },
-            None => Err(proof),
+            Some(key) => proof.by_the_key_in_tls(key),
+            None => BesideTls::OfAnother(proof),
         }
     }
 
@@ -483,10 +476,10 @@ impl Verifier {
         shown: Shown,
     ) -> Result<Passed, Stop> {
         let (node, epoch) = (shown.node(), shown.epoch());
-        if let Shown::Token(token) = &shown {
-            if !permits(token.claims(), matched) {
-                return Err(EnforceRefusal::NotPermitted.into());
-            }
+        if let Shown::Token(token) = &shown
+            && !permits(token.claims(), matched)
+        {
+            return Err(EnforceRefusal::NotPermitted.into());
         }
         let once = matches!(&shown, Shown::Token(token) if token.claims().once);
         if matched.route().one_time() && !once {
