@@ -50,6 +50,12 @@ impl Row {
         Self { limit: format!("{} {limit}", in_words(median)), ratio: Some(ratio), ..self }
     }
 
+    /// What takes so much memory or disk beside it, and how the two compare.
+    #[must_use]
+    pub fn beside(self, what: &str, kilobytes: u64, ratio: f64) -> Self {
+        Self { limit: format!("{} {what}", megabytes(kilobytes)), ratio: Some(ratio), ..self }
+    }
+
     /// The target: a ratio to the limit.
     #[must_use]
     pub fn ratio_at_most(self, target: f64) -> Self {

@@ -4,12 +4,13 @@
 //! - [`boot_set`]: values of boots, for the rules of profiles
 //! - `content`: values of any kind, compared and joined; `change`: the book as it would be
 //! - [`deny`]: what nothing makes acceptable
-//! - [`exchange`]: sets on their way to another verifier, signed
+//! - [`exchange`]: sets on their way to another verifier, signed; [`corim`]: the same as a CoRIM
 
 mod book;
 pub mod boot_set;
 mod change;
 mod content;
+pub mod corim;
 pub mod deny;
 pub mod exchange;
 mod profile;

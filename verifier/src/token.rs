@@ -13,7 +13,7 @@ use rootbound_token::claim;
 use rootbound_token::jwk::{CertificateThumbprint, Thumbprint};
 use serde::{Deserialize, Serialize};
 
-pub use decide::{MAX_CHAIN, Permits, Term, TokenDenial, TokenGrant, decide_token};
+pub use decide::{ActFor, MAX_CHAIN, Permits, Term, TokenDenial, TokenGrant, decide_token};
 pub use wanted::{Action, Wanted, WantedError};
 
 use crate::policy::CredentialKind;

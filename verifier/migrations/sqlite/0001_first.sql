@@ -122,7 +122,7 @@ CREATE INDEX certificate_by_end ON certificate (not_after);
 CREATE TABLE token (
     recorded INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE CHECK (length(id) = 22),
-    node BLOB NOT NULL REFERENCES node (id),
+    node BLOB NOT NULL CHECK (length(node) = 32),
     client TEXT NOT NULL,
     -- With a space between two; none is within one.
     audience TEXT NOT NULL,
@@ -158,9 +158,29 @@ CREATE TABLE reference_set (
 -- What digest sets accept, once for each content: versions, and sets, that accept the same share it.
 CREATE TABLE digest_content (
     hash BLOB PRIMARY KEY CHECK (length(hash) = 32),
-    -- A zstd frame of its text.
+    -- Its text: how long it is, and of which bytes of its parts it is, as a zstd frame; a SHA-256 of both and of its parts.
+    bytes INTEGER NOT NULL CHECK (bytes >= 0),
+    runs BLOB NOT NULL,
+    digest BLOB NOT NULL CHECK (length(digest) = 32)
+) STRICT;
+
+-- Pieces of texts of digest sets, which many texts share.
+CREATE TABLE digest_chunk (
+    number INTEGER PRIMARY KEY,
+    hash BLOB NOT NULL UNIQUE CHECK (length(hash) = 32),
+    -- What stands for its pieces: by it, texts find what they share with it.
+    sketch BLOB NOT NULL,
+    -- A zstd frame of its bytes, of which `hash` is the SHA-256.
     frame BLOB NOT NULL
 ) STRICT;
+
+-- Which chunks a text is of.
+CREATE TABLE digest_part (
+    content BLOB NOT NULL REFERENCES digest_content (hash),
+    position INTEGER NOT NULL CHECK (position >= 0),
+    chunk INTEGER NOT NULL REFERENCES digest_chunk (number),
+    PRIMARY KEY (content, position)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE digest_set (
     name TEXT NOT NULL,
@@ -240,6 +260,24 @@ CREATE TRIGGER deny_list_stays
 BEFORE DELETE ON deny_list
 BEGIN SELECT RAISE(ABORT, 'a version of the deny list is never deleted'); END;
 
+-- When the last document with a set was made, by its signer ('': nobody) and whose it says to be: an older one is refused.
+CREATE TABLE imported_set (
+    signer TEXT NOT NULL,
+    origin TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('pcrs', 'boot', 'digests')),
+    name TEXT NOT NULL,
+    made_at INTEGER NOT NULL,
+    PRIMARY KEY (signer, origin, kind, name)
+) STRICT;
+
+CREATE TRIGGER imported_set_is_not_set_back
+BEFORE UPDATE ON imported_set WHEN NEW.made_at < OLD.made_at
+BEGIN SELECT RAISE(ABORT, 'when the last document was made is never set back'); END;
+
+CREATE TRIGGER imported_set_stays
+BEFORE DELETE ON imported_set
+BEGIN SELECT RAISE(ABORT, 'when a document was made is never forgotten'); END;
+
 CREATE TRIGGER boot_set_is_immutable
 BEFORE UPDATE OF name, version, content, author, reason, created_at ON boot_set
 BEGIN SELECT RAISE(ABORT, 'a version of a boot set never changes'); END;
@@ -278,6 +316,26 @@ BEGIN SELECT RAISE(ABORT, 'a version of a reference set is never deleted'); END;
 CREATE TRIGGER digest_content_is_immutable
 BEFORE UPDATE ON digest_content
 BEGIN SELECT RAISE(ABORT, 'the content of a digest set never changes'); END;
+
+CREATE TRIGGER digest_content_stays
+BEFORE DELETE ON digest_content
+BEGIN SELECT RAISE(ABORT, 'the content of a digest set is never deleted'); END;
+
+CREATE TRIGGER digest_chunk_is_immutable
+BEFORE UPDATE ON digest_chunk
+BEGIN SELECT RAISE(ABORT, 'a chunk of digest sets never changes'); END;
+
+CREATE TRIGGER digest_chunk_stays
+BEFORE DELETE ON digest_chunk
+BEGIN SELECT RAISE(ABORT, 'a chunk of digest sets is never deleted'); END;
+
+CREATE TRIGGER digest_part_is_immutable
+BEFORE UPDATE ON digest_part
+BEGIN SELECT RAISE(ABORT, 'the parts of the content of a digest set never change'); END;
+
+CREATE TRIGGER digest_part_stays
+BEFORE DELETE ON digest_part
+BEGIN SELECT RAISE(ABORT, 'a part of the content of a digest set is never deleted'); END;
 
 CREATE TRIGGER digest_set_is_immutable
 BEFORE UPDATE OF name, version, content, digests, author, reason, created_at ON digest_set

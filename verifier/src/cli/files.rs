@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::appraisal::runtime::DigestSet;
 use crate::http::admin::message::DigestFrame;
+use crate::reference::corim::Unwritable;
 
 /// Longer than any reference set or profile.
 const MAX: u64 = 4 * 1024 * 1024;
@@ -36,6 +37,12 @@ pub(super) enum FileError {
         /// The file.
         path: PathBuf,
     },
+    /// Options that do not go together, as only the file shows.
+    #[error("{0}")]
+    Options(&'static str),
+    /// It cannot be of the form that is wanted.
+    #[error(transparent)]
+    Corim(#[from] Unwritable),
     /// It does not say what it should.
     #[error("{}: {message}", path.display())]
     Malformed {

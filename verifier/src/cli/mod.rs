@@ -22,6 +22,7 @@ mod run;
 mod sets;
 mod survey;
 mod table;
+mod tokens;
 mod verbs;
 
 use std::io::Write;

@@ -4,6 +4,7 @@
 mod policies;
 mod sets;
 pub(super) mod survey;
+mod tokens;
 
 use rootbound_common::clock::Timestamp;
 use rootbound_common::text::only_shows;
@@ -47,6 +48,9 @@ impl Show for Reply {
             Self::NodeHeld(held) => held_text(held),
             Self::Inventory(entries) => inventory(entries),
             Self::InventoryAdded(entry) => format!("{} is expected\n", entry.node),
+            Self::Tokens(list) => tokens::list(list),
+            Self::TokensRevoked(revoked) => tokens::revoked(revoked),
+            Self::TokenKeys(lists) => tokens::keys(lists),
             Self::JoinTokens(tokens) => join_tokens(tokens),
             Self::JoinTokenCreated(token) => join_token_created(token),
             Self::References(sets) => references(sets),

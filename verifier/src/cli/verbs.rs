@@ -9,6 +9,7 @@ use rootbound_common::wire::v1::PostureStatus;
 
 use super::files::{self, FileError};
 use super::policy::DecisionVerb;
+use super::tokens::{KeysVerb, TokenVerb};
 use crate::hold::{HoldId, HoldKind};
 use crate::http::admin::message::{Command, Words};
 use crate::node::{Labels, Name, NameError};
@@ -44,6 +45,12 @@ pub(super) enum Verb {
     /// Join tokens: each admits one machine, once
     #[command(subcommand)]
     JoinToken(JoinTokenVerb),
+    /// Tokens that were made for nodes, or for who acts for them
+    #[command(subcommand)]
+    Token(TokenVerb),
+    /// The keys that sign tokens
+    #[command(subcommand)]
+    Keys(KeysVerb),
     /// Digest sets: which files may run, by the digests of an IMA list, in versions that never change
     #[command(subcommand)]
     Digests(DigestsVerb),
@@ -289,6 +296,8 @@ impl Verb {
         match self {
             Self::Node(verb) => Ok(verb.command()?),
             Self::Inventory(verb) => Ok(verb.command()?),
+            Self::Token(verb) => Ok(verb.command()),
+            Self::Keys(verb) => Ok(verb.command()),
             Self::JoinToken(verb) => Ok(verb.command()?),
             Self::Digests(verb) => Ok(verb.command()?),
             Self::Profile(verb) => Ok(verb.command()?),

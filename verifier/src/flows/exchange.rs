@@ -1,6 +1,9 @@
 //! Sets are exported, and imported by somebody's signature or an operator's word: all of a document, or nothing of it.
 
+use std::collections::BTreeSet;
+
 use rootbound_common::blob::Blob;
+use rootbound_common::text::only_shows;
 use serde_json::{Value, json};
 
 use super::Verifier;
@@ -8,10 +11,15 @@ use super::operate::{OperateError, Operator, Reappraised};
 use super::sets::{SetError, WhichSet, permitted};
 use crate::audit::{Entity, Facts, RecordKind};
 use crate::evidence::frame::{FrameError, pack, unpack};
+use crate::node::Name;
 use crate::reference::exchange::{
-    Document, DocumentSignature, ExchangeError, ExportedSet, ExportedValues, FORMAT, Importable, Refused,
+    Contents, Document, DocumentSignature, ExchangeError, ExportedSet, ExportedValues, FORMAT, Importable,
+    Refused, TakenSet,
 };
-use crate::reference::{BootSet, Provenance, References, SetContent, SetKind, Versioned};
+use crate::reference::{
+    BootSet, DenyEntry, DenyError, DenyList, Provenance, References, SetContent, SetKind, Versioned,
+};
+use crate::store::sets::{Beside, DocumentFrom, SetsWritten};
 
 /// A document that was imported.
 #[derive(Debug, Clone)]
@@ -20,16 +28,46 @@ pub struct Imported {
     pub sets: Vec<(String, SetKind, Versioned)>,
     /// Who signed it; `None`: nobody.
     pub signer: Option<String>,
+    /// The version of the deny list that has what it denies, and how many of that it had not before.
+    pub denied: Option<(u32, usize)>,
     /// What it changed.
     pub reappraised: Reappraised,
+}
+
+/// What an operator does without.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Waived {
+    /// Nobody looks at the signature.
+    pub unsigned: bool,
+    /// The document may be older than what was imported.
+    pub older: bool,
+}
+
+/// In which form a document comes.
+#[derive(Debug, Clone, Copy)]
+pub enum ImportFrom<'d> {
+    /// JSON, and the signature over its canonical bytes.
+    Document {
+        /// The document.
+        document: &'d Value,
+        /// The signature, where there is one.
+        signature: Option<&'d DocumentSignature>,
+    },
+    /// A CoRIM, with its signature in it.
+    Corim {
+        /// Its bytes.
+        file: &'d [u8],
+        /// What its only set is to be called; as it says, without.
+        name: Option<&'d Name>,
+    },
 }
 
 /// Characters of a reason that is kept: a line, as operators' own.
 const MAX_REASON: usize = 500;
 
 impl Verifier {
-    /// Versions of sets as a document; without any that are named, the current one of every set.
-    pub async fn export_sets(&self, named: &[WhichSet]) -> Result<Value, OperateError> {
+    /// Versions of sets as a document; without any that are named, the current one of every set. `deny`: with the deny list.
+    pub async fn export_sets(&self, named: &[WhichSet], deny: bool) -> Result<Value, OperateError> {
         let current = if named.is_empty() { self.current_sets() } else { Vec::new() };
         let (which, mut sets) = (if named.is_empty() { &current } else { named }, Vec::new());
         // As much as is imported.
@@ -52,11 +90,14 @@ impl Verifier {
             let Versioned { name, version } = found.id;
             sets.push(ExportedSet { name, version, provenance: found.provenance, values });
         }
+        let list = if deny { self.store.deny_list(None).await? } else { None };
+        let denied = list.map(|(list, _)| list.entries().to_vec()).unwrap_or_default();
         let document = Document {
             format: FORMAT.to_owned(),
             trust_domain: self.trust_domain.clone(),
             exported_at: self.now(),
             sets,
+            denied,
         };
         document.check().map_err(SetError::from)?;
         let malformed = |error: serde_json::Error| ExchangeError::Malformed(error.to_string());
@@ -75,33 +116,37 @@ impl Verifier {
     }
 
     /// Imports a document: each set becomes the next version of its name here. It has to be signed by a trusted signer, unless an
-    /// operator says that it need not be, which the audit trail repeats. Every node is appraised again.
+    /// operator says that it need not be, and must not be older than the last from there with one of its sets, unless an operator
+    /// says that it may; which the audit trail repeats. What it denies is added to the deny list. Every node is appraised again.
     pub async fn import_sets(
         &self,
-        document: &Value,
-        signature: Option<&DocumentSignature>,
-        unsigned: bool,
+        from: ImportFrom<'_>,
+        waived: Waived,
         operator: &Operator,
     ) -> Result<Imported, OperateError> {
-        let importable = if unsigned {
-            Importable::unsigned(document)
-        } else {
-            Importable::signed(document, signature, &self.signers.load())
+        let Waived { unsigned, older } = waived;
+        let (now, signers) = (self.now(), self.signers.load());
+        let importable = match from {
+            ImportFrom::Document { document, signature } if !unsigned => {
+                Importable::signed(document, signature, &signers, now)
+            }
+            ImportFrom::Document { document, signature: _ } => Importable::unsigned(document, now),
+            ImportFrom::Corim { file, name } => {
+                Importable::corim(file, (!unsigned).then_some(signers.as_slice()), name, now)
+            }
         };
         let importable = importable.map_err(SetError::from)?;
         let (digest, signer) = (*importable.digest(), importable.signer().map(ToString::to_string));
-        let document = importable.into_document();
-        let origin = document.trust_domain.to_string();
+        let Contents { origin, made_at, sets: taken, denied: entries } = importable.into_contents();
+        let by = signer.as_ref().map_or_else(|| "unsigned".to_owned(), |name| format!("signed by {name}"));
         let (mut sets, mut from, mut left) = (Vec::new(), Vec::new(), Document::MAX_TEXT);
-        for set in document.sets {
-            permitted(&set.name)?;
-            let id = set.id();
-            let by =
-                signer.as_ref().map_or_else(|| "unsigned".to_owned(), |name| format!("signed by {name}"));
+        for set in taken {
+            permitted(&set.id.name)?;
+            let id = set.id.to_string();
             let reason = format!("{id} of {origin}, {by}: {}", operator.reason);
             let reason = reason.chars().take(MAX_REASON).collect();
             let provenance = Provenance { reason, ..self.provenance(operator) };
-            let name = set.name.clone();
+            let name = set.id.name.clone();
             let content = content(set, &mut left).map_err(SetError::from)?;
             from.push((id, content.kind()));
             sets.push((name, content, provenance));
@@ -112,25 +157,78 @@ impl Verifier {
                 self.check_boot_set(name, set)?;
             }
         }
+        let reason = |entry: &str| {
+            let reason = format!("of {origin}, {by}: {entry}");
+            reason.chars().filter(|c| only_shows(*c)).take(MAX_REASON).collect()
+        };
+        let denied = self.merged(entries, reason, operator).await?;
+        let added = denied.as_ref().map_or(0, |(_, added)| *added);
         let named: Vec<_> = from.iter().take(32).map(|(id, kind)| format!("{kind} {id}")).collect();
         let facts = json!({
-            "origin": origin, "signed_by": signer, "unsigned": signer.is_none(), "sets": named,
-            "count": from.len(),
+            "origin": origin, "signed_by": signer, "unsigned": signer.is_none(), "older": older,
+            "sets": named, "count": from.len(), "denied": added,
         });
         let subject = Entity::named("references", &origin);
         let record = self.done(operator, RecordKind::ReferenceChange, "import_sets", subject);
         let record = record.of_inputs(digest).with(Facts::or_digest(facts));
-        let versions = self.store.put_sets(sets, record).await?;
+        let document = DocumentFrom { signer: signer.clone().unwrap_or_default(), origin, made_at, older };
+        let provenance = self.provenance(operator);
+        let beside = Beside {
+            from: Some(document),
+            denied: denied.as_ref().filter(|_| added > 0).map(|(list, _)| (list.clone(), provenance)),
+        };
+        let versions = match self.store.put_sets(sets, beside, record).await? {
+            SetsWritten::Done(versions) => versions,
+            SetsWritten::Older { name, last } => {
+                return Err(SetError::from(ExchangeError::Older { set: name, last }).into());
+            }
+            SetsWritten::DenyListOvertaken => {
+                let (list, _) = denied.unwrap_or_default();
+                return Err(SetError::Overtaken(list.id()).into());
+            }
+        };
         tracing::info!(sets = versions.len(), signer, author = %operator.author, "references imported");
         let reappraised = self.references_changed(change).await?;
         let sets = from.into_iter().zip(versions).map(|((id, kind), version)| (id, kind, version)).collect();
-        Ok(Imported { sets, signer, reappraised })
+        let denied = denied.map(|(list, added)| (list.version(), added));
+        Ok(Imported { sets, signer, denied, reappraised })
+    }
+
+    /// The deny list with what a document denies beside; how much of that is new. What is denied already stays as it is, and nothing is
+    /// ever removed. `None`: the document denies nothing.
+    async fn merged(
+        &self,
+        entries: Vec<DenyEntry>,
+        reason: impl Fn(&str) -> String,
+        operator: &Operator,
+    ) -> Result<Option<(DenyList, usize)>, OperateError> {
+        if entries.is_empty() {
+            return Ok(None);
+        }
+        if entries.len() > DenyList::MAX {
+            return Err(SetError::Deny(DenyError::TooMany).into());
+        }
+        let before = self.store.deny_list(None).await?.map(|(list, _)| list).unwrap_or_default();
+        let mut there: BTreeSet<_> =
+            before.entries().iter().map(|entry| (entry.what, entry.digest)).collect();
+        let new = entries.into_iter().filter(|entry| there.insert((entry.what, entry.digest)));
+        let (author, at) = (&operator.author, self.now());
+        let new: Vec<_> = new
+            .map(|entry| DenyEntry { reason: reason(&entry.reason), author: author.clone(), at, ..entry })
+            .collect();
+        let added = new.len();
+        if added == 0 {
+            return Ok(Some((before, 0)));
+        }
+        let all = before.entries().iter().cloned().chain(new).collect();
+        let list = DenyList::new(before.version().saturating_add(1), all).map_err(SetError::from)?;
+        Ok(Some((list, added)))
     }
 }
 
 /// The values of an imported set. `left`: bytes that texts of digests may still have.
-fn content(set: ExportedSet, left: &mut usize) -> Result<SetContent, ExchangeError> {
-    let id = set.id();
+fn content(set: TakenSet, left: &mut usize) -> Result<SetContent, ExchangeError> {
+    let id = set.id.to_string();
     let refused = |why: Refused| ExchangeError::Set { set: id.clone(), why };
     match set.values {
         ExportedValues::Pcrs(accepted) => Ok(SetContent::Pcrs(accepted)),
@@ -151,13 +249,10 @@ fn content(set: ExportedSet, left: &mut usize) -> Result<SetContent, ExchangeErr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rootbound_common::clock::Timestamp;
 
-    fn set(frame: Vec<u8>) -> ExportedSet {
-        let created_at = Timestamp::from_millis(0);
-        let provenance = Provenance { author: "uid 0".into(), reason: String::new(), created_at };
+    fn set(frame: Vec<u8>) -> TakenSet {
         let values = ExportedValues::Digests(Blob::new(frame).unwrap());
-        ExportedSet { name: "base".parse().unwrap(), version: 2, provenance, values }
+        TakenSet { id: Versioned { name: "base".parse().unwrap(), version: 2 }, values }
     }
 
     #[test]

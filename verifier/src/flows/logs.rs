@@ -4,6 +4,8 @@
 //! and goes on from what is verified of this boot. A list that is longer than one message comes in several; what no quote
 //! covers yet is kept aside, and counts for nothing.
 
+use std::borrow::Cow;
+
 use rootbound_common::crypto::Digest;
 use rootbound_common::id::NodeId;
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex, PcrSet, PcrValues};
@@ -20,6 +22,7 @@ use crate::evidence::ima::{self, ImaError, ListParser, Position, Progress, Walk,
 use crate::node::Labels;
 use crate::reference::{LogKind, ProfileBody, RuleBook};
 use crate::store::StoreError;
+use crate::store::fleet::KeptFrames;
 use crate::store::logs::{BootLogRecord, FrameChange, ImaRecord, LogChange, LogRecord, NewFrames, Pending};
 
 /// Which quote the logs belong to.
@@ -69,8 +72,8 @@ pub(super) enum Sent {
         /// A part of the IMA list.
         ima: Option<ImaPart>,
     },
-    /// Nothing: the quote is the last one, and everything that came with it is kept.
-    Again,
+    /// Nothing: the quote is the last one, and everything that came with it is kept. Its frames, where they were read already.
+    Again(Option<KeptFrames>),
 }
 
 impl Verifier {
@@ -104,9 +107,9 @@ impl Verifier {
             boot_log: BootLogRecord::NotSent,
             ima: None,
         });
-        let (boot_log, ima) = match sent {
-            Sent::Now { boot_log, ima } => (boot_log, Some(ima)),
-            Sent::Again => (None, None),
+        let (boot_log, ima, kept_frames) = match sent {
+            Sent::Now { boot_log, ima } => (boot_log, Some(ima), None),
+            Sent::Again(frames) => (None, None, frames),
         };
         let was_refused = matches!(record.boot_log, BootLogRecord::Refused(_));
         match boot_log {
@@ -141,6 +144,7 @@ impl Verifier {
                     pcrs: quote.observed.pcrs(),
                     rules: compiled,
                     bank,
+                    frames: kept_frames,
                 };
                 let read = match ima {
                     Some(sent) => list.read(earlier, sent).await?,
@@ -272,6 +276,8 @@ struct List<'a> {
     pcrs: &'a PcrValues,
     rules: &'a CompiledRules,
     bank: HashAlgorithm,
+    /// What is kept of it, where that was read already.
+    frames: Option<KeptFrames>,
 }
 
 /// What came of a list.
@@ -361,6 +367,22 @@ impl List<'_> {
                 ReadList { evidence: RuntimeEvidence::Refused(error), record, frames: FrameChange::Keep }
             }
         })
+    }
+
+    /// The frame after that of a number, and its own.
+    async fn frame(
+        &self,
+        pending: bool,
+        after: Option<i64>,
+    ) -> Result<Option<(i64, Cow<'_, [u8]>)>, StoreError> {
+        let Some(frames) = &self.frames else {
+            let frame = self.verifier.store.ima_frame(self.node, pending, after).await?;
+            return Ok(frame.map(|(number, frame)| (number, Cow::Owned(frame))));
+        };
+        let frames = if pending { &frames.pending } else { &frames.covered };
+        let next = after.map_or(0, |after| after.saturating_add(1));
+        let frame = usize::try_from(next).ok().and_then(|next| frames.get(next));
+        Ok(frame.map(|frame| (next, Cow::Borrowed(frame.as_slice()))))
     }
 
     /// What is kept counts in the bank that it was verified in; after a change of the profile the list comes again.
@@ -485,9 +507,7 @@ impl List<'_> {
         let mut before = progress.prefix().bytes;
         for pending in kept {
             let mut after = None;
-            while let Some((number, frame)) =
-                self.verifier.store.ima_frame(self.node, *pending, after).await?
-            {
+            while let Some((number, frame)) = self.frame(*pending, after).await? {
                 after = Some(number);
                 let Ok(frame) = unpack(&frame, ImaPart::MAX) else {
                     return Ok(Err(ImaError::Stored { rule: "every kept part of a list decompresses" }));

@@ -453,7 +453,7 @@ impl Verifier {
     ) -> Result<(Posture, Option<LogChange>), StoreError> {
         let reset_count = node.last_seen.as_ref().map_or(0, |seen| seen.clock.reset_count);
         let quote = OfQuote { node: node.id, reset_count, observed };
-        let read = self.read_logs(&quote, &book.rules(&node.labels), Sent::Again).await?;
+        let read = self.read_logs(&quote, &book.rules(&node.labels), Sent::Again(None)).await?;
         let posture = Posture::of(&appraise(observed, &read.logs, &node.labels, book));
         Ok((posture, read.rejudged()))
     }

@@ -22,6 +22,8 @@ pub struct References {
     pub sets: Vec<ReferenceSet>,
     /// Sets of values of boots.
     pub boot_sets: Vec<BootSetVersion>,
+    /// The last version of each of those of which every version is withdrawn: it accepts nothing.
+    pub withdrawn_boot_sets: Vec<BootSetVersion>,
     /// Sets of digests of what runs.
     pub digest_sets: Vec<DigestSetVersion>,
     /// What nothing makes acceptable.
@@ -43,6 +45,7 @@ pub struct ReferenceBook {
     profiles: Vec<Profile>,
     sets: BTreeMap<Name, ReferenceSet>,
     boot_sets: BTreeMap<Name, BootSetVersion>,
+    withdrawn_boot_sets: BTreeMap<Name, BootSetVersion>,
     digest_sets: BTreeMap<Name, DigestSetVersion>,
     deny: DenyList,
     /// The boot rules of each profile that has any.
@@ -91,13 +94,20 @@ impl ReferenceBook {
     /// What a profile and its boot sets contradict each other about is refused where one is written ([`Self::check`]); a book
     /// of both is made all the same, and accepts what neither denies.
     pub fn of(references: References) -> Result<Self, ProfileError> {
-        let References { profiles, sets, boot_sets, digest_sets, deny } = references;
-        let boot_sets: BTreeMap<_, _> = boot_sets.into_iter().map(|set| (set.id.name.clone(), set)).collect();
+        let References { profiles, sets, boot_sets, withdrawn_boot_sets, digest_sets, deny } = references;
+        let by_name = |sets: Vec<BootSetVersion>| -> BTreeMap<_, _> {
+            sets.into_iter().map(|set| (set.id.name.clone(), set)).collect()
+        };
+        let (boot_sets, mut withdrawn_boot_sets) = (by_name(boot_sets), by_name(withdrawn_boot_sets));
+        withdrawn_boot_sets.retain(|name, _| !boot_sets.contains_key(name));
         let boot = profiles.iter().filter_map(|profile| {
             let rules = profile.body().boot.as_ref()?;
             let named: Vec<_> = rules.sets.iter().filter_map(|name| boot_sets.get(name)).collect();
-            let (rules, sets) =
-                (rules.with_sets(named.iter().copied()), named.iter().map(|set| set.id.clone()));
+            let withdrawn = rules.sets.iter().filter_map(|name| withdrawn_boot_sets.get(name));
+            let (rules, sets) = (
+                rules.with_sets(named.iter().copied()).after(withdrawn),
+                named.iter().map(|set| set.id.clone()),
+            );
             Some((profile.id().name.clone(), Arc::new(CompiledBoot { rules, sets: sets.collect() })))
         });
         let boot = boot.collect();
@@ -118,7 +128,7 @@ impl ReferenceBook {
             runtime.insert(profile.id().name.clone(), Arc::new(compiled));
         }
         let sets = sets.into_iter().map(|set| (set.id.name.clone(), set)).collect();
-        Ok(Self { profiles, sets, boot_sets, digest_sets, deny, boot, runtime })
+        Ok(Self { profiles, sets, boot_sets, withdrawn_boot_sets, digest_sets, deny, boot, runtime })
     }
 
     /// What it is of: to change something of, and see what that would come to.
@@ -128,6 +138,7 @@ impl ReferenceBook {
             profiles: self.profiles.clone(),
             sets: self.sets.values().cloned().collect(),
             boot_sets: self.boot_sets.values().cloned().collect(),
+            withdrawn_boot_sets: self.withdrawn_boot_sets.values().cloned().collect(),
             digest_sets: self.digest_sets.values().cloned().collect(),
             deny: self.deny.clone(),
         }

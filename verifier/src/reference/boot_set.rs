@@ -8,7 +8,7 @@ use rootbound_common::tpm::{HashAlgorithm, PcrIndex};
 use rootbound_compute::values::{BootValue, BootValues, Measured, Source};
 
 use super::{Provenance, Versioned};
-use crate::appraisal::boot::{BootRules, BootRulesError, CommandLineRules, EventRule, Measurement};
+use crate::appraisal::boot::{BootRules, BootRulesError, CommandLineRules, Demanded, EventRule, Measurement};
 
 /// Values that were checked: of one bank, each once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,7 +170,33 @@ pub struct BootSetVersion {
     pub provenance: Provenance,
 }
 
+impl BootSet {
+    /// What rules of a bank demand to be measured while they have this set, and still do once it is withdrawn: that a set
+    /// goes takes values away, and never a check.
+    #[must_use]
+    pub fn demands(&self, bank: HashAlgorithm) -> Demanded {
+        let has = |is: fn(&Measured) -> bool| {
+            self.0.bank == bank && self.0.values.iter().any(|value| is(&value.measured))
+        };
+        Demanded {
+            initrd: has(|measured| matches!(measured, Measured::Initrd { .. })),
+            command_line: has(|measured| matches!(measured, Measured::CommandLine { .. })),
+        }
+    }
+}
+
 impl BootRules {
+    /// These rules, with what sets that were withdrawn demand.
+    #[must_use]
+    pub fn after<'s>(mut self, withdrawn: impl Iterator<Item = &'s BootSetVersion>) -> Self {
+        for version in withdrawn {
+            let Demanded { initrd, command_line } = version.set.demands(self.bank);
+            self.demanded.initrd |= initrd;
+            self.demanded.command_line |= command_line;
+        }
+        self
+    }
+
     /// These rules with the values of sets, as if they were written here. A set of another bank has nothing that could match.
     #[must_use]
     pub fn with_sets<'s>(&self, sets: impl Iterator<Item = &'s BootSetVersion>) -> Self {
@@ -336,6 +362,24 @@ mod tests {
         assert_eq!((merged.events[0].pcr.get(), merged.events[0].digest), (5, of("gpt")));
         let firmware = merged.firmware.unwrap();
         assert_eq!((firmware.versions, firmware.blobs[0].digest), (vec!["1.2".to_owned()], of("volume")));
+    }
+
+    #[test]
+    fn a_withdrawn_set_accepts_nothing_and_demands_what_it_did() {
+        let initrd = || value(Measured::Initrd { digest: digest("initrd") });
+        let line = || value(Measured::CommandLine { text: "quiet".into() });
+        let other = version("other", set(vec![application("kernel")]));
+        let withdrawn = version("kernel", set(vec![application("kernel"), initrd(), line()]));
+        let rules = || rules(&[4, 9]);
+        assert_eq!(rules().after([&other].into_iter()), rules());
+        let after = rules().after([&withdrawn, &other].into_iter());
+        assert_eq!(after.demanded, Demanded { initrd: true, command_line: true });
+        assert_eq!(BootRules { demanded: Demanded::default(), ..after }, rules(), "nothing is accepted");
+        let demanded = |values| rules().after([&version("kernel", set(values))].into_iter()).demanded;
+        assert_eq!(demanded(vec![initrd()]), Demanded { initrd: true, command_line: false });
+        assert_eq!(demanded(vec![line()]), Demanded { initrd: false, command_line: true });
+        let of_other_bank = BootRules::of(HashAlgorithm::Sha384, rules().explained);
+        assert_eq!(of_other_bank.clone().after([&withdrawn].into_iter()), of_other_bank);
     }
 
     #[test]

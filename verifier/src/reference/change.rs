@@ -143,7 +143,10 @@ impl ReferenceBook {
                     once(kind.in_words(), &name)?;
                     match kind {
                         SetKind::Pcrs => references.sets.retain(|set| set.id.name != name),
-                        SetKind::Boot => references.boot_sets.retain(|set| set.id.name != name),
+                        SetKind::Boot => {
+                            let gone = references.boot_sets.extract_if(.., |set| set.id.name == name);
+                            references.withdrawn_boot_sets.extend(gone);
+                        }
                         SetKind::Digests => references.digest_sets.retain(|set| set.id.name != name),
                     }
                 }
@@ -338,5 +341,45 @@ mod tests {
         ] {
             assert!(!book.judges_alike(&other, &labels), "{other:?}");
         }
+    }
+
+    #[test]
+    fn what_withdrawing_a_boot_set_leaves_demanded_is_foreseen_too() {
+        use crate::appraisal::boot::{BootRules, Demanded};
+        use rootbound_compute::values::{BootValue, BootValues, Measured, Source};
+
+        let set = |measured: &[Measured]| {
+            let value = |measured: &Measured| BootValue {
+                measured: measured.clone(),
+                label: String::new(),
+                source: Source::default(),
+            };
+            BootSet::new(BootValues::new(BANK, measured.iter().map(value).collect())).unwrap()
+        };
+        let digest = rootbound_common::crypto::TaggedDigest(hash(BANK, &[b"x"]));
+        let line = Measured::CommandLine { text: "quiet".into() };
+        let mut body = body();
+        let explained = [4, 8, 9].into_iter().filter_map(PcrIndex::new).collect();
+        body.boot = Some(BootRules { sets: vec![name("a"), name("b")], ..BootRules::of(BANK, explained) });
+        body.collect = vec![crate::reference::LogKind::BootLog, crate::reference::LogKind::Ima];
+        let changes = vec![
+            ReferenceChange::Profile(name("booted"), body),
+            ReferenceChange::Boot(name("a"), set(&[Measured::Initrd { digest }, line])),
+            ReferenceChange::Boot(name("b"), set(&[Measured::BootApplication { digest }])),
+        ];
+        let profiles = vec![ReferenceChange::Set(name("pcrs"), accepted("old"))];
+        let book = ReferenceBook::default().with([profiles, changes].concat(), &provenance()).unwrap();
+        let demanded = |book: &ReferenceBook| {
+            let profile = book.profiles().next().unwrap();
+            book.boot(profile).unwrap().rules.demanded
+        };
+        assert_eq!(demanded(&book), Demanded::default());
+        let withdrawn = ReferenceChange::Withdraw(Some(SetKind::Boot), name("a"));
+        let would = book.with(vec![withdrawn], &provenance()).unwrap();
+        assert_eq!(demanded(&would), Demanded { initrd: true, command_line: true });
+        assert!(!book.judges_alike(&would, &Labels::default()));
+        let again = ReferenceChange::Boot(name("a"), set(&[Measured::BootApplication { digest }]));
+        let would = would.with(vec![again], &provenance()).unwrap();
+        assert_eq!(demanded(&would), Demanded::default(), "the set says otherwise now");
     }
 }

@@ -3,6 +3,7 @@
 //! Numbers, order and white space of the file do not matter; what was signed is what the canonical form says.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ED25519, UnparsedPublicKey};
 use const_oid::ObjectIdentifier;
@@ -20,7 +21,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use spki::SubjectPublicKeyInfoOwned;
 
-use super::{AcceptedPcrs, BootSetError, Provenance};
+use super::corim::{self, CorimError};
+use super::{AcceptedPcrs, BootSetError, DenyEntry, Provenance, SetKind, Versioned};
 use crate::appraisal::runtime::DigestSetError;
 use crate::evidence::frame::FrameError;
 use crate::node::Name;
@@ -66,6 +68,31 @@ pub struct Document {
     pub exported_at: Timestamp,
     /// The sets.
     pub sets: Vec<ExportedSet>,
+    /// What is denied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub denied: Vec<DenyEntry>,
+}
+
+/// A set of a document that may be imported.
+#[derive(Debug, Clone)]
+pub struct TakenSet {
+    /// Its name, and its version where it comes from.
+    pub id: Versioned,
+    /// Its values.
+    pub values: ExportedValues,
+}
+
+/// What a document that may be imported has.
+#[derive(Debug)]
+pub struct Contents {
+    /// Whose verifier it comes from, or who made it: as it says.
+    pub origin: String,
+    /// When it was made, as it says.
+    pub made_at: Option<Timestamp>,
+    /// Its sets, none twice.
+    pub sets: Vec<TakenSet>,
+    /// What it denies.
+    pub denied: Vec<DenyEntry>,
 }
 
 /// A signature over the canonical bytes of a document.
@@ -89,6 +116,20 @@ pub enum SignatureAlgorithm {
     /// Ed25519 (RFC 8037).
     #[serde(rename = "EdDSA")]
     EdDsa,
+}
+
+impl SignatureAlgorithm {
+    /// Each of them.
+    pub const ALL: [Self; 2] = [Self::Es256, Self::EdDsa];
+
+    /// How COSE calls it (RFC 9053, 2).
+    #[must_use]
+    pub const fn cose(self) -> i64 {
+        match self {
+            Self::Es256 => -7,
+            Self::EdDsa => -8,
+        }
+    }
 }
 
 /// Why a document is not imported.
@@ -115,7 +156,7 @@ pub enum ExchangeError {
     )]
     Signature(Name),
     /// Nothing is in it.
-    #[error("it has no sets")]
+    #[error("it has no sets, and denies nothing")]
     Empty,
     /// Too many.
     #[error("it has more than {} sets", Document::MAX_SETS)]
@@ -126,6 +167,23 @@ pub enum ExchangeError {
     /// All of it together is larger than one set may be.
     #[error("its digest sets have more than {} bytes together", Document::MAX_TEXT)]
     TooLarge,
+    /// A CoRIM that cannot be sets.
+    #[error(transparent)]
+    Corim(#[from] CorimError),
+    /// It says to be made in a time that has not come, beside which each real one would be old.
+    #[error("it says to be made at {0}, which has not come yet by the clock here")]
+    Future(Timestamp),
+    /// A later one was imported: what was withdrawn since would be accepted again.
+    #[error(
+        "a document from there that was made at {last} was imported already, with `{set}`, and this one is not later: \
+         what was withdrawn since would be accepted again (--older imports it all the same, and the audit trail says so)"
+    )]
+    Older {
+        /// A set that both have.
+        set: Name,
+        /// When the later one was made.
+        last: Timestamp,
+    },
     /// The values of a set are refused.
     #[error("set `{set}`: {why}")]
     Set {
@@ -165,7 +223,10 @@ impl ExchangeError {
             Self::TooMany => "import_too_many_sets",
             Self::Twice(_) => "import_set_twice",
             Self::TooLarge => "import_too_large",
+            Self::Future(_) => "import_from_the_future",
+            Self::Older { .. } => "import_older",
             Self::Set { .. } => "import_set_refused",
+            Self::Corim(error) => error.code(),
         }
     }
 }
@@ -232,6 +293,11 @@ pub fn key_id(subject_public_key_info: &[u8]) -> String {
     HEXLOWER.encode(&sha256(&[subject_public_key_info]))
 }
 
+/// A key's name as bytes.
+pub(super) fn key_bytes(id: &str) -> Vec<u8> {
+    HEXLOWER.decode(id.as_bytes()).unwrap_or_default()
+}
+
 /// The bytes that a signature is over (RFC 8785).
 pub fn canonical(document: &Value) -> Result<Vec<u8>, ExchangeError> {
     serde_json_canonicalizer::to_vec(document).map_err(|error| ExchangeError::Malformed(error.to_string()))
@@ -240,12 +306,50 @@ pub fn canonical(document: &Value) -> Result<Vec<u8>, ExchangeError> {
 /// A document that may be imported: by whose signature, or by an operator's word that none is needed.
 #[derive(Debug)]
 pub struct Importable {
-    document: Document,
+    contents: Contents,
     digest: [u8; 32],
     signer: Option<Name>,
 }
 
 impl Importable {
+    /// Verifies a CoRIM.
+    ///
+    /// Established when this returns: a trusted signer signed it, by the algorithm of its key, which is the one that the protected
+    /// header says · it holds by `now` · it is a CoRIM of sets, and of nothing else · it has [`Document::MAX_SETS`] at most,
+    /// and none twice.
+    ///
+    /// `signers`: `None` takes it whoever made it, since an operator says so. `name`: what its only set is to be called here.
+    pub fn corim(
+        file: &[u8],
+        signers: Option<&[TrustedSigner]>,
+        name: Option<&Name>,
+        now: Timestamp,
+    ) -> Result<Self, ExchangeError> {
+        let (signer, said) = match (corim::Envelope::parse(file)?, signers) {
+            (corim::Envelope::Bare(..), Some(_)) => return Err(ExchangeError::Unsigned),
+            (corim::Envelope::Bare(bytes, start), None) => (None, (bytes, start, None)),
+            (corim::Envelope::Signed(sign1), signers) => {
+                let signer = signers.map(|signers| signer_of(&sign1, signers)).transpose()?;
+                for validity in &sign1.validity {
+                    validity.check(now)?;
+                }
+                let (bytes, start) = sign1.payload;
+                (signer, (bytes, start, Some((sign1.signer, sign1.issued_at))))
+            }
+        };
+        let (bytes, start, said) = said;
+        let manifest = corim::read(bytes, start, name)?;
+        for validity in &manifest.validity {
+            validity.check(now)?;
+        }
+        let (origin, made_at) = said.unzip();
+        let origin = origin.or(manifest.creator).unwrap_or_else(|| "unknown".to_owned());
+        let made_at = made_at.flatten().map(|at| Timestamp::from_millis(at.saturating_mul(1000)));
+        let contents = Contents { origin, made_at, sets: manifest.sets, denied: Vec::new() };
+        contents.check(now)?;
+        Ok(Self { contents, digest: sha256(&[file]), signer })
+    }
+
     /// Verifies a document.
     ///
     /// Established when this returns: a trusted signer signed the canonical bytes, by the algorithm of its key · they are a
@@ -254,6 +358,7 @@ impl Importable {
         document: &Value,
         signature: Option<&DocumentSignature>,
         signers: &[TrustedSigner],
+        now: Timestamp,
     ) -> Result<Self, ExchangeError> {
         let signature = signature.ok_or(ExchangeError::Unsigned)?;
         let signer = signers.iter().find(|signer| signer.id == signature.key);
@@ -270,23 +375,29 @@ impl Importable {
         if !signer.verify(&bytes, &value) {
             return Err(refused());
         }
-        Self::parse(document, &bytes, Some(signer.name.clone()))
+        Self::parse(document, &bytes, Some(signer.name.clone()), now)
     }
 
     /// Takes a document of which nobody knows who made it, since an operator says so.
-    pub fn unsigned(document: &Value) -> Result<Self, ExchangeError> {
-        Self::parse(document, &canonical(document)?, None)
+    pub fn unsigned(document: &Value, now: Timestamp) -> Result<Self, ExchangeError> {
+        Self::parse(document, &canonical(document)?, None, now)
     }
 
-    fn parse(document: &Value, bytes: &[u8], signer: Option<Name>) -> Result<Self, ExchangeError> {
+    fn parse(
+        document: &Value,
+        bytes: &[u8],
+        signer: Option<Name>,
+        now: Timestamp,
+    ) -> Result<Self, ExchangeError> {
         if document.get("format").and_then(Value::as_str) != Some(FORMAT) {
             return Err(ExchangeError::Format);
         }
         // What is taken is what was signed, to the digit: canonical numbers have 53 bits.
         let document = serde_json::from_slice::<Document>(bytes);
         let document = document.map_err(|error| ExchangeError::Malformed(error.to_string()))?;
-        document.check()?;
-        Ok(Self { document, digest: sha256(&[bytes]), signer })
+        let contents = Contents::from(document);
+        contents.check(now)?;
+        Ok(Self { contents, digest: sha256(&[bytes]), signer })
     }
 
     /// SHA-256 of the canonical bytes.
@@ -303,9 +414,33 @@ impl Importable {
 
     /// What is in it.
     #[must_use]
-    pub fn into_document(self) -> Document {
-        self.document
+    pub fn into_contents(self) -> Contents {
+        self.contents
     }
+}
+
+/// Who signed a CoRIM. The identifier of the key is a hint (RFC 9052, 3.1): where it is one of ours, that key counts; else whichever
+/// key of the algorithm verifies.
+fn signer_of(sign1: &corim::Sign1<'_>, signers: &[TrustedSigner]) -> Result<Name, ExchangeError> {
+    let message = sign1.signed_bytes();
+    let hinted = sign1.kid.map(|kid| HEXLOWER.encode(kid));
+    if let Some(signer) = signers.iter().find(|signer| hinted.as_ref() == Some(&signer.id)) {
+        if signer.algorithm != sign1.algorithm {
+            return Err(ExchangeError::Algorithm(signer.name.clone()));
+        }
+        let verified = signer.verify(&message, sign1.signature);
+        return if verified {
+            Ok(signer.name.clone())
+        } else {
+            Err(ExchangeError::Signature(signer.name.clone()))
+        };
+    }
+    let mut signers = signers.iter().filter(|signer| signer.algorithm == sign1.algorithm);
+    let signer = signers.find(|signer| signer.verify(&message, sign1.signature));
+    signer.map(|signer| signer.name.clone()).ok_or_else(|| {
+        let shown = hinted.map(|kid| kid.chars().take(64).collect());
+        ExchangeError::UnknownSigner(shown.unwrap_or_else(|| "that it is signed with".to_owned()))
+    })
 }
 
 impl Document {
@@ -314,26 +449,68 @@ impl Document {
     /// Bytes of the texts of all digest sets together: as much as one set may have.
     pub const MAX_TEXT: usize = crate::appraisal::runtime::DigestSet::MAX_BYTES;
 
-    /// Refuses a document that has no sets, too many, or one twice.
+    /// Refuses a document that would not be imported: without sets, with too many, or one twice.
     pub fn check(&self) -> Result<(), ExchangeError> {
-        if self.sets.is_empty() {
-            return Err(ExchangeError::Empty);
+        let sets = self.sets.iter().map(|set| (set.values.kind(), &set.name, set.version));
+        check(sets, !self.denied.is_empty())
+    }
+}
+
+/// The same sets under the same names are none of a document. `or_else`: whether there is something beside sets.
+fn check<'s>(
+    sets: impl ExactSizeIterator<Item = (SetKind, &'s Name, u32)>,
+    or_else: bool,
+) -> Result<(), ExchangeError> {
+    if sets.len() == 0 && !or_else {
+        return Err(ExchangeError::Empty);
+    }
+    if sets.len() > Document::MAX_SETS {
+        return Err(ExchangeError::TooMany);
+    }
+    let mut seen = HashSet::new();
+    for (kind, name, version) in sets {
+        if !seen.insert((kind, name)) {
+            return Err(ExchangeError::Twice(format!("{name}@{version}")));
         }
-        if self.sets.len() > Self::MAX_SETS {
-            return Err(ExchangeError::TooMany);
+    }
+    Ok(())
+}
+
+impl Contents {
+    /// By how much clocks may differ.
+    const SKEW: Duration = Duration::from_secs(300);
+
+    fn check(&self, now: Timestamp) -> Result<(), ExchangeError> {
+        let sets = self.sets.iter().map(|set| (set.values.kind(), &set.id.name, set.id.version));
+        check(sets, !self.denied.is_empty())?;
+        match self.made_at.filter(|made_at| *made_at > now.plus(Self::SKEW)) {
+            Some(made_at) => Err(ExchangeError::Future(made_at)),
+            None => Ok(()),
         }
-        let mut seen = HashSet::new();
-        for set in &self.sets {
-            let kind = match set.values {
-                ExportedValues::Pcrs(_) => 0,
-                ExportedValues::Boot(_) => 1,
-                ExportedValues::Digests(_) => 2,
-            };
-            if !seen.insert((kind, &set.name)) {
-                return Err(ExchangeError::Twice(set.id()));
-            }
+    }
+}
+
+impl From<Document> for Contents {
+    fn from(document: Document) -> Self {
+        let Document { format: _, trust_domain, exported_at, sets, denied } = document;
+        let set = |ExportedSet { name, version, provenance: _, values }| TakenSet {
+            id: Versioned { name, version },
+            values,
+        };
+        let sets = sets.into_iter().map(set).collect();
+        Self { origin: trust_domain.to_string(), made_at: Some(exported_at), sets, denied }
+    }
+}
+
+impl ExportedValues {
+    /// Of which kind a set with them is.
+    #[must_use]
+    pub const fn kind(&self) -> SetKind {
+        match self {
+            Self::Pcrs(_) => SetKind::Pcrs,
+            Self::Boot(_) => SetKind::Boot,
+            Self::Digests(_) => SetKind::Digests,
         }
-        Ok(())
     }
 }
 
@@ -346,166 +523,4 @@ impl ExportedSet {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
-    use aws_lc_rs::rand::SystemRandom;
-    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
-    use serde_json::json;
-
-    fn pem(der: &[u8]) -> String {
-        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", BASE64.encode(der))
-    }
-
-    fn name(text: &str) -> Name {
-        text.parse().unwrap()
-    }
-
-    fn document() -> Value {
-        let provenance =
-            json!({ "author": "uid 0", "reason": "é \u{1f980}", "created_at": Timestamp::from_millis(0) });
-        let values = json!({ "pcrs": { "sha256": { "7": ["ab".repeat(32)] } } });
-        json!({
-            "format": FORMAT, "trust_domain": "example.org", "exported_at": Timestamp::from_millis(7),
-            "sets": [{ "name": "default", "version": 3, "provenance": provenance, "values": values }],
-        })
-    }
-
-    fn sign_p256(document: &Value) -> (TrustedSigner, DocumentSignature) {
-        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-        let der: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
-        let signer = TrustedSigner::from_pem(name("release"), &pem(der.as_ref())).unwrap();
-        let value = pair.sign(&SystemRandom::new(), &canonical(document).unwrap()).unwrap();
-        let value = BASE64.encode(value.as_ref());
-        let key = signer.id().to_owned();
-        (signer, DocumentSignature { key, algorithm: SignatureAlgorithm::Es256, value })
-    }
-
-    fn sign_ed25519(document: &Value) -> (TrustedSigner, DocumentSignature) {
-        let pair = Ed25519KeyPair::generate().unwrap();
-        let der: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
-        let signer = TrustedSigner::from_pem(name("distribution"), &pem(der.as_ref())).unwrap();
-        let value = BASE64.encode(pair.sign(&canonical(document).unwrap()).as_ref());
-        let key = signer.id().to_owned();
-        (signer, DocumentSignature { key, algorithm: SignatureAlgorithm::EdDsa, value })
-    }
-
-    #[test]
-    fn canonical_bytes_are_those_of_the_standard() {
-        // RFC 8785, 3.2.3: members sorted by UTF-16 code units.
-        let document: Value = serde_json::from_str(
-            r#"{"\u20ac":"Euro Sign","\r":"Carriage Return","\ufb33":"Hebrew Letter Dalet With Dagesh","1":"One",
-            "\ud83d\ude00":"Emoji: Grinning Face","\u0080":"Control","\u00f6":"Latin Small Letter O With Diaeresis"}"#,
-        )
-        .unwrap();
-        let expected = "{\"\\r\":\"Carriage Return\",\"1\":\"One\",\"\u{80}\":\"Control\",\
-            \"\u{f6}\":\"Latin Small Letter O With Diaeresis\",\"\u{20ac}\":\"Euro Sign\",\
-            \"\u{1f600}\":\"Emoji: Grinning Face\",\"\u{fb33}\":\"Hebrew Letter Dalet With Dagesh\"}";
-        assert_eq!(String::from_utf8(canonical(&document).unwrap()).unwrap(), expected);
-    }
-
-    #[test]
-    fn document_of_a_trusted_signer_is_taken_however_it_is_written_down() {
-        let document = document();
-        for (signer, signature) in [sign_p256(&document), sign_ed25519(&document)] {
-            let again: Value =
-                serde_json::from_str(&serde_json::to_string_pretty(&document).unwrap()).unwrap();
-            let taken = Importable::signed(&again, Some(&signature), std::slice::from_ref(&signer)).unwrap();
-            assert_eq!(taken.signer(), Some(signer.name()));
-            assert_eq!(taken.into_document().sets[0].id(), "default@3");
-        }
-        assert_eq!(Importable::unsigned(&document).unwrap().signer(), None);
-    }
-
-    #[test]
-    fn each_way_not_to_be_signed_is_named() {
-        let good = document();
-        let (signer, signature) = sign_p256(&good);
-        let (other, of_other) = sign_ed25519(&good);
-        let signers = [signer.clone()];
-        let refused = |document: &Value, signature: Option<&DocumentSignature>| {
-            Importable::signed(document, signature, &signers).unwrap_err()
-        };
-        assert_eq!(refused(&good, None), ExchangeError::Unsigned);
-        assert_eq!(refused(&good, Some(&of_other)), ExchangeError::UnknownSigner(other.id().into()));
-        let algorithm = SignatureAlgorithm::EdDsa;
-        let odd = DocumentSignature { algorithm, ..signature.clone() };
-        assert_eq!(refused(&good, Some(&odd)), ExchangeError::Algorithm(name("release")));
-        let mut changed = good.clone();
-        changed["sets"][0]["version"] = json!(4);
-        assert_eq!(refused(&changed, Some(&signature)), ExchangeError::Signature(name("release")));
-        for value in ["", "no base64", &BASE64.encode(&[7; 64])] {
-            let forged = DocumentSignature { value: value.into(), ..signature.clone() };
-            assert_eq!(refused(&good, Some(&forged)), ExchangeError::Signature(name("release")), "{value}");
-        }
-    }
-
-    #[test]
-    fn each_way_to_be_no_document_is_named() {
-        let of = |change: &dyn Fn(&mut Value)| {
-            let mut document = document();
-            change(&mut document);
-            Importable::unsigned(&document).unwrap_err()
-        };
-        assert_eq!(
-            of(&|document| document["format"] = json!("rootbound-references/2")),
-            ExchangeError::Format
-        );
-        assert_eq!(of(&|document| *document = json!([])), ExchangeError::Format);
-        assert!(matches!(of(&|document| document["also"] = json!(1)), ExchangeError::Malformed(_)));
-        assert!(matches!(
-            of(&|document| document["sets"][0]["also"] = json!(1)),
-            ExchangeError::Malformed(_)
-        ));
-        assert_eq!(of(&|document| document["sets"] = json!([])), ExchangeError::Empty);
-        let many = |document: &mut Value| {
-            let set = document["sets"][0].clone();
-            let sets = (1..=257).map(|version| {
-                let mut set = set.clone();
-                set["version"] = json!(version);
-                set
-            });
-            document["sets"] = sets.collect();
-        };
-        assert_eq!(of(&many), ExchangeError::TooMany);
-        let twice = |document: &mut Value| {
-            let set = document["sets"][0].clone();
-            document["sets"] = json!([set, set]);
-        };
-        assert_eq!(of(&twice), ExchangeError::Twice("default@3".into()));
-        let versions = |document: &mut Value| {
-            twice(document);
-            document["sets"][1]["version"] = json!(4);
-        };
-        assert_eq!(of(&versions), ExchangeError::Twice("default@4".into()), "which would be current?");
-    }
-
-    /// Two documents of one signature are one document.
-    #[test]
-    fn what_is_taken_is_what_was_signed() {
-        let at = |millis: i64| {
-            let mut document = document();
-            document["exported_at"] = json!(millis);
-            document
-        };
-        let exact = 1_i64 << 53;
-        let (signer, signature) = sign_p256(&at(exact));
-        for millis in [exact, exact + 1] {
-            let taken =
-                Importable::signed(&at(millis), Some(&signature), std::slice::from_ref(&signer)).unwrap();
-            assert_eq!(taken.into_document().exported_at, Timestamp::from_millis(exact), "{millis}");
-        }
-    }
-
-    #[test]
-    fn key_of_another_kind_is_no_signer() {
-        let rsa =
-            "-----BEGIN PUBLIC KEY-----\nMFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAK\n-----END PUBLIC KEY-----\n";
-        for bad in ["", "no PEM", rsa] {
-            assert_eq!(TrustedSigner::from_pem(name("x"), bad).unwrap_err(), NotASigner);
-        }
-        let p384 = EcdsaKeyPair::generate(&aws_lc_rs::signature::ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
-        let der: PublicKeyX509Der<'_> = p384.public_key().as_der().unwrap();
-        assert_eq!(TrustedSigner::from_pem(name("x"), &pem(der.as_ref())).unwrap_err(), NotASigner);
-    }
-}
+mod tests;

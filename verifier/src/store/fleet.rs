@@ -9,7 +9,7 @@ use crate::enrollment::AttestationKey;
 use crate::evidence::StoredQuote;
 use crate::node::Labels;
 
-/// What there is of a node to appraise again, but for the frames of its IMA list, which can be large.
+/// What there is of a node to appraise again.
 #[derive(Debug)]
 pub struct KeptEvidence {
     /// Whose.
@@ -26,6 +26,26 @@ pub struct KeptEvidence {
     pub quote: Result<Option<StoredQuote>, String>,
     /// Its logs; those of a row that no verb writes are as good as none.
     pub logs: Option<LogRecord>,
+    /// The frames of its IMA list; `None`: they are long, and are read one by one ([`LogStore::ima_frame`]).
+    ///
+    /// [`LogStore::ima_frame`]: super::logs::LogStore::ima_frame
+    pub frames: Option<KeptFrames>,
+}
+
+impl KeptEvidence {
+    /// Bytes of frames of one node, up to which they come with it.
+    pub const FRAMES: usize = 1 << 20;
+    /// Bytes of the frames of a page.
+    pub const FRAMES_TOGETHER: usize = 16 << 20;
+}
+
+/// The frames of an IMA list, in their order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeptFrames {
+    /// Those that a quote covers.
+    pub covered: Vec<Vec<u8>>,
+    /// Those that none covers yet.
+    pub pending: Vec<Vec<u8>>,
 }
 
 /// The evidence of the fleet.

@@ -1,6 +1,7 @@
 //! The life of sets: boot sets, updates that are staged and promoted, and the deny list.
 
 use async_trait::async_trait;
+use rootbound_common::clock::Timestamp;
 
 use super::StoreError;
 use crate::audit::AuditRecord;
@@ -66,6 +67,44 @@ pub enum SetChange {
     NotStaged,
 }
 
+/// Where a document comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentFrom {
+    /// Who signed it, as the configuration calls them; empty: nobody.
+    pub signer: String,
+    /// Whose it says to be.
+    pub origin: String,
+    /// When it says to be made.
+    pub made_at: Option<Timestamp>,
+    /// Whether an operator takes it although it is older than what was imported.
+    pub older: bool,
+}
+
+/// What is written beside sets.
+#[derive(Debug, Clone, Default)]
+pub struct Beside {
+    /// Where they come from, if from a document.
+    pub from: Option<DocumentFrom>,
+    /// The next version of the deny list, and who wrote it.
+    pub denied: Option<(DenyList, Provenance)>,
+}
+
+/// What became of sets that are written together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SetsWritten {
+    /// Written: their versions, in the same order.
+    Done(Vec<Versioned>),
+    /// A later document from there was imported, with this set.
+    Older {
+        /// The set.
+        name: Name,
+        /// When the later one was made.
+        last: Timestamp,
+    },
+    /// Somebody else has written the deny list.
+    DenyListOvertaken,
+}
+
 /// The life of sets. A version, once written, never changes; it can only be withdrawn.
 #[async_trait]
 pub trait SetStore: Send + Sync {
@@ -121,12 +160,14 @@ pub trait SetStore: Send + Sync {
     /// The updates that are staged now.
     async fn stagings(&self) -> Result<Vec<Staging>, StoreError>;
 
-    /// Writes sets of whatever kinds as their next versions, all of them or none; their versions, in the same order.
+    /// Writes sets of whatever kinds as their next versions, and what is beside them, all of it or nothing. Where it comes from is
+    /// compared in the transaction that writes.
     async fn put_sets(
         &self,
         sets: Vec<(Name, SetContent, Provenance)>,
+        beside: Beside,
         record: AuditRecord,
-    ) -> Result<Vec<Versioned>, StoreError>;
+    ) -> Result<SetsWritten, StoreError>;
 
     /// Writes a version of the deny list, if it follows the one that is in force; `false`: somebody was faster.
     async fn put_deny_list(

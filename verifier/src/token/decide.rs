@@ -22,8 +22,17 @@ pub struct Permits {
     pub credential: Result<Permit, Denied>,
     /// To each action, in their order.
     pub actions: Vec<Result<Permit, Denied>>,
-    /// To the client acting for the node, and as whom it was asked; `None` where the client is the node itself.
-    pub act_for: Option<((&'static str, String), Result<Permit, Denied>)>,
+    /// To the client acting for the node; `None` where the client is the node itself.
+    pub act_for: Option<ActFor>,
+}
+
+/// What the policies said of a client that acts for a node.
+#[derive(Debug)]
+pub struct ActFor {
+    /// Type and id of the client, as it was asked.
+    pub actor: (&'static str, String),
+    /// The answer.
+    pub permit: Result<Permit, Denied>,
 }
 
 /// How long a token may live.
@@ -145,7 +154,7 @@ pub fn decide_token(
             return Err(TokenDenial::PermitForOther);
         }
     }
-    if let Some((actor, permit)) = permits.act_for
+    if let Some(ActFor { actor, permit }) = permits.act_for
         && permit.map_err(TokenDenial::ActFor)?.question() != &Question::act_for(actor, id)
     {
         return Err(TokenDenial::PermitForOther);

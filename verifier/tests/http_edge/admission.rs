@@ -28,14 +28,22 @@ fn every_route(document: &Value) -> Vec<(Request<Full<Bytes>>, bool)> {
     for (path, methods) in document["paths"].as_object().unwrap() {
         let path = &path.replace("{node}", &node(1).to_string());
         for (method, operation) in methods.as_object().unwrap() {
-            let request = if method == "post" { post(path, "{}") } else { get(path) };
+            let request = match method.as_str() {
+                "post" if path.starts_with("/oauth2/") => {
+                    let form = Request::post(path).header("host", "localhost");
+                    let form = form.header("content-type", "application/x-www-form-urlencoded");
+                    form.body(Full::new(Bytes::from_static(b"token=x"))).unwrap()
+                }
+                "post" => post(path, "{}"),
+                _ => get(path),
+            };
             routes.push((request, operation.get("security").is_some()));
         }
     }
     assert_eq!(
         routes.iter().filter(|(_, guarded)| *guarded).count(),
-        9,
-        "whoami, ear, control, signals and /access"
+        12,
+        "whoami, ear, control, signals, /access and /oauth2"
     );
     routes
 }
@@ -56,6 +64,8 @@ async fn without_a_certificate_guarded_routes_say_so() {
             if route.contains(" /access/") {
                 let message = answer.body.as_str().unwrap();
                 assert!(message.starts_with("certificate_required: "), "{message}");
+            } else if route.contains(" /oauth2/") {
+                assert_eq!(answer.body["code"], "client_unauthenticated");
             } else {
                 assert_eq!(answer.code(), "certificate_required");
             }

@@ -7,6 +7,7 @@
 //! - [`results`]: who may read attestation results, and what they say
 //! - [`enforce`]: gateways, and whether a request may pass
 //! - [`authzen`]: the Authorization API, by its certification scenario and beyond
+//! - [`oauth`]: tokens, who gets them and what they are worth
 //! - [`administration`]: the Unix socket and the command line; [`survey`]: questions over the fleet, asked by it
 #![expect(
     clippy::unwrap_used,
@@ -23,6 +24,7 @@ mod connections;
 mod control;
 mod enforce;
 mod jobs;
+mod oauth;
 mod pki;
 mod requests;
 mod results;

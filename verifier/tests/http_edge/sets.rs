@@ -131,15 +131,14 @@ fn keys(program: &Program, name: &str, ed25519: bool) -> (String, String) {
     )
 }
 
-#[test]
-fn sets_go_to_another_verifier_by_a_trusted_signature_or_not_at_all() {
+/// Two verifiers, of which the other trusts two signers; and their private keys.
+fn two_verifiers() -> (Program, Program, String, String) {
     let (mut one, mut other) = (Program::new(), Program::new());
     for program in [&one, &other] {
         assert_eq!(program.init(&[]).code, 0);
     }
     let (release, release_public) = keys(&one, "release", false);
     let (distribution, distribution_public) = keys(&one, "distribution", true);
-    let (stranger, _) = keys(&one, "stranger", false);
     let config = std::fs::read_to_string(other.path("verifier.toml")).unwrap();
     let signers = format!(
         "{config}\n[references]\ntrusted_signers = [{{ name = \"release\", key = \"{release_public}\" }}, \
@@ -148,6 +147,13 @@ fn sets_go_to_another_verifier_by_a_trusted_signature_or_not_at_all() {
     std::fs::write(other.path("verifier.toml"), signers).unwrap();
     one.run();
     other.run();
+    (one, other, release, distribution)
+}
+
+#[test]
+fn sets_go_to_another_verifier_by_a_trusted_signature_or_not_at_all() {
+    let (mut one, mut other, release, distribution) = two_verifiers();
+    let (stranger, _) = keys(&one, "stranger", false);
     let path = |name: &str| one.path(name).to_str().unwrap().to_owned();
     let put = |name: &str, text: &str, set: &str| {
         std::fs::write(one.path(name), text).unwrap();
@@ -229,5 +235,146 @@ fn sets_go_to_another_verifier_by_a_trusted_signature_or_not_at_all() {
     let imports: Vec<_> = trail.lines().filter(|line| line.contains("import_sets")).collect();
     assert_eq!(imports.len(), 3, "{trail}");
     assert!(imports[0].contains("\"signed_by\":\"release\"") && imports[2].contains("\"unsigned\":true"));
+    assert_eq!((one.stop(), other.stop()), (Some(0), Some(0)));
+}
+
+#[test]
+fn sets_go_as_a_corim_where_both_can_say_the_same() {
+    let (mut one, mut other, release, distribution) = two_verifiers();
+    let path = |name: &str| one.path(name).to_str().unwrap().to_owned();
+    let put = |name: &str, text: &str, set: &str| {
+        std::fs::write(one.path(name), text).unwrap();
+        one.done(&["reference", "set", set, &path(name)]);
+    };
+    let hex = "ab".repeat(32);
+    put("pcrs", &format!("{{\"sha256\": {{\"7\": [\"{hex}\", \"{}\"]}}}}", "ac".repeat(32)), "keys");
+    put("digests", &format!("# of a package\nsha256:{hex}  /bin/\u{fc}\n"), "files");
+    let boot = json!({ "bank": "sha256", "values": [
+        { "measured": { "kind": "command_line", "text": "quiet" }, "label": "as installed" },
+        { "measured": { "kind": "event", "pcr": 11, "digest": format!("sha256:{hex}") } },
+    ] });
+    put("boot", &boot.to_string(), "boot");
+    let shown = |program: &Program, set: &str, kind: &str| {
+        program.done(&["reference", "show", set, "--kind", kind, "--output", "json"]).json()
+    };
+    let import = |more: &[&str]| other.call(&[&["reference", "import"], more].concat());
+    let exported = path("references.cbor");
+    let export =
+        ["reference", "export", "--format", "corim", "--valid-for", "30d", "--to", &exported, "--key"];
+    let said = one.done(&[&export[..], &[&release]].concat());
+    assert!(said.err.contains("files@1: 1 comments"), "what is left out is said: {}", said.err);
+    let done = import(&[&exported, "--output", "json", "--reason", "the release"]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert_eq!(
+        (&done.json()["signed_by"], done.json()["sets"].as_array().unwrap().len()),
+        (&json!("release"), 3)
+    );
+    for (set, kind, values) in
+        [("keys", "pcrs", "accepted"), ("boot", "boot", "values"), ("files", "digests", "content")]
+    {
+        assert_eq!(shown(&other, set, kind)[values], shown(&one, set, kind)[values], "{set}");
+        let reason = shown(&other, set, kind)["provenance"]["reason"].as_str().unwrap().to_owned();
+        assert_eq!(reason, format!("{set}@1 of example.org, signed by release: the release"));
+    }
+    let single = path("single.cbor");
+    let to_file = ["--format", "corim", "--to", &single, "--key", &distribution];
+    one.done(&[&["reference", "export", "keys@1"], &to_file[..]].concat());
+    let named = import(&[&single, "--name", "of-one"]);
+    assert!(named.code == 0 && named.out.contains("of-one@1"), "{}{}", named.out, named.err);
+
+    // What is refused leaves nothing behind.
+    let before = other.done(&["reference", "list", "--output", "json"]).json();
+    let mut bytes = std::fs::read(&exported).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(one.path("changed.cbor"), &bytes).unwrap();
+    one.done(&["reference", "export", "keys", "--format", "corim", "--to", &path("bare.cbor")]);
+    for (file, code) in [("changed.cbor", "import_signature_invalid"), ("bare.cbor", "import_unsigned")] {
+        let refused = import(&[&path(file)]);
+        assert!(refused.code == 4 && refused.err.contains(code), "{code}: {}", refused.err);
+    }
+    let refused = import(&[&exported, "--name", "all"]);
+    assert!(refused.code == 4 && refused.err.contains("import_corim_inexpressible"), "{}", refused.err);
+    assert_eq!(other.done(&["reference", "list", "--output", "json"]).json(), before, "nothing was imported");
+    assert!(import(&[&path("bare.cbor"), "--unsigned"]).out.contains("unsigned"));
+
+    // What cannot be said is not written, and options that do not go together are refused.
+    put("anywhere", &format!("sha256:{hex}  *\n"), "anywhere");
+    let refused = |more: &[&str], words: &str| {
+        let said = one.call(&[&["reference", "export"], more].concat());
+        assert!(said.code != 0 && said.err.contains(words), "{words}: {}{}", said.out, said.err);
+    };
+    refused(&["anywhere", "--format", "corim"], "anywhere@1, line 1");
+    refused(&["keys", "--key", &release, "--valid-for", "1d"], "--format corim");
+    let detached = path("detached");
+    refused(&["keys", "--format", "corim", "--key", &release, "--signature", &detached], "signature in it");
+    one.done(&["reference", "deny", "add", &format!("sha256:{hex}"), "--label", "CVE-1", "--reason", "x"]);
+    refused(&["keys", "--format", "corim", "--deny"], "no place for a deny list");
+    let said = import(&[&exported, "--signature", &path("pcrs")]);
+    assert!(said.code != 0 && said.err.contains("signature in it"), "{}", said.err);
+    std::fs::write(one.path("some.json"), "{}").unwrap();
+    let said = import(&[&path("some.json"), "--name", "x"]);
+    assert!(said.code != 0 && said.err.contains("--name is for a CoRIM"), "{}", said.err);
+    assert_eq!((one.stop(), other.stop()), (Some(0), Some(0)));
+}
+
+#[test]
+fn documents_carry_the_deny_list_and_do_not_go_back_in_time() {
+    let (mut one, mut other, release, _) = two_verifiers();
+    let path = |name: &str| one.path(name).to_str().unwrap().to_owned();
+    let denied = |byte: &str| format!("sha256:{}", byte.repeat(32));
+    std::fs::write(one.path("digests"), format!("{}  *\n", denied("ab"))).unwrap();
+    one.done(&["reference", "set", "files", &path("digests")]);
+    for byte in ["aa", "bb"] {
+        let words = ["--label", "CVE-1", "--reason", "known to be vulnerable"];
+        one.done(&[&["reference", "deny", "add", &denied(byte)], &words[..]].concat());
+    }
+    for (byte, label) in [("bb", "by ourselves"), ("cc", "CVE-2")] {
+        other.done(&["reference", "deny", "add", &denied(byte), "--label", label, "--reason", "ours"]);
+    }
+    let import = |more: &[&str]| other.call(&[&["reference", "import"], more].concat());
+    let (old, new) = (path("old.json"), path("new.json"));
+    one.done(&["reference", "export", "--deny", "--key", &release, "--to", &old]);
+    one.done(&["reference", "deny", "remove", &denied("aa")]);
+    let done = import(&[&old, "--output", "json"]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    assert_eq!(done.json()["denied"], json!({ "version": 3, "added": 1 }));
+    let list = other.done(&["reference", "deny", "list", "--output", "json"]).json();
+    let entries: Vec<_> = list["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| (entry["digest"].as_str().unwrap(), entry["label"].as_str().unwrap()))
+        .collect();
+    let (a, b, c) = (denied("aa"), denied("bb"), denied("cc"));
+    assert_eq!(entries, [(&*b, "by ourselves"), (&*c, "CVE-2"), (&*a, "CVE-1")], "what was there stays");
+    let reason = &list["entries"][2]["reason"];
+    assert_eq!(reason, "of example.org, signed by release: known to be vulnerable");
+    assert!(
+        import(&[&old]).out.contains("deny@3 is in force, with 0 entries more"),
+        "again, the same document"
+    );
+
+    // A later document with the same set; then the old one is too old. What a document says of its time is of its signer.
+    let text = std::fs::read_to_string(&old).unwrap();
+    let mut document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let made_at = document["references"]["exported_at"].as_i64().unwrap();
+    document["references"]["exported_at"] = json!(made_at + 60_000);
+    std::fs::write(&new, document["references"].to_string()).unwrap();
+    assert_eq!(import(&[&new, "--unsigned"]).code, 0);
+    assert_eq!(import(&[&old]).code, 0, "nobody's document makes a signer's one old");
+    let mut nobody = document["references"].clone();
+    nobody["exported_at"] = json!(made_at);
+    std::fs::write(&new, nobody.to_string()).unwrap();
+    let refused = import(&[&new, "--unsigned"]);
+    assert!(refused.code == 4 && refused.err.contains("import_older"), "{}", refused.err);
+    let done = import(&[&new, "--unsigned", "--older"]);
+    assert_eq!(done.code, 0, "{}", done.err);
+    let trail = other.done(&["audit", "export"]).out;
+    let last = trail.lines().rfind(|line| line.contains("import_sets")).unwrap();
+    assert!(last.contains("\"older\":true") && last.contains("\"unsigned\":true"), "{last}");
+    nobody["exported_at"] = json!(made_at + 3_600_000);
+    std::fs::write(&new, nobody.to_string()).unwrap();
+    let refused = import(&[&new, "--unsigned"]);
+    assert!(refused.code == 4 && refused.err.contains("import_from_the_future"), "{}", refused.err);
     assert_eq!((one.stop(), other.stop()), (Some(0), Some(0)));
 }

@@ -241,8 +241,13 @@ impl VerifiedProof {
     /// The proof, where its key is the one that signed the handshake of the very connection that it came over: whoever shows
     /// it has the key now, so that it may come again as long as its nonce is taken. From elsewhere it comes back as it is, to
     /// be spent.
-    pub fn by_the_key_in_tls(self, key: &Thumbprint) -> Result<FreshProof, Self> {
-        if self.thumbprint == *key { Ok(FreshProof::of(self)) } else { Err(self) }
+    #[must_use]
+    pub fn by_the_key_in_tls(self, key: &Thumbprint) -> BesideTls {
+        if self.thumbprint == *key {
+            BesideTls::Fresh(FreshProof::of(self))
+        } else {
+            BesideTls::OfAnother(self)
+        }
     }
 
     pub(crate) fn entry(&self) -> Entry {
@@ -252,6 +257,15 @@ impl VerifiedProof {
     pub(crate) fn window(&self) -> Window {
         self.window
     }
+}
+
+/// What a proof is beside the key of its connection.
+#[derive(Debug)]
+pub enum BesideTls {
+    /// By the same key.
+    Fresh(FreshProof),
+    /// By another, to be spent.
+    OfAnother(VerifiedProof),
 }
 
 /// A proof that counts: it was never used before ([`Replays::take`](crate::replay::Replays::take)), or came over a connection

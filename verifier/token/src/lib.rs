@@ -10,6 +10,7 @@
 //! - [`access`]: access tokens; [`jwt_svid`]: JWT-SVIDs
 //! - [`dpop`]: proofs that whoever shows a token has its key, for one request ([`target_uri`]), made lately ([`nonce`]),
 //!   used once ([`replay`])
+//! - `layer`, with the feature `tower`: all of it before each request of a service
 #![forbid(unsafe_code)]
 
 pub mod access;
@@ -19,6 +20,8 @@ pub mod jose;
 pub mod json;
 pub mod jwk;
 pub mod jwt_svid;
+#[cfg(feature = "tower")]
+pub mod layer;
 pub mod nonce;
 pub mod replay;
 pub mod target_uri;

@@ -3,6 +3,7 @@
 mod access;
 mod attest;
 mod boot_log;
+mod corim;
 mod evidence;
 mod files;
 mod ima;
@@ -72,10 +73,12 @@ pub(crate) enum TargetName {
     Squashfs,
     /// Access tokens, JWT-SVIDs, DPoP proofs, keys and target URIs.
     Token,
+    /// A CoRIM, signed or not.
+    Corim,
 }
 
 impl TargetName {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Attest,
         Self::Public,
         Self::Evidence,
@@ -89,6 +92,7 @@ impl TargetName {
         Self::Cpio,
         Self::Squashfs,
         Self::Token,
+        Self::Corim,
     ];
 
     pub(crate) fn build(self) -> Box<dyn Target> {
@@ -106,6 +110,7 @@ impl TargetName {
             Self::Cpio => Box::new(files::FilesTarget::cpio()),
             Self::Squashfs => Box::new(files::FilesTarget::squashfs()),
             Self::Token => Box::new(token::TokenTarget::new()),
+            Self::Corim => Box::new(corim::CorimTarget::new()),
         }
     }
 }
@@ -126,6 +131,7 @@ impl fmt::Display for TargetName {
             Self::Cpio => "cpio",
             Self::Squashfs => "squashfs",
             Self::Token => "token",
+            Self::Corim => "corim",
         })
     }
 }

@@ -80,6 +80,9 @@ pub enum Fault {
     /// More entries than the limit.
     #[error("has more than {0} entries")]
     TooManyEntries(u64),
+    /// Folders that are too large to be searched from their beginning for each of their files.
+    #[error("has folders so large that more than {0} of their entries were passed in search of files")]
+    TooManyLookups(u64),
     /// More digests than a set may have.
     #[error("more than {0} digests are more than one digest set may have")]
     TooManyDigests(u64),

@@ -98,32 +98,42 @@ struct Walk<'w, 's> {
 
 impl Walk<'_, '_> {
     fn folders(&mut self) -> Result<(), FilesError> {
-        let mut folders = vec![(Vec::new(), 0)];
-        while let Some((folder, depth)) = folders.pop() {
+        // With how many entries are passed on the way to a folder: the crate finds each path from the root on, and searches folders
+        // without an index from their beginning. Which have one it does not say.
+        let mut folders = vec![(Vec::new(), 0, 0_u64)];
+        while let Some((folder, depth, behind)) = folders.pop() {
             let fail = |place: &Place, fault: Fault| fault.at(&place.member(&folder));
             let path = [b"/", folder.as_slice()].concat();
             let path = ext4_view::Path::try_from(path.as_slice())
                 .map_err(|_| fail(&self.place, Fault::Name("is no path")))?;
+            self.meter.look(behind).map_err(|fault| fail(&self.place, fault))?;
             let entries = self.image.read_dir(path).map_err(|error| fail(&self.place, fault(error)))?;
-            for entry in entries {
+            for (behind, entry) in (behind..).zip(entries) {
                 let entry = entry.map_err(|error| fail(&self.place, fault(error)))?;
                 let name = entry.file_name();
                 if matches!(name.as_ref(), b"." | b"..") {
                     continue;
                 }
                 let path = join(&folder, name.as_ref());
-                let is_folder =
-                    self.entry(&entry, &path, depth).map_err(|fault| fault.at(&self.place.member(&path)))?;
+                let is_folder = self
+                    .entry(&entry, &path, depth, behind)
+                    .map_err(|fault| fault.at(&self.place.member(&path)))?;
                 if is_folder {
-                    folders.push((path, depth + 1));
+                    folders.push((path, depth + 1, behind));
                 }
             }
         }
         Ok(())
     }
 
-    /// Whether it is a folder.
-    fn entry(&mut self, entry: &ext4_view::DirEntry, path: &[u8], depth: usize) -> Result<bool, Fault> {
+    /// Whether it is a folder. `behind`: how many entries are passed on the way to it.
+    fn entry(
+        &mut self,
+        entry: &ext4_view::DirEntry,
+        path: &[u8],
+        depth: usize,
+        behind: u64,
+    ) -> Result<bool, Fault> {
         self.meter.entry()?;
         if path.len() >= Limits::PATH {
             return Err(Fault::Name("has more than 4096 bytes"));
@@ -132,6 +142,7 @@ impl Walk<'_, '_> {
             FileType::Directory if depth + 1 >= Limits::DEPTH => Err(Fault::too_deep()),
             FileType::Directory => Ok(true),
             FileType::Regular => {
+                self.meter.look(behind)?;
                 let absolute = [b"/", path].concat();
                 let absolute =
                     ext4_view::Path::try_from(absolute.as_slice()).map_err(|_| Fault::Name("is no path"))?;

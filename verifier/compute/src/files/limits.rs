@@ -16,11 +16,14 @@ pub struct Limits {
     /// Bytes after decompression for each byte before, once there are [`Limits::RATIO_FROM`] of them. Distributions'
     /// packages stay below 30; a file of zeros has 1,000 in gzip and more in zstd.
     pub ratio: u64,
+    /// Entries of folders that are passed on the way to files, where folders are searched from their beginning (ext4): a folder
+    /// of n files costs n²/2. A distribution's tree of a million files needs some hundred million; this many take minutes.
+    pub lookups: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 10_000_000, unpacked: 256 << 30, ratio: 200 }
+        Self { entries: 10_000_000, unpacked: 256 << 30, ratio: 200, lookups: 4_000_000_000 }
     }
 }
 
@@ -44,11 +47,18 @@ pub(crate) struct Meter {
     taken: Cell<u64>,
     given: Cell<u64>,
     entries: Cell<u64>,
+    lookups: Cell<u64>,
 }
 
 impl Meter {
     pub(crate) fn new(limits: Limits) -> Rc<Self> {
-        Rc::new(Self { limits, taken: Cell::new(0), given: Cell::new(0), entries: Cell::new(0) })
+        Rc::new(Self {
+            limits,
+            taken: Cell::new(0),
+            given: Cell::new(0),
+            entries: Cell::new(0),
+            lookups: Cell::new(0),
+        })
     }
 
     /// For an image: what it has is its size.
@@ -62,6 +72,15 @@ impl Meter {
         self.entries.set(self.entries.get().saturating_add(1));
         if self.entries.get() > self.limits.entries {
             return Err(Fault::TooManyEntries(self.limits.entries));
+        }
+        Ok(())
+    }
+
+    /// A file or folder is looked for behind so many entries.
+    pub(crate) fn look(&self, behind: u64) -> Result<(), Fault> {
+        self.lookups.set(self.lookups.get().saturating_add(behind));
+        if self.lookups.get() > self.limits.lookups {
+            return Err(Fault::TooManyLookups(self.limits.lookups));
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ const METADATA: usize = 8192;
 /// An image, by its blocks.
 pub(super) struct Blocks<'i> {
     image: &'i dyn ReadAt,
-    /// Fragment blocks count whenever they are decompressed: files may ask for one and another in turn.
+    /// Metadata and fragment blocks count whenever they are read: folders and files may ask for one and another in turn.
     meter: Rc<Meter>,
     compressor: Compressor,
     block_size: u32,
@@ -177,6 +177,7 @@ impl<'i> Blocks<'i> {
         let begin = at.checked_add(2).ok_or_else(outside)?;
         self.stored(begin, &mut stored)?;
         let bytes = if header & 0x8000 != 0 { stored } else { self.decompress(&stored, METADATA)? };
+        self.meter.give(bytes.len())?;
         let block = Rc::new(Block { at, next: begin.saturating_add(size.into()), bytes });
         let mut recent = self.recent.borrow_mut();
         if recent.len() >= Self::RECENT {
@@ -294,4 +295,53 @@ fn within(bytes: Vec<u8>, most: usize) -> Result<Vec<u8>, Fault> {
 
 fn outside() -> Fault {
     Fault::corrupt("a block that is outside of the image")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::limits::Limits;
+    use super::*;
+
+    /// An image of metadata blocks that are stored as they are: more of them than are kept.
+    fn blocks_of_metadata(count: u64) -> Vec<u8> {
+        let mut image = vec![0; 96];
+        image.splice(0..4, MAGIC.iter().copied());
+        image.splice(12..16, 4096_u32.to_le_bytes());
+        image.splice(20..24, [1, 0, 12, 0]);
+        image.splice(28..32, [4, 0, 0, 0]);
+        image.splice(64..72, 96_u64.to_le_bytes());
+        for _ in 0..count {
+            image.extend((0x8000 | 8192_u16).to_le_bytes());
+            image.resize(image.len() + METADATA, 7);
+        }
+        let size = u64::try_from(image.len()).unwrap();
+        image.splice(40..48, size.to_le_bytes());
+        image
+    }
+
+    #[test]
+    fn metadata_counts_as_often_as_it_is_read() {
+        const BLOCKS: u64 = 40;
+        let image = blocks_of_metadata(BLOCKS);
+        let size = u64::try_from(image.len()).unwrap();
+        let limits = Limits { unpacked: 100 * 8192, ..Limits::default() };
+        let meter = Meter::of_size(limits, size);
+        let bytes = image.as_slice();
+        let (blocks, _) = Blocks::open(&bytes, size, &meter).unwrap();
+        // A block in turn with 39 others is read anew each time.
+        let read = |block: u64| blocks.u16(&mut blocks.inode((block * 8194) << 16).unwrap());
+        for round in 0..2 {
+            for block in 0..BLOCKS {
+                assert_eq!(read(block).unwrap(), 0x0707, "round {round}, block {block}");
+            }
+        }
+        let third = (0..BLOCKS).map(read).position(|read| matches!(read, Err(Fault::TooMuch(819_200))));
+        assert_eq!(third, Some(20), "the hundred and first");
+        // What is kept costs nothing.
+        let meter = Meter::of_size(limits, size);
+        let (blocks, _) = Blocks::open(&bytes, size, &meter).unwrap();
+        for _ in 0..1000 {
+            blocks.u16(&mut blocks.inode(0).unwrap()).unwrap();
+        }
+    }
 }

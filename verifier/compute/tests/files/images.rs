@@ -148,3 +148,22 @@ fn an_ext4_image_has_the_digests_of_its_tree() {
     assert_eq!(lines(&computed), values(&sums(root.path(), "sha256")));
     assert_eq!(computed.summary().left_out.symbolic_links, 2);
 }
+
+#[test]
+fn ext4_folders_are_not_searched_without_end() {
+    let (root, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for number in 0..100 {
+        std::fs::write(root.path().join(format!("file-{number}")), "x").unwrap();
+    }
+    let image = out.path().join("image");
+    let source = root.path().to_str().unwrap();
+    run(out.path(), "mke2fs", &["-q", "-t", "ext4", "-d", source, image.to_str().unwrap(), "16M"]);
+    let made = |lookups| {
+        let limits = Limits { lookups, ..Limits::default() };
+        compute_with(&[&image], &Options { limits, ..Options::default() })
+    };
+    // Each file is behind `.`, `..` and lost+found and the files before it; lost+found behind two.
+    assert_eq!(lines(&made(99 * 100 / 2 + 3 * 100 + 2).unwrap()), values(&sums(root.path(), "sha256")));
+    let error = made(99 * 100 / 2 - 1).unwrap_err();
+    assert!(matches!(error.fault, Fault::TooManyLookups(4949)), "{error}");
+}

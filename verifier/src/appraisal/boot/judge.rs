@@ -20,7 +20,7 @@ pub(super) const MAX_NAMED: usize = 64;
 /// Established then: every explained PCR was authenticated · no event of the history is denied · PCRs 0 to 7 have exactly one
 /// separator each, none of them of an error, and PCRs 0, 2, 3 and 6 nothing after it · every other event of an explained
 /// PCR is accounted for by a rule or is one of the words that UEFI firmware measures at every boot · an accepted boot
-/// application was measured, and an initrd and a command line where rules name any · PCR 7 is readable, its variables and
+/// application was measured, and an initrd and a command line where rules name any, or a withdrawn set did · PCR 7 is readable, its variables and
 /// authorities are accepted, and with Secure Boot required it is on and something was checked.
 ///
 /// Decided is by digests, and by bytes that hash to them. Types and hinted data choose only *which* deviation is reported,
@@ -301,10 +301,12 @@ impl<'a> Judgement<'a> {
         if self.explains(4) && !self.boot_application {
             missing.push(BootDeviation::NoBootApplication);
         }
-        if self.explains(9) && !self.rules.initrds.is_empty() && !self.initrd {
+        let demanded = self.rules.demanded;
+        if self.explains(9) && (demanded.initrd || !self.rules.initrds.is_empty()) && !self.initrd {
             missing.push(BootDeviation::NoInitrd);
         }
-        if self.rules.command_line.is_some() && !self.command_line {
+        let demanded = demanded.command_line && [8, 9, 12].into_iter().any(|pcr| self.explains(pcr));
+        if (demanded || self.rules.command_line.is_some()) && !self.command_line {
             missing.push(BootDeviation::NoCommandLine);
         }
         self.deviations.extend(missing);

@@ -29,7 +29,8 @@ pub use deviation::{BootDeviation, NamedEvent};
 pub use judge::judge;
 pub use nearest::{NamedValue, Place, accepting, nearest};
 pub use rules::{
-    AuthorityKind, AuthorityRule, BootRules, BootRulesError, DbxRules, Debugger, DmaProtection, EntryKind,
-    EntryRule, EventRule, FirmwareRules, Measurement, SecureBootMode, SecureBootRules, VariableRules,
+    AuthorityKind, AuthorityRule, BootRules, BootRulesError, DbxRules, Debugger, Demanded, DmaProtection,
+    EntryKind, EntryRule, EventRule, FirmwareRules, Measurement, SecureBootMode, SecureBootRules,
+    VariableRules,
 };
 pub use shared::{Differing, SharedBoot, capture_shared};

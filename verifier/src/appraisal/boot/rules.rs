@@ -193,7 +193,8 @@ pub struct BootRules {
     pub bank: HashAlgorithm,
     /// The PCRs that are judged by their events.
     pub explained: PcrSet,
-    /// Boot sets, whose values are as good as if they were written here. One that does not exist accepts nothing.
+    /// Boot sets, whose values are as good as if they were written here. One that does not exist accepts nothing; one that was
+    /// withdrawn accepts nothing, and what had to be measured because of it still has to be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sets: Vec<Name>,
     /// PCR 0.
@@ -226,6 +227,18 @@ pub struct BootRules {
     /// What must not be measured into any PCR of the history, whatever else accepts it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub denied: Vec<Measurement>,
+    /// What has to be there besides, by sets that are named and withdrawn: rules do not say it themselves.
+    #[serde(skip)]
+    pub demanded: Demanded,
+}
+
+/// What a boot has to have measured, whatever is accepted as it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Demanded {
+    /// An initrd, where PCR 9 is explained.
+    pub initrd: bool,
+    /// A command line of the kernel.
+    pub command_line: bool,
 }
 
 /// Why rules are refused.
@@ -339,6 +352,7 @@ impl BootRules {
             debugger: Debugger::default(),
             dma_protection: DmaProtection::default(),
             denied: Vec::new(),
+            demanded: Demanded::default(),
         }
     }
 

@@ -410,6 +410,26 @@ fn a_command_line_is_accepted_whole_or_by_its_digest() {
     assert_eq!(Boot::good().judged_by(&rules), []);
 }
 
+#[test]
+fn what_a_withdrawn_set_demanded_is_still_demanded_of_a_boot_that_has_nothing_of_it() {
+    let event = |log: LogBuilder, pcr| log.hashed(pcr, EventType::IPL, b"", b"something");
+    let log = || [9, 12, 14].into_iter().fold(LogBuilder::sha256(), event);
+    let rules = |explained: &[u8], initrd, command_line| BootRules {
+        events: [9, 12, 14].map(|pcr| event_rule(pcr, b"something")).to_vec(),
+        demanded: Demanded { initrd, command_line },
+        ..BootRules::of(BANK, pcrs(explained))
+    };
+    let missing = |explained: &[u8], initrd, command_line| {
+        judge(&log().history(&[9, 12]), &rules(explained, initrd, command_line))
+    };
+    assert_eq!(missing(&[9], false, false), []);
+    assert_eq!(missing(&[9], true, false), [BootDeviation::NoInitrd]);
+    assert_eq!(missing(&[12], true, false), [], "nothing is known of PCR 9");
+    assert_eq!(missing(&[12], false, true), [BootDeviation::NoCommandLine]);
+    assert_eq!(missing(&[9], true, true), [BootDeviation::NoInitrd, BootDeviation::NoCommandLine]);
+    assert_eq!(judge(&log().history(&[14]), &rules(&[14], true, true)), [], "nothing is known of either");
+}
+
 /// The EFI stub's event has no text; without another event that proves it there is nothing to judge by.
 #[test]
 fn a_command_line_whose_text_is_not_proved_is_not_judged_by_its_words() {

@@ -61,36 +61,28 @@ pub enum DigestSetError {
 impl DigestSet {
     /// Bytes of the text. A distribution's whole archive has some 200 MB.
     pub const MAX_BYTES: usize = 512 << 20;
-    /// Digests of one set.
+    /// Digests of one set, each pair of digest and path once. What comes before duplicates go, [`Self::MAX_BYTES`] bounds.
     pub const MAX_DIGESTS: usize = 4_000_000;
     /// Bytes of a path: PATH_MAX.
     const MAX_PATH: usize = 4096;
 
     /// Parses and compiles a text.
     pub fn parse(text: &[u8]) -> Result<Self, DigestSetError> {
+        Self::parse_at_most(text, Self::MAX_DIGESTS)
+    }
+
+    fn parse_at_most(text: &[u8], most: usize) -> Result<Self, DigestSetError> {
         if text.len() > Self::MAX_BYTES {
             return Err(DigestSetError::TooLarge);
         }
-        let (mut content, mut verity, mut paths) = (Records::default(), Records::default(), Vec::new());
-        let mut count = 0;
-        for (line, text) in (1..).zip(text.split(|byte| *byte == b'\n')) {
-            if matches!(text.first(), None | Some(b'#')) {
-                continue;
-            }
-            count += 1;
-            if count > Self::MAX_DIGESTS {
-                return Err(DigestSetError::TooMany);
-            }
-            let (kind, rest) = match text.strip_prefix(b"verity:") {
-                Some(rest) => (&mut verity, rest),
-                None => (&mut content, text),
-            };
-            kind.line(rest, &mut paths).map_err(|rule| DigestSetError::Line { line, rule })?;
-        }
-        if count == 0 {
+        let Lines { content, verity, paths, said } = Lines::together(text)?;
+        if !said {
             return Err(DigestSetError::Empty);
         }
         let (content, verity) = (content.compile(&paths), verity.compile(&paths));
+        if content.len().saturating_add(verity.len()) > most {
+            return Err(DigestSetError::TooMany);
+        }
         let mut hasher = Hasher::new(HashAlgorithm::Sha256);
         for tables in [&content, &verity] {
             tables.canonical(&paths, &mut hasher);
@@ -161,7 +153,113 @@ impl DigestSet {
     }
 }
 
+/// What lines say.
+#[derive(Debug, Default)]
+struct Lines {
+    content: Records,
+    verity: Records,
+    paths: Vec<u8>,
+    /// Whether any says something.
+    said: bool,
+}
+
+impl Lines {
+    /// Bytes that are read at once; of more, several threads read some each.
+    const SHARE: usize = 1 << 20;
+    /// Shares of a text, however long it is: one for each core of a small machine, or two.
+    const MOST_SHARES: usize = 4;
+
+    /// The lines of a text, as if it were read from its beginning to its end.
+    fn together(text: &[u8]) -> Result<Self, DigestSetError> {
+        let shares = shares(text, (text.len() / Self::SHARE).clamp(1, Self::MOST_SHARES));
+        let read = std::thread::scope(|scope| {
+            let reading = shares.iter().map(|share| {
+                // Where there is no thread to be had, this one reads it.
+                let thread = std::thread::Builder::new().spawn_scoped(scope, || Self::read(share));
+                thread.map_err(|_| *share)
+            });
+            let reading: Vec<_> = if shares.len() > 1 { reading.collect() } else { vec![Err(text)] };
+            let read = reading.into_iter().map(|reading| match reading {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Err(share) => Self::read(share),
+            });
+            read.collect::<Vec<_>>()
+        });
+        let mut lines = Self::default();
+        let mut before = 1;
+        for (share, read) in shares.iter().zip(read) {
+            match read.and_then(|read| lines.append(read).map_err(|rule| (0, rule))) {
+                Ok(()) => {}
+                Err((line, rule)) => return Err(DigestSetError::Line { line: before + line, rule }),
+            }
+            before += share.iter().filter(|byte| **byte == b'\n').count();
+        }
+        Ok(lines)
+    }
+
+    /// Where a line is not of the form: its number from 0, and the rule.
+    fn read(text: &[u8]) -> Result<Self, (usize, &'static str)> {
+        let mut lines = Self::default();
+        for (number, text) in text.split(|byte| *byte == b'\n').enumerate() {
+            if matches!(text.first(), None | Some(b'#')) {
+                continue;
+            }
+            lines.said = true;
+            let (kind, rest) = match text.strip_prefix(b"verity:") {
+                Some(rest) => (&mut lines.verity, rest),
+                None => (&mut lines.content, text),
+            };
+            kind.line(rest, &mut lines.paths).map_err(|rule| (number, rule))?;
+        }
+        Ok(lines)
+    }
+
+    /// Takes what lines after these say.
+    fn append(&mut self, after: Self) -> Result<(), &'static str> {
+        if !self.said {
+            *self = after;
+            return Ok(());
+        }
+        let base = u32::try_from(self.paths.len()).map_err(|_| TOO_MANY_PATHS)?;
+        self.paths.extend_from_slice(&after.paths);
+        self.content.append(after.content, base).ok_or(TOO_MANY_PATHS)?;
+        self.verity.append(after.verity, base).ok_or(TOO_MANY_PATHS)
+    }
+}
+
+/// Cuts a text into so many shares of whole lines, about equally long; some may be empty.
+fn shares(text: &[u8], count: usize) -> Vec<&[u8]> {
+    let (mut shares, mut rest) = (Vec::with_capacity(count), text);
+    for left in (2..=count).rev() {
+        let about = rest.len() / left;
+        let line = rest.iter().skip(about).position(|byte| *byte == b'\n');
+        let end = line.map_or(rest.len(), |line| about + line + 1);
+        let (share, after) = rest.split_at_checked(end).unwrap_or((rest, &[]));
+        shares.push(share);
+        rest = after;
+    }
+    shares.push(rest);
+    shares
+}
+
+const TOO_MANY_PATHS: &str = "the paths have more than 4 GiB";
+
 impl Records {
+    /// Takes records whose paths come after `base` others.
+    fn append(&mut self, after: Self, base: u32) -> Option<()> {
+        fn moved<const N: usize>(to: &mut Vec<Record<N>>, from: Vec<Record<N>>, base: u32) -> Option<()> {
+            to.reserve(from.len());
+            from.into_iter().try_for_each(|record| {
+                to.push(record.moved(base)?);
+                Some(())
+            })
+        }
+        moved(&mut self.sha1, after.sha1, base)?;
+        moved(&mut self.sha256, after.sha256, base)?;
+        moved(&mut self.sha384, after.sha384, base)?;
+        moved(&mut self.sha512, after.sha512, base)
+    }
+
     /// A line after its kind.
     fn line(&mut self, line: &[u8], paths: &mut Vec<u8>) -> Result<(), &'static str> {
         const ALGORITHM: &str = "begins with none of sha1:, sha256:, sha384: and sha512:";
@@ -188,7 +286,7 @@ impl Records {
                     return Err("the path has a NUL or a carriage return");
                 }
                 let start = paths.len();
-                let span = PathSpan::append(paths, path).ok_or("the paths have more than 4 GiB")?;
+                let span = PathSpan::append(paths, path).ok_or(TOO_MANY_PATHS)?;
                 for byte in paths.get_mut(start..).unwrap_or_default() {
                     *byte = if *byte == b' ' { b'_' } else { *byte };
                 }
@@ -320,6 +418,59 @@ mod tests {
         for other in [a.clone(), format!("{a}{}", line("sha256", 'b', "/b")), format!("verity:{a}{b}")] {
             assert_ne!(first, id(&other), "{other}");
         }
+    }
+
+    #[test]
+    fn long_text_that_several_threads_read_is_as_if_one_did() {
+        let lines: Vec<_> = (0..40_000u32)
+            .map(|number| {
+                let digest = HEXLOWER.encode(&rootbound_common::crypto::sha256(&[&number.to_be_bytes()]));
+                let kind = if number % 3 == 0 { "verity:" } else { "" };
+                let path = if number % 5 == 0 { "*".to_owned() } else { format!("/a/{number}") };
+                format!("{kind}sha256:{digest}  {path}\n")
+            })
+            .collect();
+        let text = lines.concat();
+        assert!(text.len() > 2 * Lines::SHARE);
+        let whole = DigestSet::parse(text.as_bytes()).unwrap();
+        assert_eq!(whole.len(), lines.len());
+        let one = Lines::read(text.as_bytes()).unwrap();
+        let tables = [one.content.compile(&one.paths), one.verity.compile(&one.paths)];
+        let mut hasher = Hasher::new(HashAlgorithm::Sha256);
+        tables.iter().for_each(|tables| tables.canonical(&one.paths, &mut hasher));
+        assert_eq!(hasher.finish().as_bytes(), whole.id());
+        for bad in [0, 1, 19_999, 39_999] {
+            let mut lines = lines.clone();
+            lines[bad].insert(0, 'x');
+            lines[39_999].insert(0, 'x');
+            let error = DigestSet::parse(lines.concat().as_bytes()).unwrap_err();
+            assert!(
+                matches!(error, DigestSetError::Line { line, .. } if line == bad + 1),
+                "{bad}: {error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn shares_are_the_text_in_whole_lines() {
+        for text in ["", "a", "\n", "a\nb\nc", "a\nbbbbbbbbbbbbbbbbbbbbbbbb\nc\n", "aaaaaaaaaaaaaaaa\n\n\nb"]
+        {
+            for count in 1..6 {
+                let shares = shares(text.as_bytes(), count);
+                assert_eq!((shares.len(), shares.concat()), (count, text.as_bytes().to_vec()));
+                let whole = shares.iter().rev().skip_while(|share| share.is_empty()).skip(1);
+                assert!(whole.clone().all(|share| share.ends_with(b"\n")), "{text:?} {count}: {shares:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_there_twice_counts_once() {
+        let (a, b) = (line("sha256", 'a', "/a"), line("sha256", 'a', "/b"));
+        let verity = format!("verity:{a}");
+        let text = [&a, &b, &a, &verity, &b, &verity].map(String::as_str).concat();
+        assert_eq!(DigestSet::parse_at_most(text.as_bytes(), 3).unwrap().len(), 3);
+        assert_eq!(DigestSet::parse_at_most(text.as_bytes(), 2).unwrap_err(), DigestSetError::TooMany);
     }
 
     #[test]

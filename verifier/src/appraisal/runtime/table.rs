@@ -28,6 +28,14 @@ impl PathSpan {
         Some(span)
     }
 
+    /// The same path, where `base` bytes of others come before.
+    fn moved(self, base: u32) -> Option<Self> {
+        if self.length == 0 {
+            return Some(self);
+        }
+        Some(Self { start: self.start.checked_add(base)?, ..self })
+    }
+
     pub(super) fn of(self, paths: &[u8]) -> &[u8] {
         let start = usize::try_from(self.start).unwrap_or(usize::MAX);
         let end = start.saturating_add(usize::from(self.length));
@@ -88,6 +96,11 @@ fn scatter<const N: usize>(records: &mut Vec<Record<N>>, bits: u32) {
 impl<const N: usize> Record<N> {
     pub(super) fn new(digest: [u8; N], path: PathSpan) -> Self {
         Self { digest, path }
+    }
+
+    /// The same record, where `base` bytes of other paths come before its own.
+    pub(super) fn moved(self, base: u32) -> Option<Self> {
+        Some(Self { digest: self.digest, path: self.path.moved(base)? })
     }
 }
 

@@ -190,7 +190,14 @@ impl Appraise {
             }
             None => DenyList::default(),
         };
-        let references = References { profiles: vec![profile], sets, boot_sets, digest_sets: digests, deny };
+        let references = References {
+            profiles: vec![profile],
+            sets,
+            boot_sets,
+            digest_sets: digests,
+            deny,
+            ..References::default()
+        };
         let book = ReferenceBook::of(references)?;
         book.check(&body)?;
         Ok(Some(Expectation { book, labels }))

@@ -66,6 +66,9 @@ pub(crate) struct Files {
     /// How many times its size a source may have after decompression, once that is more than 16 MiB
     #[arg(long, value_name = "NUMBER", default_value_t = Limits::default().ratio)]
     max_ratio: u64,
+    /// Entries of folders of an ext4 image that are passed in search of its files, at most
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().lookups)]
+    max_lookups: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -159,6 +162,7 @@ impl Files {
                 entries: self.max_entries,
                 unpacked: self.max_unpacked.saturating_mul(1 << 30),
                 ratio: self.max_ratio,
+                lookups: self.max_lookups,
             },
             workers: self.jobs.unwrap_or(defaults.workers),
             ..defaults

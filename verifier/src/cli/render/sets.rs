@@ -82,7 +82,10 @@ pub(super) fn imported(imported: &SetsImported) -> String {
         table.row([set.from.clone(), set.kind.to_string(), became]);
     }
     let by = imported.signed_by.as_ref().map_or("unsigned".to_owned(), |name| format!("signed by {name}"));
-    format!("{}{by}\n{}", table.text("nothing"), reappraised(imported.reappraised))
+    let denied = imported.denied.as_ref().map_or_else(String::new, |denied| {
+        format!("deny@{} is in force, with {} entries more\n", denied.version, denied.added)
+    });
+    format!("{}{by}\n{denied}{}", table.text("no sets"), reappraised(imported.reappraised))
 }
 
 pub(super) fn denied(written: &DenyWritten) -> String {

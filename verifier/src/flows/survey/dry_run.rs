@@ -1,10 +1,11 @@
 //! Which nodes would stand otherwise if other reference values were in force: from stored evidence, changing nothing.
 //!
 //! A dry run is a job, one at a time, that is asked after until it is done; then its answer is read page by page, until the
-//! next one begins. It has one thread of its own, so that attestation goes on beside it, and holds one page of the
-//! fleet at a time.
+//! next one begins. It has threads of its own, as many as there are cores, behind those of attestation, and holds two pages
+//! of the fleet at a time: one that is judged, and one that comes in.
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -14,9 +15,11 @@ use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::DeviationReport;
 use rootbound_compute::values::BootValues;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 
 use super::SurveyError;
-use super::foresee::{Foreseen, Memory};
+use super::foresee::{Foreseen, Shared};
+use super::together::together;
 use crate::appraisal::Verdict;
 use crate::appraisal::runtime::DigestSet;
 use crate::audit::{Facts, Outcome, RecordId, RecordKind};
@@ -26,9 +29,12 @@ use crate::flows::operate::Operator;
 use crate::node::Name;
 use crate::reference::{BootSet, ReferenceBook, ReferenceChange};
 use crate::store::StoreError;
+use crate::store::fleet::KeptEvidence;
 
-/// Nodes that are read at once: some 2 MB with logs of the usual length.
+/// Nodes that are read at once: some 2 MB with logs of the usual length, and never more than 20 MB.
 const PAGE: u32 = 100;
+/// How far its threads stand back: where attestation wants every core, they have some tenth of each (sched(7)).
+const NICE: i32 = 10;
 /// One that nobody asks after ends by itself.
 const ABANDONED: Duration = Duration::from_secs(60);
 /// Nodes that would change, of which the deviations are kept; of the others it is kept that they would.
@@ -245,10 +251,11 @@ impl Verifier {
         self.store.append(vec![record.because(&operator.reason).with(facts)]).await?;
         tracing::info!(id = %running.0.id, changes = ?words, author = %operator.author, "dry run");
         let progress = running.0.progress();
-        let (verifier, runtime) = (Arc::clone(self), tokio::runtime::Handle::current());
-        tokio::task::spawn_blocking(move || {
-            let end = runtime.block_on(verifier.foresee_fleet(&running.0, words, &now, &would));
-            let end = match end {
+        let (verifier, runtime) = (Arc::clone(self), Handle::current());
+        let work = move || {
+            // Linux has it for each thread, and its children. One that is not let stand back takes turns.
+            let _ = rustix::process::nice(NICE);
+            let end = match verifier.foresee_fleet(&runtime, &running.0, words, &now, &would) {
                 Ok(Some(foresight)) => Ok(Arc::new(foresight)),
                 Ok(None) => Err(Ended::GivenUp),
                 Err(error) => {
@@ -258,7 +265,9 @@ impl Verifier {
             };
             // It has not ended before.
             let _ = running.0.end.set(end);
-        });
+        };
+        let thread = std::thread::Builder::new().name("dry-run".to_owned()).spawn(work);
+        thread.map_err(|error| SurveyError::Failed(error.to_string()))?;
         Ok(progress)
     }
 
@@ -283,34 +292,33 @@ impl Verifier {
     }
 
     /// Looks at every node; `None`: it was given up.
-    async fn foresee_fleet(
+    fn foresee_fleet(
         &self,
+        runtime: &Handle,
         run: &Run,
         changes: Vec<String>,
         now: &Arc<ReferenceBook>,
         would: &ReferenceBook,
     ) -> Result<Option<Foresight>, StoreError> {
         let mut foresight = Foresight { changes, ..Foresight::default() };
-        let mut memory = Memory::default();
-        let mut page = self.store.kept_evidence(None, PAGE).await?;
-        while let Some(last) = page.last().map(|kept| kept.node) {
-            let judge = async {
-                for kept in page {
-                    if run.is_abandoned(self.now()) {
-                        return Ok(None);
-                    }
-                    let node = kept.node;
-                    let foreseen = self.foresee(kept, now, would, &mut memory).await?;
-                    foresight.count(node, foreseen);
-                    run.done.fetch_add(1, Ordering::Relaxed);
-                    // The next page comes in meanwhile.
-                    tokio::task::yield_now().await;
-                }
-                Ok::<_, StoreError>(Some(()))
-            };
-            let (judged, next) = tokio::join!(judge, self.store.kept_evidence(Some(last), PAGE));
-            if judged?.is_none() {
+        let shared = Shared::default();
+        let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let foresee = |kept: KeptEvidence| {
+            if run.is_abandoned(self.now()) {
                 return Ok(None);
+            }
+            let node = kept.node;
+            let foreseen = runtime.block_on(self.foresee(kept, now, would, &shared))?;
+            run.done.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, StoreError>(Some((node, foreseen)))
+        };
+        let read = |after| runtime.block_on(self.store.kept_evidence(after, PAGE));
+        let mut page = read(None)?;
+        while let Some(last) = page.last().map(|kept| kept.node) {
+            let (foreseen, next) = together(workers, page, foresee, || read(Some(last)));
+            for foreseen in foreseen {
+                let Some((node, foreseen)) = foreseen? else { return Ok(None) };
+                foresight.count(node, foreseen);
             }
             page = next?;
         }

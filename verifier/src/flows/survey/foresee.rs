@@ -1,7 +1,7 @@
 //! How a node would be judged by another book, by what is stored of it.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rootbound_common::clock::Timestamp;
 use rootbound_common::crypto::Hasher;
@@ -74,7 +74,7 @@ fn acting(posture: &Posture, now: Timestamp) -> Verdict {
 
 /// What was judged before in the same dry run: machines that are alike are judged once.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+struct Memory {
     judged: HashMap<[u8; 32], Arc<Judged>>,
     deviations: usize,
 }
@@ -94,6 +94,20 @@ impl Memory {
     }
 }
 
+/// What the workers of a dry run share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    memory: Mutex<Memory>,
+    /// Long lists are read by one worker at a time, so that attestation finds a connection to the store.
+    long: tokio::sync::Mutex<()>,
+}
+
+impl Shared {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Verifier {
     /// How a node would be judged by the book `would`, as `reappraise` would judge it.
     pub(super) async fn foresee(
@@ -101,7 +115,7 @@ impl Verifier {
         kept: KeptEvidence,
         now: &ReferenceBook,
         would: &ReferenceBook,
-        memory: &mut Memory,
+        shared: &Shared,
     ) -> Result<Foreseen, StoreError> {
         let live = self.fleet.node(kept.node);
         let posture = live.as_ref().and_then(|live| live.posture.as_ref());
@@ -116,7 +130,7 @@ impl Verifier {
         let at = self.now();
         let now = Arc::new(Judged::of_posture(posture, at));
         let unfounded = || Arc::new(Judged::of_posture(&Posture::without_foundation(Some(posture)), at));
-        let KeptEvidence { node, revision, labels, attestation_key, reset_count, quote, logs } = kept;
+        let KeptEvidence { node, revision, labels, attestation_key, reset_count, quote, logs, frames } = kept;
         let quote = match quote {
             Ok(Some(quote)) => quote,
             Ok(None) => return Ok(Foreseen::WithoutEvidence),
@@ -128,11 +142,17 @@ impl Verifier {
         let reset_count = reset_count.unwrap_or(0);
         let logs = logs.filter(|logs| logs.reset_count == reset_count);
         let key = key_of(&observed, logs.as_ref(), would, &labels);
-        if let Some(then) = key.and_then(|key| memory.judged.get(&key)) {
-            return Ok(Foreseen::Judged { now, then: Arc::clone(then) });
+        if let Some(then) = key.and_then(|key| shared.memory().judged.get(&key).cloned()) {
+            return Ok(Foreseen::Judged { now, then });
         }
         let quote = OfQuote { node, reset_count, observed: &observed };
-        let read = self.read_kept_logs(&quote, &would.rules(&labels), logs, Sent::Again).await?;
+        let rules = would.rules(&labels);
+        let read = if frames.is_none() {
+            let _one = shared.long.lock().await;
+            self.read_kept_logs(&quote, &rules, logs, Sent::Again(None)).await?
+        } else {
+            self.read_kept_logs(&quote, &rules, logs, Sent::Again(frames)).await?
+        };
         if matches!(read.logs.runtime, RuntimeEvidence::Refused(_)) {
             // Its frames are read one by one; those of another quote are no evidence with this one.
             let again = self.store.node(node).await?;
@@ -147,7 +167,7 @@ impl Verifier {
         );
         let then = Arc::new(then);
         if let Some(key) = key {
-            memory.remember(key, &then);
+            shared.memory().remember(key, &then);
         }
         Ok(Foreseen::Judged { now, then })
     }

@@ -1,12 +1,14 @@
 //! Questions over the stored evidence of the fleet, which change nothing.
 //!
-//! - [`dry_run`]: which nodes would stand otherwise by other reference values; `foresee`: one node after the other
+//! - [`dry_run`]: which nodes would stand otherwise by other reference values; `foresee`: how one node would; `together`:
+//!   by several threads
 //! - [`why`]: why a node deviates, and what comes nearest to what it showed
 //! - [`shared`]: what several nodes have in common, and what is each one's own
 
 pub mod dry_run;
 mod foresee;
 pub mod shared;
+mod together;
 pub mod why;
 
 use rootbound_common::clock::Timestamp;

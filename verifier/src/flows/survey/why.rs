@@ -108,7 +108,7 @@ impl Verifier {
         let book = self.book.load_full();
         let reset_count = node.last_seen.as_ref().map_or(0, |seen| seen.clock.reset_count);
         let quote = OfQuote { node: id, reset_count, observed: &observed };
-        let read = self.read_logs(&quote, &book.rules(&node.labels), Sent::Again).await?;
+        let read = self.read_logs(&quote, &book.rules(&node.labels), Sent::Again(None)).await?;
         let appraisal = appraise(&observed, &read.logs, &node.labels, &book);
         let all = appraisal.deviations();
         let shown = all.get(..limit.min(all.len())).unwrap_or_default();

@@ -10,7 +10,7 @@ use rootbound_common::clock::Timestamp;
 use rootbound_common::id::NodeId;
 use rootbound_token::access::{AccessClaims, Actors};
 use rootbound_token::claim::{self, Text};
-use rootbound_token::dpop::VerifiedProof;
+use rootbound_token::dpop::{BesideTls, VerifiedProof};
 use rootbound_token::jwt_svid::{ExpectedSvid, JwtSvid};
 use rootbound_token::replay::ReplayError;
 use rootbound_token::{access, jwk};
@@ -28,7 +28,8 @@ use crate::posture::LiveNode;
 use crate::store::StoreError;
 use crate::store::tokens::{TokenId, TokenRecord};
 use crate::token::{
-    Action, Audience, Binding, MAX_CHAIN, Permits, Term, TokenDenial, TokenGrant, Wanted, decide_token,
+    ActFor, Action, Audience, Binding, MAX_CHAIN, Permits, Term, TokenDenial, TokenGrant, Wanted,
+    decide_token,
 };
 
 /// How far clocks of whoever asserts something and ours may be apart: all of them are ours, but for restarts and suspends.
@@ -88,6 +89,9 @@ pub enum MintRefusal {
     /// The assertion is none that counts.
     #[error("client_assertion: {0}")]
     Assertion(access::TokenError),
+    /// Somebody ended it, or it has no name by which that could be said.
+    #[error("client_assertion: it was revoked")]
+    AssertionRevoked,
     /// The assertion names no node of ours.
     #[error("client_assertion: its subject is no node of this verifier")]
     AssertionSubject,
@@ -143,6 +147,7 @@ impl MintRefusal {
             Self::NotANode => "client_not_a_node",
             Self::UnknownNode => "unknown_node",
             Self::Assertion(error) => error.code(),
+            Self::AssertionRevoked => "assertion_revoked",
             Self::AssertionSubject => "assertion_subject",
             Self::AssertionDrifted => "assertion_drifted",
             Self::AssertionUnproven => "assertion_unproven",
@@ -193,7 +198,7 @@ impl Verifier {
         let svid = svid.map_err(MintRefusal::Assertion)?;
         let revoked = |id: &Text| id.as_str().parse().is_ok_and(|id| self.tokens.revoked.has(&id));
         if svid.id().is_none_or(revoked) {
-            return Err(MintRefusal::AssertionSubject);
+            return Err(MintRefusal::AssertionRevoked);
         }
         let id = self.trust_domain.node_of(svid.subject()).ok_or(MintRefusal::AssertionSubject)?;
         let live = self.fleet.node(id).ok_or(MintRefusal::AssertionSubject)?;
@@ -213,7 +218,7 @@ impl Verifier {
         let now = self.now();
         let bundle = self.bundle.load_full();
         let prepared = self.prepare_token(&bundle, &client, proof, request, now);
-        let (asked, actions, decided) = match prepared {
+        let Decided { asked, actions, decided } = match prepared {
             Ok(prepared) => prepared,
             Err(refusal) => {
                 let record = self.record_of(
@@ -253,7 +258,7 @@ impl Verifier {
         proof: Option<VerifiedProof>,
         request: TokenRequest,
         now: Timestamp,
-    ) -> Result<(Asked<'a>, Vec<Action>, Result<TokenGrant, TokenDenial>), MintRefusal> {
+    ) -> Result<Decided<'a>, MintRefusal> {
         let (binding, client_ends) = self.binding(client, proof)?;
         let TokenRequest { wanted, subject_token } = request;
         let about = self.about(client, binding, &wanted, subject_token.as_deref())?;
@@ -268,11 +273,11 @@ impl Verifier {
             Requested::JwtSvid(_) => return Err(MintRefusal::SvidForOther),
         };
         let kind = if wanted.is_some() { binding.kind() } else { CredentialKind::JwtSvid };
-        let (permits, inputs) = self.permits(bundle, client, &about, &node, kind, wanted.as_ref(), now)?;
+        let (permits, inputs) = self.permits(bundle, client, &about, &node, (kind, wanted.as_ref()), now)?;
         let actions = wanted.as_ref().map(|wanted| wanted.actions().to_vec()).unwrap_or_default();
         let term = Term { most: self.tokens.lifetime, not_after, now };
         let decided = decide_token(about.node, &node, binding, wanted, permits, term);
-        Ok((Asked { client, about, audiences, binding, kind, inputs }, actions, decided))
+        Ok(Decided { asked: Asked { client, about, audiences, binding, kind, inputs }, actions, decided })
     }
 
     /// By which key the token will be held, and until when that counts.
@@ -296,8 +301,10 @@ impl Verifier {
                 let Some(key) = &certificate.key_thumbprint else { return Ok((software(proof)?, None)) };
                 match proof.by_the_key_in_tls(key) {
                     // The TPM signed this connection with the same key: one proof serves as long as its nonce.
-                    Ok(proof) => Ok((Binding::TpmKey { thumbprint: *proof.thumbprint() }, None)),
-                    Err(proof) => Ok((software(proof)?, None)),
+                    BesideTls::Fresh(proof) => {
+                        Ok((Binding::TpmKey { thumbprint: *proof.thumbprint() }, None))
+                    }
+                    BesideTls::OfAnother(proof) => Ok((software(proof)?, None)),
                 }
             }
             Client::Asserted(node) => {
@@ -370,8 +377,7 @@ impl Verifier {
         client: &Client,
         about: &About,
         node: &LiveNode,
-        kind: CredentialKind,
-        wanted: Option<&Wanted>,
+        (kind, wanted): (CredentialKind, Option<&Wanted>),
         now: Timestamp,
     ) -> Result<(Permits, Map<String, Value>), MintRefusal> {
         let facts = SubjectFacts::Node(Attested::of(about.node, node, now));
@@ -402,7 +408,7 @@ impl Verifier {
                     }
                 }
             };
-            (actor, permit)
+            ActFor { actor, permit }
         });
         let permits = Permits {
             credential: bundle.decide(&credential, &facts).into_permit(),
@@ -496,6 +502,13 @@ impl Verifier {
                 .with(facts)
         }
     }
+}
+
+/// What came of a request that could be decided.
+struct Decided<'a> {
+    asked: Asked<'a>,
+    actions: Vec<Action>,
+    decided: Result<TokenGrant, TokenDenial>,
 }
 
 /// What was asked for, for the token and the record.

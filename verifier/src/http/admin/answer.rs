@@ -15,7 +15,7 @@ use super::message::{
     NodeHeld, NodePage, NodeSummary, ProfileDetail, ReferenceDetail, ReferenceSummary, Removed, Reply, Words,
     Written,
 };
-use super::{policies, sets, survey};
+use super::{policies, sets, survey, tokens};
 use crate::enrollment::Endorsement;
 use crate::evidence::frame::pack;
 use crate::flows::Verifier;
@@ -44,6 +44,7 @@ pub(super) async fn answer(session: &Session<'_>, command: Command) -> Result<Re
         Command::Decision(command) => Ok(policies::answer_decision(session, command).await?),
         Command::Sets(command) => sets::answer(session, command).await,
         Command::Survey(command) => survey::answer(session, command).await,
+        Command::Token(command) => tokens::answer(session, command).await,
         Command::Health => Ok(Reply::Health(session.health().await)),
         Command::NodeList { posture, labels, after, limit } => {
             session.nodes(posture, &labels, after, limit).await

@@ -18,15 +18,18 @@ use super::sets::{
     BootSetDetail, DenyListDetail, DenyWritten, SetCommand, SetSummary, SetWritten, SetsImported,
 };
 use super::survey::{SurveyCommand, SurveyReply};
+use super::tokens::{TokenCommand, TokensRevoked};
 use crate::appraisal::boot::BootRules;
 use crate::audit::{Checkpoint, Hash, Head, PublicKey, Segment, SequencedRecord};
 use crate::flows::operate::Reappraised;
 use crate::flows::policies::{Explained, Rehearsal};
 use crate::flows::sets::SetDiff;
+use crate::flows::tokens::revoke::TokenKeyLists;
 use crate::hold::{Hold, HoldId, HoldKind};
 use crate::node::{Labels, Name, Standing};
 use crate::reference::{AcceptedPcrs, Profile, ProfileBody, Provenance, ReferenceSet};
 use crate::store::holds::HoldRecord;
+use crate::store::tokens::TokenRecord;
 use crate::store::{DecisionRecord, InventoryEntry, JoinTokenRecord, RecordFilter, RecordPage};
 
 /// Why an operator does something, in their words: at most 500 characters, each of which only shows, since they end up
@@ -93,6 +96,8 @@ pub enum Command {
     Sets(SetCommand),
     /// A question over the stored evidence.
     Survey(SurveyCommand),
+    /// Something about tokens.
+    Token(TokenCommand),
     /// Which nodes are there?
     NodeList {
         /// Only nodes that stand so.
@@ -428,6 +433,12 @@ pub enum Reply {
     Inventory(Vec<InventoryEntry>),
     /// To [`Command::InventoryAdd`].
     InventoryAdded(InventoryEntry),
+    /// To [`TokenCommand::List`].
+    Tokens(Vec<TokenRecord>),
+    /// To [`TokenCommand::Revoke`].
+    TokensRevoked(TokensRevoked),
+    /// To [`TokenCommand::Keys`] and [`TokenCommand::RotateKeys`].
+    TokenKeys(TokenKeyLists),
     /// To [`Command::JoinTokenList`].
     JoinTokens(Vec<JoinTokenRecord>),
     /// To [`Command::JoinTokenCreate`].

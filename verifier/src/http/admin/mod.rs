@@ -8,6 +8,7 @@ pub mod message;
 pub mod policies;
 pub mod sets;
 pub mod survey;
+pub mod tokens;
 
 use std::io;
 use std::net::SocketAddr;

@@ -10,11 +10,14 @@ use super::message::{
     DigestFrame, DigestSetDetail, DigestSetSummary, ReferenceDetail, Removed, Reply, Words,
 };
 use crate::evidence::frame::pack;
+use crate::flows::exchange::{ImportFrom, Imported, Waived};
 use crate::flows::operate::{OperateError, Reappraised};
 use crate::flows::sets::{FoundSet, SetValues, WhichSet, WrittenSet};
 use crate::node::Name;
 use crate::reference::exchange::DocumentSignature;
-use crate::reference::{AcceptedPcrs, DeniedAs, DenyEntry, DenyList, Provenance, SetContent, SetKind};
+use crate::reference::{
+    AcceptedPcrs, DeniedAs, DenyEntry, DenyList, Provenance, SetContent, SetKind, Versioned, corim,
+};
 
 /// What an operator wants of sets.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -106,6 +109,8 @@ pub enum SetCommand {
     Export {
         /// Which; none: the current one of every set.
         sets: Vec<WhichSet>,
+        /// Whether with the deny list.
+        deny: bool,
     },
     /// Write what a document has.
     Import {
@@ -115,6 +120,21 @@ pub enum SetCommand {
         signature: Option<DocumentSignature>,
         /// Whether none is needed.
         unsigned: bool,
+        /// Whether it may be older than what was imported.
+        older: bool,
+        /// Why.
+        reason: Words,
+    },
+    /// Write what a CoRIM has.
+    ImportCorim {
+        /// The CoRIM.
+        corim: Blob<{ corim::MAX_BYTES }>,
+        /// What its only set is to be called.
+        name: Option<Name>,
+        /// Whether no signature is needed.
+        unsigned: bool,
+        /// Whether it may be older than what was imported.
+        older: bool,
         /// Why.
         reason: Words,
     },
@@ -232,8 +252,20 @@ pub struct SetsImported {
     /// Who signed it; absent: nobody, as the operator said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed_by: Option<String>,
+    /// The deny list with what it denies; absent: it denies nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denied: Option<DeniedImported>,
     /// What it changed.
     pub reappraised: Reappraised,
+}
+
+/// What a document denies.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeniedImported {
+    /// The version of the deny list that has all of it.
+    pub version: u32,
+    /// How many entries that list did not have before.
+    pub added: usize,
 }
 
 /// A set of a document.
@@ -287,19 +319,18 @@ pub(super) async fn answer(session: &Session<'_>, command: SetCommand) -> Result
         SetCommand::Undeny { digests, reason } => {
             denied(verifier.undeny(&digests, &session.operator(&reason)).await?)
         }
-        SetCommand::Export { sets } => Ok(Reply::Exported(verifier.export_sets(&sets).await?)),
-        SetCommand::Import { document, signature, unsigned, reason } => {
-            let operator = session.operator(&reason);
-            let imported = verifier.import_sets(&document, signature.as_ref(), unsigned, &operator).await?;
-            let set = |(from, kind, id): (String, SetKind, crate::reference::Versioned)| SetImported {
-                from,
-                kind,
-                name: id.name,
-                version: id.version,
-            };
-            let sets = imported.sets.into_iter().map(set).collect();
-            let (signed_by, reappraised) = (imported.signer, imported.reappraised);
-            Ok(Reply::Imported(SetsImported { sets, signed_by, reappraised }))
+        SetCommand::Export { sets, deny } => Ok(Reply::Exported(verifier.export_sets(&sets, deny).await?)),
+        SetCommand::Import { document, signature, unsigned, older, reason } => {
+            let from = ImportFrom::Document { document: &document, signature: signature.as_ref() };
+            imported(
+                verifier.import_sets(from, Waived { unsigned, older }, &session.operator(&reason)).await?,
+            )
+        }
+        SetCommand::ImportCorim { corim, name, unsigned, older, reason } => {
+            let from = ImportFrom::Corim { file: corim.as_bytes(), name: name.as_ref() };
+            imported(
+                verifier.import_sets(from, Waived { unsigned, older }, &session.operator(&reason)).await?,
+            )
         }
         SetCommand::Denied { version } => {
             let found = verifier.store().deny_list(version).await?;
@@ -329,6 +360,19 @@ fn written(set: WrittenSet) -> Result<Reply, OperateError> {
         restored: false,
         reappraised,
     }))
+}
+
+fn imported(imported: Imported) -> Result<Reply, OperateError> {
+    let set = |(from, kind, id): (String, SetKind, Versioned)| SetImported {
+        from,
+        kind,
+        name: id.name,
+        version: id.version,
+    };
+    let sets = imported.sets.into_iter().map(set).collect();
+    let (signed_by, reappraised) = (imported.signer, imported.reappraised);
+    let denied = imported.denied.map(|(version, added)| DeniedImported { version, added });
+    Ok(Reply::Imported(SetsImported { sets, signed_by, denied, reappraised }))
 }
 
 fn denied((list, reappraised): (DenyList, Reappraised)) -> Result<Reply, OperateError> {

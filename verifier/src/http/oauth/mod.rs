@@ -43,11 +43,11 @@ const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 pub(super) struct OAuthRefusal {
     status: StatusCode,
     error: &'static str,
-    code: String,
-    description: String,
+    code: Box<str>,
+    description: Box<str>,
     retry_after: Option<u64>,
     challenge: Option<&'static str>,
-    nonce: Option<String>,
+    nonce: Option<Box<str>>,
 }
 
 impl OAuthRefusal {
@@ -55,8 +55,8 @@ impl OAuthRefusal {
         Self {
             status,
             error,
-            code: code.to_owned(),
-            description: description_of(description),
+            code: code.into(),
+            description: description_of(description).into(),
             retry_after: None,
             challenge: None,
             nonce: None,
@@ -74,7 +74,7 @@ impl OAuthRefusal {
     }
 
     fn with_nonce(self, nonce: String) -> Self {
-        Self { nonce: Some(nonce), ..self }
+        Self { nonce: Some(nonce.into()), ..self }
     }
 }
 
@@ -148,13 +148,13 @@ impl IntoResponse for OAuthRefusal {
         if let Some(challenge) = self.challenge {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        add_nonce(&mut response, self.nonce);
+        add_nonce(&mut response, self.nonce.as_deref());
         response
     }
 }
 
-fn add_nonce(response: &mut Response, nonce: Option<String>) {
-    if let Some(nonce) = nonce.and_then(|nonce| HeaderValue::try_from(nonce).ok()) {
+fn add_nonce(response: &mut Response, nonce: Option<&str>) {
+    if let Some(nonce) = nonce.and_then(|nonce| HeaderValue::from_str(nonce).ok()) {
         response.headers_mut().insert(DPOP_NONCE, nonce);
     }
 }

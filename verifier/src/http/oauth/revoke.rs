@@ -34,7 +34,7 @@ pub(in crate::http) struct RevocationForm {
     post,
     path = "/oauth2/revoke",
     tag = "tokens",
-    security(("x509_svid" = []), ("relying_party" = []), ("relying_party_token" = []), ()),
+    security(("x509_svid" = []), ("relying_party" = []), ("relying_party_token" = [])),
     request_body(content = RevocationForm, content_type = "application/x-www-form-urlencoded"),
     responses(
         (status = 200, description = "It counts no more"),

@@ -64,7 +64,7 @@ pub(in crate::http) struct TokenResponse {
     post,
     path = "/oauth2/token",
     tag = "tokens",
-    security(("x509_svid" = []), ("relying_party" = []), ("relying_party_token" = []), ()),
+    security(("x509_svid" = []), ("relying_party" = []), ("relying_party_token" = [])),
     request_body(content = TokenForm, content_type = "application/x-www-form-urlencoded"),
     params(("DPoP" = Option<String>, Header, description = "A proof (RFC 9449), with the nonce of the last `DPoP-Nonce`")),
     responses(
@@ -130,7 +130,7 @@ async fn granted(edge: &Edge, request: Request) -> Result<Response, OAuthRefusal
         })
         .await?;
     let mut response = answered(&response(minted, scope, details));
-    add_nonce(&mut response, Some(edge.verifier.dpop_nonce()));
+    add_nonce(&mut response, Some(&edge.verifier.dpop_nonce()));
     Ok(response)
 }
 
@@ -302,6 +302,7 @@ fn refused(edge: &Edge, error: MintError) -> OAuthRefusal {
     };
     let kind = match &refusal {
         MintRefusal::Assertion(_)
+        | MintRefusal::AssertionRevoked
         | MintRefusal::AssertionSubject
         | MintRefusal::AssertionDrifted
         | MintRefusal::AssertionUnproven

@@ -5,6 +5,7 @@
 
 mod audit;
 mod challenge;
+mod chunks;
 mod columns;
 mod decision;
 mod digest_set;
@@ -12,6 +13,7 @@ mod enrollment;
 mod evidence;
 mod fleet;
 mod holds;
+mod imports;
 mod inventory;
 mod join_token;
 mod logs;

@@ -64,10 +64,20 @@ impl ReferenceStore for SqliteStore {
         .fetch_all(&mut *snapshot)
         .await?;
         let boot_sets = rows.iter().map(|row| Ok(sets::parse(row)?.0)).collect::<Result<_, StoreError>>()?;
+        let rows = sqlx::query(
+            "SELECT name, max(version) AS version, content, author, reason, created_at, withdrawn_by, \
+             withdrawn_reason, withdrawn_at FROM boot_set \
+             WHERE name NOT IN (SELECT name FROM boot_set WHERE withdrawn_at IS NULL) \
+             GROUP BY name ORDER BY name",
+        )
+        .fetch_all(&mut *snapshot)
+        .await?;
+        let withdrawn_boot_sets =
+            rows.iter().map(|row| Ok(sets::parse(row)?.0)).collect::<Result<_, StoreError>>()?;
         let deny = sets::deny_list(&mut snapshot, None).await?.map(|(list, _)| list).unwrap_or_default();
         let profiles = profiles.iter().map(parse_profile).collect::<Result<_, _>>()?;
         let sets = sets.iter().map(|row| Ok(parse_set(row)?.0)).collect::<Result<_, StoreError>>()?;
-        let references = References { profiles, sets, boot_sets, digest_sets, deny };
+        let references = References { profiles, sets, boot_sets, withdrawn_boot_sets, digest_sets, deny };
         ReferenceBook::of(references).map_err(|error| StoreError::Inconsistent {
             what: "profile",
             id: String::new(),

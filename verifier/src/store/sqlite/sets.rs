@@ -6,17 +6,17 @@ use rootbound_compute::values::BootValues;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
+use super::chunks::Layout;
 use super::columns::{Columns, to_integer, to_json};
 use super::reference::{next_version, parse_set, versioned, withdrawn};
 use super::writer::Recorded;
-use super::{SqliteStore, digest_set};
+use super::{SqliteStore, digest_set, imports};
 use crate::audit::AuditRecord;
-use crate::evidence::frame::pack;
 use crate::node::Name;
 use crate::reference::{
     BootSet, BootSetVersion, DenyEntry, DenyList, Provenance, SetContent, SetKind, Versioned,
 };
-use crate::store::sets::{SetChange, SetRecord, Staging, UpdateEnd};
+use crate::store::sets::{Beside, SetChange, SetRecord, SetsWritten, Staging, UpdateEnd};
 use crate::store::{SetStore, StoreError};
 
 /// The statements of a kind.
@@ -60,22 +60,26 @@ const fn sql(kind: SetKind) -> Sql {
     }
 }
 
+/// How contents of digests are laid out; `None`: it is kept already.
+type Layouts = std::vec::IntoIter<Option<Layout>>;
+
 /// Values as a row has them.
 enum Written {
     Pcrs(String),
     Boot(String),
-    Digests { content: [u8; 32], count: i64, frame: Option<Vec<u8>> },
+    Digests { content: [u8; 32], count: i64, layout: Option<Layout> },
 }
 
 impl Written {
-    fn of(content: &SetContent) -> Result<Self, StoreError> {
+    /// `layouts` are those of the digests among several contents, in their order.
+    fn of(content: SetContent, layouts: &mut Layouts) -> Result<Self, StoreError> {
         Ok(match content {
-            SetContent::Pcrs(accepted) => Self::Pcrs(to_json(accepted)?),
+            SetContent::Pcrs(accepted) => Self::Pcrs(to_json(&accepted)?),
             SetContent::Boot(set) => Self::Boot(to_json(set.values())?),
-            SetContent::Digests(digests, text) => Self::Digests {
+            SetContent::Digests(digests, _) => Self::Digests {
                 content: *digests.id(),
                 count: to_integer(u64::try_from(digests.len()).unwrap_or(u64::MAX))?,
-                frame: Some(pack(text).map_err(|error| StoreError::Database(Box::new(error)))?),
+                layout: layouts.next().flatten(),
             },
         })
     }
@@ -98,10 +102,8 @@ impl Written {
 
     /// Where the content of digests is not kept yet, keeps it.
     async fn keep(&mut self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
-        if let Self::Digests { content, frame, .. } = self
-            && let Some(frame) = frame.take()
-        {
-            digest_set::keep(connection, content, frame).await?;
+        if let Self::Digests { content, layout, .. } = self {
+            digest_set::keep(connection, content, layout.take()).await?;
         }
         Ok(())
     }
@@ -195,7 +197,7 @@ async fn open(
         (SetKind::Pcrs, Some(json), None, None) => Written::Pcrs(json),
         (SetKind::Boot, Some(json), None, None) => Written::Boot(json),
         (SetKind::Digests, None, Some(content), Some(count)) => {
-            Written::Digests { content, count, frame: None }
+            Written::Digests { content, count, layout: None }
         }
         _ => return Err(columns.inconsistent("what is new of it is of another kind")),
     };
@@ -255,6 +257,17 @@ async fn step(
     Ok(open.filter(|open| open.version == current).ok_or(SetChange::NotStaged))
 }
 
+impl SqliteStore {
+    /// Lays out the digests among contents, of which the texts are taken.
+    async fn layouts(&self, contents: &mut [SetContent]) -> Result<Layouts, StoreError> {
+        let texts = contents.iter_mut().filter_map(|content| match content {
+            SetContent::Digests(digests, text) => Some((*digests.id(), std::mem::take(text))),
+            SetContent::Pcrs(_) | SetContent::Boot(_) => None,
+        });
+        Ok(self.lay_out(texts.collect()).await?.into_iter())
+    }
+}
+
 #[async_trait]
 impl SetStore for SqliteStore {
     async fn put_boot_set(
@@ -264,7 +277,7 @@ impl SetStore for SqliteStore {
         provenance: Provenance,
         record: AuditRecord,
     ) -> Result<BootSetVersion, StoreError> {
-        let values = Written::of(&SetContent::Boot(set.clone()))?;
+        let values = Written::of(SetContent::Boot(set.clone()), &mut Layouts::default())?;
         self.write_recorded(move |connection| {
             Box::pin(async move {
                 let digest = values.digest();
@@ -348,8 +361,7 @@ impl SetStore for SqliteStore {
             SetKind::Boot => SetContent::Boot(parse(&row)?.0.set),
             SetKind::Digests => {
                 let content = digest_set::parse(&row)?.content;
-                let digests = digest_set::compiled(&mut snapshot, &content).await?;
-                let text = digest_set::text(&mut snapshot, &content).await?.unwrap_or_default();
+                let (digests, text) = digest_set::compiled(&mut snapshot, &content).await?;
                 SetContent::Digests(digests, text)
             }
         }))
@@ -364,7 +376,11 @@ impl SetStore for SqliteStore {
         provenance: Provenance,
         record: AuditRecord,
     ) -> Result<SetChange, StoreError> {
-        let (both, mut part) = (Written::of(&both)?, Written::of(&part)?);
+        // `both` is laid out last, and finds what is new in the chunks of `part`.
+        let mut contents = [part, both];
+        let mut layouts = self.layouts(&mut contents).await?;
+        let [part, both] = contents;
+        let (mut part, both) = (Written::of(part, &mut layouts)?, Written::of(both, &mut layouts)?);
         self.write_recorded(move |connection| {
             Box::pin(async move {
                 let kind = both.kind();
@@ -471,21 +487,42 @@ impl SetStore for SqliteStore {
     async fn put_sets(
         &self,
         sets: Vec<(Name, SetContent, Provenance)>,
+        beside: Beside,
         record: AuditRecord,
-    ) -> Result<Vec<Versioned>, StoreError> {
-        let written = |(name, content, provenance)| Ok((name, Written::of(&content)?, provenance));
-        let sets = sets.into_iter().map(written);
-        let sets: Vec<_> = sets.collect::<Result<_, StoreError>>()?;
+    ) -> Result<SetsWritten, StoreError> {
+        let (mut contents, named): (Vec<_>, Vec<_>) =
+            sets.into_iter().map(|(name, content, provenance)| (content, (name, provenance))).unzip();
+        let mut layouts = self.layouts(&mut contents).await?;
+        let written = contents.into_iter().map(|content| Written::of(content, &mut layouts));
+        let sets: Vec<_> = named.into_iter().zip(written.collect::<Result<Vec<_>, _>>()?).collect();
         self.write_recorded(move |connection| {
             Box::pin(async move {
+                // Whatever is refused is refused before anything is written: this returns, it takes nothing back.
+                if let Some(from) = beside.from.as_ref().filter(|from| !from.older) {
+                    for ((name, _), values) in &sets {
+                        if let Some(last) = imports::newer(connection, from, values.kind(), name).await? {
+                            let older = SetsWritten::Older { name: name.clone(), last };
+                            return Ok(Recorded(older, Vec::new()));
+                        }
+                    }
+                }
                 let (mut versions, mut record) = (Vec::new(), record);
-                for (name, values, provenance) in sets {
+                if let Some((list, provenance)) = &beside.denied {
+                    if insert_deny_list(connection, list, provenance).await? == 0 {
+                        return Ok(Recorded(SetsWritten::DenyListOvertaken, Vec::new()));
+                    }
+                    record = record.by(&list.id().to_string());
+                }
+                for ((name, provenance), values) in sets {
+                    if let Some(from) = &beside.from {
+                        imports::remember(connection, from, values.kind(), &name).await?;
+                    }
                     let version = insert(connection, &name, values, &provenance).await?;
                     let id = Versioned { name, version };
                     record = record.by(&id.to_string());
                     versions.push(id);
                 }
-                Ok(Recorded(versions, vec![record]))
+                Ok(Recorded(SetsWritten::Done(versions), vec![record]))
             })
         })
         .await
@@ -497,24 +534,12 @@ impl SetStore for SqliteStore {
         provenance: Provenance,
         record: AuditRecord,
     ) -> Result<bool, StoreError> {
-        let json = to_json(&list.entries())?;
         self.write_recorded(move |connection| {
             Box::pin(async move {
-                let digest = sha256(&[json.as_bytes()]);
-                let insert = sqlx::query(
-                    "INSERT INTO deny_list (version, entries, author, reason, created_at) \
-                     SELECT ?1, ?2, ?3, ?4, ?5 \
-                     WHERE ?1 = 1 + coalesce((SELECT max(version) FROM deny_list), 0)",
-                )
-                .bind(i64::from(list.version()))
-                .bind(json)
-                .bind(provenance.author.as_str())
-                .bind(provenance.reason.as_str())
-                .bind(provenance.created_at.as_millis())
-                .execute(connection)
-                .await?;
+                let digest = sha256(&[to_json(&list.entries())?.as_bytes()]);
+                let inserted = insert_deny_list(connection, &list, &provenance).await?;
                 let record = record.by(&list.id().to_string()).of_inputs(digest);
-                Ok(Recorded::if_changed(insert.rows_affected(), record))
+                Ok(Recorded::if_changed(inserted, record))
             })
         })
         .await
@@ -523,6 +548,25 @@ impl SetStore for SqliteStore {
     async fn deny_list(&self, version: Option<u32>) -> Result<Option<(DenyList, Provenance)>, StoreError> {
         deny_list(&mut *self.reader().await?, version).await
     }
+}
+
+/// Writes a version of the deny list, if it follows the last one; how many were written.
+async fn insert_deny_list(
+    connection: &mut SqliteConnection,
+    list: &DenyList,
+    provenance: &Provenance,
+) -> Result<u64, StoreError> {
+    let insert = sqlx::query(
+        "INSERT INTO deny_list (version, entries, author, reason, created_at) \
+         SELECT ?1, ?2, ?3, ?4, ?5 \
+         WHERE ?1 = 1 + coalesce((SELECT max(version) FROM deny_list), 0)",
+    )
+    .bind(i64::from(list.version()))
+    .bind(to_json(&list.entries())?)
+    .bind(provenance.author.as_str())
+    .bind(provenance.reason.as_str())
+    .bind(provenance.created_at.as_millis());
+    Ok(insert.execute(connection).await?.rows_affected())
 }
 
 pub(super) async fn deny_list(

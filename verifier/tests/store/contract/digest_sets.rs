@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use rootbound_common::crypto::{TaggedDigest, hash, sha256};
+use rootbound_common::tpm::HashAlgorithm;
 use rootbound_verifier::appraisal::runtime::DigestSet;
-use rootbound_verifier::reference::{DigestSetVersion, ReferenceBook};
+use rootbound_verifier::reference::{DigestSetVersion, ReferenceBook, SetContent, SetKind, Versioned};
 use rootbound_verifier::store::Store;
+use rootbound_verifier::store::sets::{Beside, SetChange, UpdateEnd};
 
 use super::BackEnd;
 use crate::fixtures::{name, provenance, record};
@@ -68,4 +71,56 @@ pub(crate) async fn withdrawn_digest_set_leaves_the_book_and_stays_listed(back_e
     assert_eq!(put(&*store, "base", 4).await.id.version, 3, "a number is not used again");
     let all = [("base@1", true), ("base@2", true), ("base@3", false), ("other@1", false)];
     assert_eq!(listed(&*store).await, all.map(|(id, withdrawn)| (id.to_owned(), withdrawn)));
+}
+
+/// Files of which a twentieth, here and there, is new in each release, in an order of its own.
+fn release(number: u64) -> String {
+    let pick = |file: u64, release: u64| sha256(&[&file.to_be_bytes(), &release.to_be_bytes()])[0];
+    let line = |file: u64| {
+        let since = (1..=number).rev().find(|release| pick(file, *release) < 13).unwrap_or(0);
+        let digest = TaggedDigest(hash(HashAlgorithm::Sha256, &[&file.to_be_bytes(), &since.to_be_bytes()]));
+        format!("{digest}  /usr/lib/lib{file}.so\n")
+    };
+    let mut lines: Vec<_> = (0..3000).map(line).collect();
+    if number == 3 {
+        lines.reverse();
+    }
+    format!("# release {number}\n{}\n# its end", lines.concat())
+}
+
+pub(crate) async fn texts_that_share_most_lines_come_back_as_they_were(back_end: &impl BackEnd) {
+    let store = back_end.store();
+    let content = |number| SetContent::digests(release(number).into_bytes()).unwrap();
+    let sets = [0, 1].map(|number| (name("release"), content(number), provenance("new")));
+    store.put_sets(sets.to_vec(), Beside::default(), record("test")).await.unwrap();
+    for number in 2..10 {
+        let SetContent::Digests(digests, text) = content(number) else { panic!("digests") };
+        store
+            .put_digest_set(name("release"), digests, text, provenance("new"), record("test"))
+            .await
+            .unwrap();
+    }
+    let (both, part) = (content(10).union(&content(9)).unwrap(), content(10));
+    let both_text = match &both {
+        SetContent::Digests(_, text) => text.clone(),
+        SetContent::Pcrs(_) | SetContent::Boot(_) => panic!("digests"),
+    };
+    let staged = store
+        .stage_set(name("release"), 10, both, part, provenance("an update"), record("test"))
+        .await
+        .unwrap();
+    assert_eq!(staged, SetChange::Done { version: 11 });
+    let (how, kind) = (UpdateEnd::Promoted, SetKind::Digests);
+    store.end_update(how, kind, &name("release"), None, provenance(""), record("test")).await.unwrap();
+    let texts = (0..10).map(|number| release(number).into_bytes());
+    for (version, text) in (1..).zip(texts.chain([both_text, release(10).into_bytes()])) {
+        let id = Versioned { name: name("release"), version };
+        let Some(SetContent::Digests(digests, found)) = store.set_content(kind, &id).await.unwrap() else {
+            panic!("{id}")
+        };
+        assert!(found == text, "{id}");
+        assert_eq!(digests.id(), DigestSet::parse(&text).unwrap().id(), "{id}");
+    }
+    let book = store.reference_book(&ReferenceBook::default()).await.unwrap();
+    assert_eq!(book.digest_set(&name("release")).unwrap().id.version, 12);
 }

@@ -19,6 +19,7 @@ pub(crate) mod policies;
 pub(crate) mod reenrollments;
 pub(crate) mod references;
 pub(crate) mod sets;
+pub(crate) mod tokens;
 
 use std::sync::Arc;
 
@@ -97,6 +98,7 @@ macro_rules! suite {
             }
             fleet {
                 kept_evidence_comes_in_pages_with_nodes_that_have_none,
+                short_lists_come_with_the_page_and_long_ones_do_not,
             }
             logs {
                 logs_come_back_as_they_were,
@@ -108,6 +110,7 @@ macro_rules! suite {
                 versions_count_up_and_share_their_content,
                 book_has_current_sets_and_takes_what_it_has_from_the_one_before,
                 withdrawn_digest_set_leaves_the_book_and_stays_listed,
+                texts_that_share_most_lines_come_back_as_they_were,
             }
             references {
                 versions_count_up_and_never_change,
@@ -123,6 +126,7 @@ macro_rules! suite {
                 update_that_another_version_overtook_is_none,
                 of_many_steps_at_once_one_wins_and_the_others_are_told,
                 sets_of_every_kind_are_written_together,
+                documents_do_not_go_back_in_time,
                 deny_list_has_versions_of_which_the_last_is_in_force,
             }
             policies {
@@ -140,6 +144,11 @@ macro_rules! suite {
                 token_is_written_unused,
                 token_is_named_and_shown_once,
                 only_an_unused_token_is_revoked,
+            }
+            tokens {
+                tokens_are_listed_by_what_they_are_the_newest_first,
+                revoked_tokens_stay_so_over_a_kill_until_they_expire,
+                token_for_one_use_is_used_once,
             }
             decisions {
                 decisions_come_the_latest_first,

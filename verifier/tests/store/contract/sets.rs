@@ -7,11 +7,12 @@ use rootbound_common::crypto::{TaggedDigest, hash};
 use rootbound_common::tpm::HashAlgorithm;
 use rootbound_compute::values::{BootValue, BootValues, Measured, Source};
 use rootbound_verifier::appraisal::runtime::DigestSet;
+use rootbound_verifier::node::Name;
 use rootbound_verifier::reference::{
-    BootSet, DeniedAs, DenyEntry, DenyList, ReferenceBook, SetContent, SetKind, Versioned,
+    BootSet, DeniedAs, DenyEntry, DenyList, Provenance, ReferenceBook, SetContent, SetKind, Versioned,
 };
 use rootbound_verifier::store::Store;
-use rootbound_verifier::store::sets::{SetChange, Staging, UpdateEnd};
+use rootbound_verifier::store::sets::{Beside, DocumentFrom, SetChange, SetsWritten, Staging, UpdateEnd};
 
 use super::BackEnd;
 use crate::fixtures::{accepted, at_once, name, provenance, record};
@@ -56,7 +57,18 @@ fn same(one: &SetContent, other: &SetContent) -> bool {
 
 async fn put(store: &dyn Store, kind: SetKind, seeds: &[u8]) -> Versioned {
     let sets = vec![(name("kernel"), content(kind, seeds), provenance("a test"))];
-    store.put_sets(sets, record("test")).await.unwrap().remove(0)
+    together(store, sets, Beside::default()).await.remove(0)
+}
+
+async fn together(
+    store: &dyn Store,
+    sets: Vec<(Name, SetContent, Provenance)>,
+    beside: Beside,
+) -> Vec<Versioned> {
+    match store.put_sets(sets, beside, record("test")).await.unwrap() {
+        SetsWritten::Done(versions) => versions,
+        other => panic!("{other:?}"),
+    }
 }
 
 async fn stage(store: &dyn Store, kind: SetKind, over: u32, both: &[u8], part: &[u8]) -> SetChange {
@@ -107,8 +119,15 @@ pub(crate) async fn boot_sets_are_written_listed_and_withdrawn(back_end: &impl B
         async || store.withdraw_boot_set(&name("kernel"), provenance("CVE"), record("test")).await.unwrap();
     assert!(withdraw().await && !withdraw().await);
     assert_eq!(current(&*store, SetKind::Boot).await, 0);
+    let last = |book: &ReferenceBook| {
+        book.references().withdrawn_boot_sets.iter().map(|set| set.id.to_string()).collect::<Vec<_>>()
+    };
+    let book = store.reference_book(&ReferenceBook::default()).await.unwrap();
+    assert_eq!(last(&book), ["kernel@2"], "what it demanded is not forgotten");
     assert!(store.boot_sets().await.unwrap().iter().all(|(_, withdrawn)| *withdrawn));
     assert_eq!(put(&*store, SetKind::Boot, &[3]).await.version, 3, "a number is not used again");
+    let book = store.reference_book(&ReferenceBook::default()).await.unwrap();
+    assert!(last(&book).is_empty());
 }
 
 pub(crate) async fn update_is_staged_promoted_and_what_was_before_is_gone(back_end: &impl BackEnd) {
@@ -190,14 +209,80 @@ pub(crate) async fn sets_of_every_kind_are_written_together(back_end: &impl Back
     let store = back_end.store();
     let sets =
         SetKind::ALL.map(|kind| (name("kernel"), content(kind, &[1]), provenance(kind.as_str()))).to_vec();
-    let written = store.put_sets(sets, record("test")).await.unwrap();
+    let written = together(&*store, sets, Beside::default()).await;
     assert_eq!(written, vec![Versioned { name: name("kernel"), version: 1 }; 3]);
     for kind in SetKind::ALL {
         assert!(same(&values(&*store, kind, 1).await, &content(kind, &[1])));
     }
     let records = store.set_records().await.unwrap();
     assert!(records.iter().all(|one| one.provenance.reason == one.kind.as_str()), "{records:?}");
-    assert!(store.put_sets(Vec::new(), record("test")).await.unwrap().is_empty());
+    assert!(together(&*store, Vec::new(), Beside::default()).await.is_empty());
+}
+
+pub(crate) async fn documents_do_not_go_back_in_time(back_end: &impl BackEnd) {
+    let store = back_end.store();
+    let from = |signer: &str, made_at: Option<i64>, older: bool| {
+        let (signer, origin) = (signer.to_owned(), "example.org".to_owned());
+        DocumentFrom { signer, origin, made_at: made_at.map(Timestamp::from_millis), older }
+    };
+    let sets = |kinds: &[SetKind]| {
+        let set = |kind: &SetKind| (name("kernel"), content(*kind, &[1]), provenance("a document"));
+        kinds.iter().map(set).collect::<Vec<_>>()
+    };
+    let put = async |kinds: &[SetKind], from: DocumentFrom, denied: Option<DenyList>| {
+        let denied = denied.map(|list| (list, provenance("a document")));
+        store.put_sets(sets(kinds), Beside { from: Some(from), denied }, record("test")).await.unwrap()
+    };
+    let version = |written: &SetsWritten| match written {
+        SetsWritten::Done(versions) => versions.last().map(|set| set.version),
+        SetsWritten::Older { .. } | SetsWritten::DenyListOvertaken => None,
+    };
+    let boot = [SetKind::Boot];
+    assert_eq!(version(&put(&boot, from("release", Some(5_500), false), None).await), Some(1));
+    let last = Timestamp::from_millis(5_500);
+    let refused = SetsWritten::Older { name: name("kernel"), last };
+    assert_eq!(put(&boot, from("release", Some(4_999), false), None).await, refused);
+    assert_eq!(put(&boot, from("release", None, false), None).await, refused, "it could be of any time");
+    // All of it or nothing: the kind before is new here.
+    let both = [SetKind::Pcrs, SetKind::Boot];
+    let list = |version: u32| {
+        let entry = DenyEntry {
+            what: DeniedAs::Digest,
+            digest: digest(9),
+            label: "x".into(),
+            reason: String::new(),
+            author: "uid 0".into(),
+            at: last,
+        };
+        DenyList::new(version, vec![entry]).unwrap()
+    };
+    assert_eq!(put(&both, from("release", Some(1), false), Some(list(1))).await, refused);
+    assert!(
+        store
+            .set_content(SetKind::Pcrs, &Versioned { name: name("kernel"), version: 1 })
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert_eq!(store.deny_list(None).await.unwrap(), None);
+    assert_eq!(
+        put(&both, from("release", Some(6_000), false), Some(list(2))).await,
+        SetsWritten::DenyListOvertaken
+    );
+    assert!(
+        store
+            .set_content(SetKind::Pcrs, &Versioned { name: name("kernel"), version: 1 })
+            .await
+            .unwrap()
+            .is_none()
+    );
+    // Of another signer it is another road; seconds are what every form has; an operator may take it, once.
+    assert_eq!(version(&put(&boot, from("other", Some(1), false), None).await), Some(2));
+    assert_eq!(version(&put(&boot, from("release", Some(5_000), false), None).await), Some(3));
+    assert_eq!(version(&put(&boot, from("release", Some(1), true), None).await), Some(4));
+    assert_eq!(put(&boot, from("release", Some(2), false), None).await, refused);
+    assert_eq!(version(&put(&both, from("release", Some(7_000), false), Some(list(1))).await), Some(5));
+    assert_eq!(store.deny_list(None).await.unwrap().map(|(list, _)| list.version()), Some(1));
 }
 
 pub(crate) async fn deny_list_has_versions_of_which_the_last_is_in_force(back_end: &impl BackEnd) {

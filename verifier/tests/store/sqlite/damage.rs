@@ -8,7 +8,6 @@ use rootbound_compute::values::{BootValue, BootValues, Measured, Source};
 use rootbound_verifier::appraisal::runtime::DigestSet;
 use rootbound_verifier::audit::verify::{Damage, Walk};
 use rootbound_verifier::audit::{AuditKey, Head};
-use rootbound_verifier::evidence::frame::pack;
 use rootbound_verifier::reference::{BootSet, DenyList, ReferenceBook, SetContent, SetKind};
 use rootbound_verifier::store::logs::{BootLogRecord, FrameChange, LogChange, LogRecord};
 use rootbound_verifier::store::sets::{SetChange, UpdateEnd};
@@ -37,7 +36,7 @@ async fn populated() -> Sqlite {
 }
 
 #[track_caller]
-fn assert_inconsistent<T: Debug>(
+pub(super) fn assert_inconsistent<T: Debug>(
     result: Result<T, StoreError>,
     kind: &str,
     key: &str,
@@ -228,28 +227,6 @@ async fn page_of_evidence_has_the_other_nodes_where_one_row_is_damaged() {
         assert_eq!(kept.quote.is_err(), is_quote, "{sql}: {:?}", kept.quote);
         assert_eq!(kept.logs.is_some(), is_quote, "{sql}: logs that do not stand are as good as none");
     }
-}
-
-#[tokio::test]
-async fn digest_sets_that_accept_something_else_than_they_are_named_by_are_inconsistent() {
-    let text = |path: &str| format!("sha256:{}  {path}\n", "ab".repeat(32)).into_bytes();
-    let sqlite = Sqlite::new().await;
-    let store = sqlite.store();
-    let digests = std::sync::Arc::new(DigestSet::parse(&text("/a")).unwrap());
-    let set = store
-        .put_digest_set(name("base"), digests, text("/a"), provenance(""), record("test"))
-        .await
-        .unwrap();
-    let frame = data_encoding::HEXUPPER.encode(&pack(&text("/b")).unwrap());
-    sqlite.corrupt("DROP TRIGGER digest_content_is_immutable").await;
-    let sql = format!("UPDATE digest_content SET frame = X'{frame}'");
-    sqlite.corrupt(&sql).await;
-    let key = data_encoding::HEXLOWER.encode(set.digests.id());
-    let book = store.reference_book(&ReferenceBook::default()).await;
-    assert_inconsistent(book, "digest content", &key, "something else", &sql);
-    sqlite.corrupt("UPDATE digest_content SET frame = X'00'").await;
-    let book = store.reference_book(&ReferenceBook::default()).await;
-    assert_inconsistent(book, "digest content", &key, "decompress", "no frame");
 }
 
 #[tokio::test]

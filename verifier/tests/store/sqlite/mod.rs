@@ -1,6 +1,7 @@
 //! The SQLite back end: it passes the contract; what it does with files and rows that are not ours.
 
 mod damage;
+mod digest_texts;
 mod files;
 
 use std::fs;
