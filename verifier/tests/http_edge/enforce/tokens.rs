@@ -104,7 +104,7 @@ async fn each_check_of_a_proof_has_its_code() {
             point.ask("GET", "/records/1", &[("authorization", &authorization), ("dpop", proof)]).await;
         let (status, found) = said(&answer);
         assert_eq!(status, 401, "{number}: {found}");
-        if *code == "" {
+        if code.is_empty() {
             assert!(found.starts_with("jw"), "{number}: {found}");
         } else {
             assert_eq!(found, *code, "{number}");
