@@ -4,9 +4,11 @@
 //! Whoever is silent, or dribbles, is cut off by the first of these that applies.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -20,9 +22,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rand_core::Rng;
 use rootbound_common::random;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -161,14 +163,14 @@ pub(super) async fn serve(
         request.extensions_mut().insert(peer.clone());
         request.extensions_mut().insert(of_connection.clone());
         let (head, body) = request.into_parts();
-        let (body, watch) = Watched::new(body);
+        let (body, watch) = Watched::new(body, &head.headers);
         let response = shared.router.clone().oneshot(Request::from_parts(head, Body::new(body)));
         async move {
             let mut response = response.await?;
-            drop(under_way);
-            if !http_2 && watch.left_unread() {
+            if !http_2 && !watch.ends().await {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
+            drop(under_way);
             Ok::<_, Infallible>(response)
         }
     });
@@ -186,10 +188,13 @@ pub(super) async fn serve(
         attend.until_the_end(connection, end, &mut taken, age, &stop).await;
         return None;
     }
-    let mut connection = http_1_builder(&shared.limits).serve_connection(TokioIo::new(tls), service);
+    // Whoever comes has something to say: the first head is awaited from now on.
+    activity.heard();
+    let heard = Heard { stream: tls, activity: Arc::clone(&activity) };
+    let mut connection = http_1_builder().serve_connection(TokioIo::new(heard), service);
     let end = |connection: Pin<&mut _>| http1::Connection::graceful_shutdown(connection);
     let stream = attend.until_the_end(Pin::new(&mut connection), end, &mut taken, age, &stop).await?;
-    let io = connection.into_parts().io.into_inner();
+    let io = connection.into_parts().io.into_inner().stream;
     Some(TakenOver { io, stream, of_connection, age, stop })
 }
 
@@ -223,7 +228,7 @@ impl Attend<'_> {
             Ok(stream) = &mut *taken => return Some(stream),
             () = stop.cancelled() => {}
             () = sleep_until(age) => {}
-            () = self.activity.idle_for(self.limits.idle_timeout) => {}
+            () = self.activity.waits_in_vain(self.limits) => {}
         }
         // A stream that comes now is refused; one that came at the same moment is waited for by nobody else.
         taken.close();
@@ -294,13 +299,10 @@ async fn write(io: &mut TlsStream<TcpStream>, stream: Stream) {
     }
 }
 
-fn http_1_builder(limits: &Limits) -> http1::Builder {
+/// hyper's own bound on the head of a request counts the pause before it as part of it: [`Activity::waits_in_vain`] does not.
+fn http_1_builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .max_headers(MAX_FIELDS)
-        .max_buf_size(MAX_HEAD);
+    builder.timer(TokioTimer::new()).header_read_timeout(None).max_headers(MAX_FIELDS).max_buf_size(MAX_HEAD);
     builder
 }
 
@@ -322,18 +324,37 @@ pub(super) fn jittered(age: Duration) -> Duration {
     age.mul_f64(1.0 - part / 10.0)
 }
 
-/// Requests under way on a connection, or since when there was none.
+/// What a connection does at the moment.
 #[derive(Debug)]
-struct Activity(Mutex<(usize, Instant)>);
+struct Activity {
+    state: Mutex<State>,
+    /// A head has begun.
+    begun: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Requests under way.
+    under_way: usize,
+    /// Since when there are so many.
+    since: Instant,
+    /// Since when the head of the next one arrives, over HTTP/1.1: the first from the beginning, others from their first byte.
+    head: Option<Instant>,
+}
 
 impl Activity {
     fn new() -> Self {
-        Self(Mutex::new((0, Instant::now())))
+        let state = State { under_way: 0, since: Instant::now(), head: None };
+        Self { state: Mutex::new(state), begun: Notify::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change(&self, change: impl Fn(usize) -> usize) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = (change(state.0), Instant::now());
+        let mut state = self.state();
+        *state = State { under_way: change(state.under_way), since: Instant::now(), head: None };
     }
 
     /// Counts a request until what this returns is dropped.
@@ -342,10 +363,44 @@ impl Activity {
         UnderWay(Arc::clone(self))
     }
 
+    /// Bytes arrived: of the head of a request, where none is under way.
+    fn heard(&self) {
+        let mut state = self.state();
+        if state.under_way == 0 && state.head.is_none() {
+            state.head = Some(Instant::now());
+            self.begun.notify_one();
+        }
+    }
+
+    /// Returns when the client was silent between requests, or took for a head, longer than it may.
+    async fn waits_in_vain(&self, limits: &Limits) {
+        loop {
+            let end = {
+                let state = self.state();
+                let silent = state.since + limits.idle_timeout;
+                let end = state.head.map_or(silent, |head| silent.min(head + limits.header_timeout));
+                (state.under_way == 0).then_some(end)
+            };
+            let now = Instant::now();
+            if end.is_some_and(|end| end <= now) {
+                return;
+            }
+            // A request that ends while this sleeps begins a pause that ends later.
+            let look = end.unwrap_or(now + limits.idle_timeout.min(limits.header_timeout));
+            tokio::select! {
+                () = sleep_until(look) => {}
+                () = self.begun.notified() => {}
+            }
+        }
+    }
+
     /// Returns when there was no request under way for so long.
     async fn idle_for(&self, pause: Duration) {
         loop {
-            let (under_way, since) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let (under_way, since) = {
+                let state = self.state();
+                (state.under_way, state.since)
+            };
             let now = Instant::now();
             let end = since + pause;
             match under_way {
@@ -354,6 +409,57 @@ impl Activity {
                 _ => sleep_until(now + pause).await,
             }
         }
+    }
+}
+
+/// A stream that says when bytes arrive.
+struct Heard {
+    stream: TlsStream<TcpStream>,
+    activity: Arc<Activity>,
+}
+
+impl AsyncRead for Heard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.activity.heard();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Heard {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

@@ -95,6 +95,26 @@ async fn a_head_that_never_ends_is_cut_off() {
     assert!(!heard.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&heard));
 }
 
+/// Each new connection costs a node a signature of its TPM.
+#[tokio::test]
+async fn a_pause_between_requests_is_no_slow_head() {
+    let stage = Stage::with(Limits { header_timeout: SHORT, ..limits() }).await;
+    let mut pausing = in_time("a connection whose first head is in time", async {
+        loop {
+            // On a busy machine a head may take as long as this server allows.
+            let Ok(mut http) = Http::connect(&stage, None).await else { continue };
+            if http.send(get("/healthz")).await.is_ok() {
+                return http;
+            }
+        }
+    })
+    .await;
+    // It takes as long as a head may.
+    let mut silent = tls(&stage).await;
+    until_closed(&mut silent).await;
+    assert_eq!(pausing.send(get("/healthz")).await.unwrap().status, StatusCode::OK);
+}
+
 #[tokio::test]
 async fn a_silent_connection_is_closed_with_either_protocol() {
     let stage = Stage::with(Limits { idle_timeout: SHORT, ..limits() }).await;
