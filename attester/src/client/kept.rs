@@ -52,7 +52,7 @@ impl Kept {
     }
 
     /// TLS and HTTP/2 over a stream.
-    async fn over<S>(
+    pub(super) async fn over<S>(
         url: &VerifierUrl,
         stream: S,
         mut tls: ClientConfig,

@@ -96,18 +96,24 @@ impl World {
     }
 
     fn acceptor(&self) -> TlsAcceptor {
+        self.acceptor_of(&[])
+    }
+
+    /// A server that speaks these protocols.
+    pub(crate) fn acceptor_of(&self, protocols: &[&[u8]]) -> TlsAcceptor {
         let key = SigningKey::generate_from_rng(&mut rootbound_common::random::system());
         let name = GeneralName::DnsName(der::asn1::Ia5String::new("localhost").unwrap());
         let extension = SubjectAltName(vec![name]).to_extension(&Name::default(), &[]).unwrap();
         let chain = vec![certificate("CN=verifier", &key, &self.ca, extension).into()];
         let pkcs8 = PrivatePkcs8KeyDer::from(key.to_pkcs8_der().unwrap().as_bytes().to_vec());
-        let config =
+        let mut config =
             ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
                 .with_protocol_versions(&[&rustls::version::TLS13])
                 .unwrap()
                 .with_no_client_auth()
                 .with_single_cert(chain, PrivateKeyDer::from(pkcs8))
                 .unwrap();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         TlsAcceptor::from(Arc::new(config))
     }
 
@@ -366,7 +372,7 @@ async fn verifier_that_speaks_without_pause_starves_nobody_and_is_left() {
 }
 
 /// A TPM that is never asked, and a credential whose key is `key`.
-fn credential(key: &SigningKey, certificate_chain: String) -> crate::keep::Credential {
+pub(crate) fn credential(key: &SigningKey, certificate_chain: String) -> crate::keep::Credential {
     use rootbound_common::blob::Blob;
     use rootbound_common::clock::Timestamp;
     use rootbound_common::tpm::{HashAlgorithm, PcrSet, put_sized};
@@ -394,6 +400,49 @@ fn credential(key: &SigningKey, certificate_chain: String) -> crate::keep::Crede
         not_after: Timestamp::from_millis(0),
         renew_at: Timestamp::from_millis(0),
     }
+}
+
+/// A credential whose key no TPM has.
+pub(crate) fn identity() -> ClientIdentity {
+    let mut rng = rootbound_common::random::system();
+    let (key, ca) = (SigningKey::generate_from_rng(&mut rng), SigningKey::generate_from_rng(&mut rng));
+    let name = GeneralName::DnsName(der::asn1::Ia5String::new("node").unwrap());
+    let extension = SubjectAltName(vec![name]).to_extension(&Name::default(), &[]).unwrap();
+    let der = certificate("CN=node", &key, &ca, extension);
+    let chain = der::pem::encode_string("CERTIFICATE", der::pem::LineEnding::LF, &der).unwrap();
+    let nowhere = crate::tpm::TctiConfig::Device { path: "/nonexistent/tpm".into() };
+    ClientIdentity::new(crate::tpm::Tpm::spawn(nowhere).unwrap(), &credential(&key, chain)).unwrap()
+}
+
+/// The clock stands still, and jumps to the deadline when nobody in this process has anything left to do.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_kept_speaks_http_2_in_time_or_not_at_all() {
+    let world = World::new();
+    let client = world.client(443);
+    let open = async |protocols: Option<&[&[u8]]>| {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let acceptor = protocols.map(|protocols| world.acceptor_of(protocols));
+        tokio::spawn(async move {
+            match acceptor {
+                Some(acceptor) => drop((acceptor.accept(theirs).await, std::future::pending::<()>().await)),
+                None => drop((theirs, std::future::pending::<()>().await)),
+            }
+        });
+        let tls = client_config(client.trust_anchors()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(15);
+        Kept::over(client.url(), ours, tls, deadline).await
+    };
+    for protocols in [&[][..], &[&b"http/1.1"[..]]] {
+        let other = open(Some(protocols)).await;
+        assert!(matches!(other, Err(RequestError::Handshake { .. })), "{other:?}");
+    }
+    let silent = open(None).await;
+    assert!(matches!(silent, Err(RequestError::Timeout { stage: Stage::Handshake })), "{silent:?}");
+    let kept = open(Some(&[b"h2"])).await.unwrap();
+    assert!(!kept.has_ended());
+    let deadline = Instant::now() + Duration::from_secs(15);
+    let silent = kept.ask("/", http::Request::new(http_body_util::Full::default()), deadline).await;
+    assert!(matches!(silent, Err(RequestError::Timeout { stage: Stage::Answer })), "{silent:?}");
 }
 
 #[test]

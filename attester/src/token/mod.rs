@@ -225,3 +225,6 @@ impl Tokens {
         Ok(answer)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -150,7 +150,7 @@ fn routes(host: &str) -> String {
 
 fn pem(label: &str, der: &[u8]) -> String {
     let text = data_encoding::BASE64.encode(der);
-    let lines: Vec<_> = text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line)).collect();
+    let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 

@@ -9,7 +9,7 @@
 use rootbound_common::id::{NodeId, SpiffeId};
 use rootbound_token::access::AccessClaims;
 use rootbound_token::claim::Text;
-use rootbound_token::dpop::{BesideTls, DpopError, ExpectedProof, GoesWith, VerifiedProof};
+use rootbound_token::dpop::{BesideTls, DpopError, ExpectedProof, FreshProof, GoesWith};
 use rootbound_token::jwk::CertificateThumbprint;
 use rootbound_token::replay::ReplayError;
 use rustls_pki_types::CertificateDer;
@@ -400,7 +400,7 @@ impl Verifier {
             }
         }
         match scheme {
-            Scheme::Dpop => self.fresh(asking, &token)?,
+            Scheme::Dpop => drop(self.fresh(asking, &token)?),
             Scheme::Bearer | Scheme::None => {
                 if claims.binding.key().is_some() {
                     return Err(EnforceRefusal::BoundAsBearer);
@@ -412,27 +412,24 @@ impl Verifier {
 
     /// Whether the proof that came with a token counts: it was not used before, or its key is that of the node's certificate,
     /// by which the client speaks to the gateway.
-    fn fresh(&self, asking: &Asking<'_>, token: &LiveToken) -> Result<(), EnforceRefusal> {
+    fn fresh(&self, asking: &Asking<'_>, token: &LiveToken) -> Result<FreshProof, EnforceRefusal> {
         let expected = ExpectedProof {
             method: asking.request.method().as_str(),
             uri: asking.request.uri(),
             goes_with: GoesWith::Token(token.verified()),
         };
         let proof = self.proof_with_token(&asking.described.proofs, &expected)?;
-        match self.by_certificate(asking, token, proof) {
-            BesideTls::Fresh(_) => Ok(()),
-            BesideTls::OfAnother(proof) => Ok(self.spend_proof(proof).map(drop)?),
-        }
-    }
-
-    fn by_certificate(&self, asking: &Asking<'_>, token: &LiveToken, proof: VerifiedProof) -> BesideTls {
         let certificate = asking.described.certificate.as_deref();
-        let node = certificate.and_then(|der| self.svid(asking.party, der, &mut None).ok());
+        let node = certificate.and_then(|shown| self.svid(asking.party, shown, &mut None).ok());
         let node = node.filter(|node| node.id() == token.node());
-        match node.as_ref().and_then(|node| node.certificate().key_thumbprint.as_ref()) {
-            Some(key) => proof.by_the_key_in_tls(key),
-            None => BesideTls::OfAnother(proof),
-        }
+        let proof = match node.as_ref().and_then(|node| node.certificate().key_thumbprint.as_ref()) {
+            Some(key) => match proof.by_the_key_in_tls(key) {
+                BesideTls::Fresh(proof) => return Ok(proof),
+                BesideTls::OfAnother(proof) => proof,
+            },
+            None => proof,
+        };
+        Ok(self.spend_proof(proof)?)
     }
 
     /// The node that a certificate names, for whose key the gateway vouches.
