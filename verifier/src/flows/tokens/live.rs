@@ -207,10 +207,15 @@ impl Verifier {
 
     /// Whether whoever asks may act on a token now. One that is good for one use is used up by it.
     ///
-    /// Established when this returns: as [`Self::live_token`] · the token is for whoever asks · it was not used before, where it
-    /// is good for one use, and that it is used is on record.
+    /// Established when this returns: as [`Self::live_token`], of a node that a relying party may read · the token is for whoever
+    /// asks · it was not used before, where it is good for one use, and that it is used is on record.
     pub async fn use_token(&self, reader: &Caller, text: &str) -> Result<UsedToken, UseError> {
-        let token = self.live_token(text)?;
+        let may_know = |live: &LiveNode| match reader {
+            Caller::RelyingParty(party) => party.may_read(&live.labels),
+            // The node that it is about has named this one as the audience.
+            Caller::Node(_) => true,
+        };
+        let token = self.live_token_of(text, may_know, &mut None)?;
         self.use_live(reader, token).await
     }
 

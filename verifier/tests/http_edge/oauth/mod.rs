@@ -50,6 +50,8 @@ struct Server {
     secret: BearerToken,
     /// Another service, by token.
     other: BearerToken,
+    /// One whose audience is the API's, and that may read no node that there is.
+    blind: BearerToken,
 }
 
 /// Policies by which credentials are permitted that others than the TPM can use, and by which another service acts for nodes.
@@ -101,7 +103,7 @@ impl Server {
         let node = stage.ca.sign(domain().node(node(1)).as_str(), stage.clock.now());
         live(&stage, &node, |_| {});
         let api = parties.ca.sign("spiffe://partner.example/api", stage.clock.now());
-        Self { stage, node, api, secret, other }
+        Self { stage, node, api, secret, other, blind }
     }
 
     async fn by_node(&self, message: Request<Full<Bytes>>) -> Answer {

@@ -17,7 +17,9 @@ async fn a_token_is_worth_nothing_to_others_than_it_is_for() {
     let answer = server.introspect(&server.secret, &token).await;
     assert_eq!((&answer["active"], &answer["aud"]), (&json!(true), &json!(API)));
     assert_eq!(answer["sub"], domain().node(node(1)).to_string());
-    assert_eq!(server.introspect(&server.other, &token).await, json!({ "active": false }));
+    for nobody in [&server.other, &server.blind] {
+        assert_eq!(server.introspect(nobody, &token).await, json!({ "active": false }));
+    }
     let own = server.by_node(form(INTROSPECT, &[("token", &token)])).await;
     assert_eq!(own.body, json!({ "active": false }), "it is not for the node itself");
     for no_token in ["", "x", "a.b.c", &token[..token.len() - 2], &format!("{token}A")] {
