@@ -50,12 +50,31 @@ pub async fn ask(socket: &Path, command: &Command) -> Result<Reply, ClientError>
     let unreachable = |source| ClientError::Unreachable { socket: socket.to_owned(), source };
     let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
     match tokio::time::timeout(TIMEOUT, converse(stream, command)).await {
-        Ok(reply) => reply,
+        Ok(Err(Unheard::GoneAway)) => {
+            let words = "it went away before it answered; what it was told may be done all the same";
+            Err(unreachable(std::io::Error::new(std::io::ErrorKind::ConnectionReset, words)))
+        }
+        Ok(Err(Unheard::Client(error))) => Err(error),
+        Ok(Ok(reply)) => Ok(reply),
         Err(_) => Err(ClientError::Answer("it took too long".to_owned())),
     }
 }
 
-async fn converse(stream: UnixStream, command: &Command) -> Result<Reply, ClientError> {
+/// Why a conversation came to no reply.
+enum Unheard {
+    /// The daemon ended it without an answer: it stops.
+    GoneAway,
+    /// Another reason.
+    Client(ClientError),
+}
+
+impl From<ClientError> for Unheard {
+    fn from(error: ClientError) -> Self {
+        Self::Client(error)
+    }
+}
+
+async fn converse(stream: UnixStream, command: &Command) -> Result<Reply, Unheard> {
     let unusable = |error: &dyn std::fmt::Display| ClientError::Answer(error.to_string());
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
@@ -67,17 +86,17 @@ async fn converse(stream: UnixStream, command: &Command) -> Result<Reply, Client
         .header(CONTENT_TYPE, "application/json")
         .body(Full::<Bytes>::from(body))
         .map_err(|error| unusable(&error))?;
-    let response = sender.send_request(request).await.map_err(|error| unusable(&error))?;
+    let response = sender.send_request(request).await.map_err(|_| Unheard::GoneAway)?;
     let status = response.status();
     let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
     let body = body.map_err(|error| unusable(&error))?.to_bytes();
     if status == StatusCode::OK {
-        return serde_json::from_slice(&body).map_err(|error| unusable(&error));
+        return Ok(serde_json::from_slice(&body).map_err(|error| unusable(&error))?);
     }
     let problem: Problem = serde_json::from_slice(&body).map_err(|error| unusable(&error))?;
     if status.is_client_error() {
-        Err(ClientError::Refused(Box::new(problem)))
+        Err(ClientError::Refused(Box::new(problem)).into())
     } else {
-        Err(ClientError::Answer(problem.detail))
+        Err(ClientError::Answer(problem.detail).into())
     }
 }
