@@ -90,14 +90,17 @@ impl Server {
 
     async fn with(more: &[(&str, &str)]) -> Self {
         let parties = Parties::new();
-        let (secret, other) =
-            (BearerToken::generate(&mut random::system()), BearerToken::generate(&mut random::system()));
-        let section = |name: &str, audience: &str, token: &BearerToken| RelyingPartySection {
+        let [secret, other, blind] = [(); 3].map(|()| BearerToken::generate(&mut random::system()));
+        let section = |name: &str, audience: &str, env: &str, token: &BearerToken| RelyingPartySection {
             audiences: vec![audience.to_owned().try_into().unwrap()],
             token_sha256: vec![token.hash()],
-            ..parties.section(name, &format!("spiffe://partner.example/{name}"), &[("env", "test")])
+            ..parties.section(name, &format!("spiffe://partner.example/{name}"), &[("env", env)])
         };
-        let sections = [section("api", API, &secret), section("other", "https://other.example.org", &other)];
+        let sections = [
+            section("api", API, "test", &secret),
+            section("other", "https://other.example.org", "test", &other),
+            section("blind", API, "prod", &blind),
+        ];
         let stage = Stage::read_by_within(&sections, limits()).await;
         put_in_force(&stage, more).await;
         let node = stage.ca.sign(domain().node(node(1)).as_str(), stage.clock.now());
