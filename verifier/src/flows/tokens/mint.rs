@@ -8,15 +8,14 @@ use std::sync::Arc;
 use rand_core::Rng as _;
 use rootbound_common::clock::Timestamp;
 use rootbound_common::id::NodeId;
-use rootbound_token::access::{AccessClaims, Actors};
-use rootbound_token::claim::{self, Text};
+use rootbound_token::access;
+use rootbound_token::claim::Text;
 use rootbound_token::dpop::{BesideTls, VerifiedProof};
 use rootbound_token::jwt_svid::{ExpectedSvid, JwtSvid};
 use rootbound_token::replay::ReplayError;
-use rootbound_token::{access, jwk};
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::claims::Claims;
 use super::live::{LiveToken, TokenRefusal};
 use super::{AssertedNode, Client, Tokens};
 use crate::audit::{AuditRecord, Entity, Facts, Outcome, RecordKind};
@@ -182,9 +181,9 @@ pub enum MintError {
 }
 
 /// Of which node a token is, who acts for it, and until when at most.
-struct About {
+pub(super) struct About {
     node: NodeId,
-    actors: Vec<String>,
+    pub(super) actors: Vec<String>,
     not_after: Option<Timestamp>,
 }
 
@@ -512,93 +511,13 @@ struct Decided<'a> {
 }
 
 /// What was asked for, for the token and the record.
-struct Asked<'a> {
-    client: &'a Client,
-    about: About,
-    audiences: Vec<Audience>,
+pub(super) struct Asked<'a> {
+    pub(super) client: &'a Client,
+    pub(super) about: About,
+    pub(super) audiences: Vec<Audience>,
     binding: Binding,
     kind: CredentialKind,
     inputs: Map<String, Value>,
-}
-
-/// What a token will claim.
-struct Claims<'a> {
-    verifier: &'a Verifier,
-    asked: &'a Asked<'a>,
-    id: &'a TokenId,
-    node: NodeId,
-    epoch: u64,
-    binding: Binding,
-    issued_at: Timestamp,
-    expires_at: Timestamp,
-}
-
-impl Claims<'_> {
-    fn audience(&self) -> Option<claim::Audience> {
-        let names = self.asked.audiences.iter().map(|name| name.as_str().parse().ok());
-        claim::Audience::several(names.collect::<Option<_>>()?)
-    }
-
-    fn subject(&self) -> Option<Text> {
-        self.verifier.trust_domain.node(self.node).as_str().parse().ok()
-    }
-
-    fn access(&self, wanted: &Wanted) -> Option<AccessClaims> {
-        let actors = self.asked.about.actors.iter().map(|actor| actor.parse().ok());
-        Some(AccessClaims {
-            issuer: self.verifier.issuer().parse().ok()?,
-            subject: self.subject()?,
-            client_id: self.asked.client.name(self.verifier).parse().ok()?,
-            audience: self.audience()?,
-            issued_at: self.issued_at,
-            expires_at: self.expires_at,
-            id: self.id.as_str().parse().ok()?,
-            scope: wanted.scope().cloned(),
-            authorization_details: wanted.details().clone(),
-            binding: self.binding.claim(),
-            actors: Actors::new(actors.collect::<Option<_>>()?)?,
-            posture_epoch: self.epoch,
-            once: wanted.once(),
-        })
-    }
-
-    /// A JWT-SVID (SPIFFE JWT-SVID, 3). `iss` and `iat`, which cloud federations need, and a `cnf` with the key of the node's TPM,
-    /// so that we ourselves take it from that key alone.
-    fn svid(&self) -> Option<SvidClaims> {
-        let key = match self.asked.client {
-            Client::Node(node) => node.certificate().key_thumbprint,
-            Client::Asserted(node) => node.key,
-            Client::RelyingParty { .. } => None,
-        };
-        Some(SvidClaims {
-            iss: self.verifier.issuer(),
-            sub: self.subject()?,
-            aud: self.audience()?,
-            iat: self.issued_at.as_seconds(),
-            exp: self.expires_at.as_seconds(),
-            jti: self.id.as_str().to_owned(),
-            cnf: key.map(|jkt| Confirmation { jkt }),
-            rootbound_posture_epoch: self.epoch,
-        })
-    }
-}
-
-#[derive(Serialize)]
-struct SvidClaims {
-    iss: String,
-    sub: Text,
-    aud: claim::Audience,
-    iat: i64,
-    exp: i64,
-    jti: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cnf: Option<Confirmation>,
-    rootbound_posture_epoch: u64,
-}
-
-#[derive(Serialize)]
-struct Confirmation {
-    jkt: jwk::Thumbprint,
 }
 
 /// Whether a client shows the key that its own token is held by.

@@ -1,11 +1,12 @@
 //! Tokens: somebody gets one for an action, shows it, and it is looked at by how things stand then.
 //!
 //! - `bundle`: what verifies our SVIDs, in the form of SPIFFE
-//! - [`mint`]: a client gets a token, by a decision of the policies
+//! - [`mint`]: a client gets a token, by a decision of the policies; `claims`: what it says
 //! - [`live`]: a token that is shown, at that moment; introspection, and the use of what is good once
 //! - [`revoke`]: a client, or an operator, ends tokens before their time; the keys that sign them
 
 mod bundle;
+mod claims;
 pub mod live;
 pub mod mint;
 pub mod revoke;
