@@ -6,7 +6,7 @@
 //!   `signals`, `jwks`, `spiffe_bundle`, `healthz`, `readyz`, `openapi`
 //! - `client`: who calls; `body`: what they send; [`problem`]: the one place where refusals get a status and a code
 //! - `oauth`: tokens; `enforce`: gateways, and whether a request may pass
-//! - [`access`]: decisions, by the Authorization API of AuthZEN
+//! - `access`: decisions, by the Authorization API of AuthZEN
 //! - [`limits`], `slots`, `throttle`, `story`: what a stranger may cost
 //! - [`admin`]: the administrative socket, for the owner alone
 //!
