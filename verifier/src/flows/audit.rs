@@ -138,6 +138,7 @@ impl Verifier {
         let configuration = serde_json::json!({
             "allowed_decisions": sampler.rule(),
             "audit_key": key.public().id(),
+            "token_keys": self.active_token_keys(),
             "checkpoint_interval_s": checkpoint_interval.as_secs(),
             "keep_s": keep.map(|keep| keep.as_secs()),
         });

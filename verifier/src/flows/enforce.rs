@@ -457,8 +457,8 @@ impl Verifier {
         *known = Some(id);
         let epoch = svid.epoch;
         let node = self.fleet.identify(Some(svid), &self.trust_domain, now)?;
-        let live = node.node();
-        if !live.bears(epoch.unwrap_or(live.epoch), now) {
+        // One of ours names its epoch: one without it is none that counts.
+        if !epoch.is_some_and(|epoch| node.node().bears(epoch, now)) {
             return Err(EnforceRefusal::Drifted);
         }
         Ok(node)

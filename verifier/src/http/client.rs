@@ -381,6 +381,14 @@ async fn by_token(
     }
 }
 
+/// Refuses a token that came as a secret, of a request that has counted: as [`by_token`].
+pub(super) async fn refused_token(edge: &Edge, parts: &Parts, error: TokenError) -> Refusal {
+    match error {
+        TokenError::Unknown => recorded(RateClass::Free, edge, parts, None, error.code(), error).await,
+        _ => refused(edge, parts, error.code(), error).await,
+    }
+}
+
 /// [`refused_as`], of a request that has counted.
 async fn refused<E>(edge: &Edge, parts: &Parts, code: &'static str, error: E) -> Refusal
 where

@@ -61,7 +61,7 @@ use problem::{EdgeRefusal, Refusal};
 use slots::Slots;
 use story::Stories;
 use throttle::{RateClass, Throttle};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What handlers need.
 #[derive(Debug, Clone)]
@@ -137,6 +137,23 @@ impl Edge {
             ),
             limits: Arc::new(limits),
         }
+    }
+
+    /// A place among the decisions under way, given back when it is dropped.
+    fn place(&self) -> Result<OwnedSemaphorePermit, EdgeRefusal> {
+        Arc::clone(&self.evaluations).try_acquire_owned().map_err(|_| EdgeRefusal::Overloaded)
+    }
+
+    /// For bodies of up to so many bytes, none of which is long.
+    fn receiving_short(&self, limit: usize) -> Receiving {
+        let room = Room { slots: Arc::clone(&self.bodies), within: self.limits.body_timeout };
+        Receiving { short: room.clone(), long: room, limit }
+    }
+
+    /// What came of a story, if no longer is waited for it than a caller does.
+    async fn in_time<S: Future>(&self, story: S) -> Result<S::Output, EdgeRefusal> {
+        let outcome = tokio::time::timeout(self.limits.request_timeout, story).await;
+        outcome.map_err(|_| EdgeRefusal::TimedOut)
     }
 
     fn receiving(&self, limit: usize) -> Receiving {

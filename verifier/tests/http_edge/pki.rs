@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5280::{ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH};
 use der::asn1::{Ia5String, OctetString};
 use der::{DateTime, Decode, Encode};
@@ -28,6 +29,10 @@ use x509_cert::ext::{Extension, ToExtension};
 use x509_cert::name::Name;
 use x509_cert::spki::{SubjectPublicKeyInfoOwned, SubjectPublicKeyInfoRef};
 use x509_cert::time::{Time, Validity};
+
+/// docs/PROTOCOL.md, "The posture epoch in a certificate".
+const POSTURE_EPOCH: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("1.2.840.113556.1.8000.2554.30040.762.2520.18532.41048.3449678.11088830.1");
 
 /// A CA whose key the test has.
 pub(crate) struct Ca {
@@ -82,6 +87,12 @@ impl Ca {
         )
     }
 
+    /// The same, that names the posture epoch of its node, as ours do.
+    pub(crate) fn sign_at_epoch(&self, uri: &str, not_before: Timestamp, epoch: u64) -> Leaf {
+        let name = GeneralName::UniformResourceIdentifier(Ia5String::new(uri).unwrap());
+        self.sign_with(vec![name], Some(epoch), not_before)
+    }
+
     /// A client certificate with this DNS name, for ten minutes.
     pub(crate) fn sign_dns(&self, name: &str, not_before: Timestamp) -> Leaf {
         self.sign_names(vec![dns(name)], not_before)
@@ -93,10 +104,14 @@ impl Ca {
     }
 
     fn sign_names(&self, names: Vec<GeneralName>, not_before: Timestamp) -> Leaf {
+        self.sign_with(names, None, not_before)
+    }
+
+    fn sign_with(&self, names: Vec<GeneralName>, epoch: Option<u64>, not_before: Timestamp) -> Leaf {
         let secret = SecretKey::generate_from_rng(&mut random::system());
         let serial = SerialNumber::generate(&mut random::system());
         let issuer = Certificate::from_der(&self.certificate).unwrap();
-        let profile = Profile { issuer: issuer.tbs_certificate().subject().clone(), names };
+        let profile = Profile { issuer: issuer.tbs_certificate().subject().clone(), names, epoch };
         let validity = Validity::new(time(not_before), time(not_before.plus(Duration::from_secs(600))));
         let number = x509_cert::serial_number::SerialNumber::new(serial.as_bytes()).unwrap();
         let public = SubjectPublicKeyInfoOwned::from_key(&secret.public_key()).unwrap();
@@ -125,6 +140,7 @@ fn time(at: Timestamp) -> Time {
 struct Profile {
     issuer: Name,
     names: Vec<GeneralName>,
+    epoch: Option<u64>,
 }
 
 impl BuilderProfile for Profile {
@@ -156,6 +172,10 @@ impl BuilderProfile for Profile {
             authority.to_extension(&subject, &before)?,
         ] {
             before.push(extension);
+        }
+        if let Some(epoch) = self.epoch {
+            let value = OctetString::new(epoch.to_der()?)?;
+            before.push(Extension { extn_id: POSTURE_EPOCH, critical: false, extn_value: value });
         }
         Ok(before)
     }

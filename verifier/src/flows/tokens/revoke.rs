@@ -5,7 +5,6 @@ use std::sync::Arc;
 use rootbound_common::clock::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::live::TokenRefusal;
 use super::{Client, Keys, Ring, Tokens};
 use crate::audit::{Entity, Facts, Outcome, RecordKind};
 use crate::credential::files::FileError;
@@ -25,36 +24,20 @@ pub enum Revocation {
 }
 
 impl Verifier {
-    /// Ends a token, for the client that got it.
+    /// Ends a token, for the client that got it: also one whose node drifted, and may come back.
     pub async fn revoke_own(&self, client: &Client, text: &str) -> Result<Revocation, StoreError> {
-        let token = match self.live_token(text) {
-            Ok(token) => token,
-            // There is nothing left to end, for now; what drifted may come back, and is ended as well.
-            Err(TokenRefusal::Drifted) => match self.drifted(text) {
-                Some((id, owner)) => return self.end(client, id, &owner).await,
-                None => return Ok(Revocation::Done),
-            },
-            Err(_) => return Ok(Revocation::Done),
-        };
-        let Ok(id) = token.claims().id.as_str().parse() else { return Ok(Revocation::Done) };
-        let owner = token.claims().client_id.as_str().to_owned();
-        self.end(client, id, &owner).await
-    }
-
-    fn drifted(&self, text: &str) -> Option<(TokenId, String)> {
-        let token = self.verified_token(text, self.now()).ok()?;
-        Some((token.claims().id.as_str().parse().ok()?, token.claims().client_id.to_string()))
-    }
-
-    async fn end(&self, client: &Client, id: TokenId, owner: &str) -> Result<Revocation, StoreError> {
-        if client.name(self) != owner {
+        let now = self.now();
+        // What was never ours, or is no more, has nothing left to end (RFC 7009, 2.2).
+        let Ok(token) = self.verified_token(text, now) else { return Ok(Revocation::Done) };
+        let claims = token.claims();
+        if client.name(self) != claims.client_id.as_str() {
             return Ok(Revocation::OfOther);
         }
+        let Ok(id) = claims.id.as_str().parse::<TokenId>() else { return Ok(Revocation::Done) };
         let record = self
             .record_of(RecordKind::Revocation, "RevokeToken", client.actor(), Outcome::Done, "token_revoked")
             .about(Entity::named("token", id.as_str()));
         let filter = TokenFilter { id: Some(id), ..TokenFilter::default() };
-        let now = self.now();
         let ended = self.store.revoke_tokens(&filter, now, record).await?;
         self.tokens.revoked.add(&ended, now);
         Ok(Revocation::Done)
@@ -106,6 +89,13 @@ impl Verifier {
         let Tokens { access, svid, .. } = &self.tokens;
         let list = |ring: &Ring| ring.keys.load().signing.list();
         TokenKeyLists { access: list(access), svid: list(svid) }
+    }
+
+    /// The names of the keys that sign, for the record of a start: a rotation that a crash cut short shows there.
+    pub(in crate::flows) fn active_token_keys(&self) -> serde_json::Value {
+        let Tokens { access, svid, .. } = &self.tokens;
+        let active = |ring: &Ring| ring.keys.load().signing.active_id().to_owned();
+        serde_json::json!({ "access": active(access), "svid": active(svid) })
     }
 
     /// The prepared keys sign from now on. Where it cannot be recorded, the keys stay as they are.

@@ -46,6 +46,6 @@ pub(in crate::http) async fn evaluation(State(edge): State<Edge>, request: Reque
 async fn evaluated(edge: &Edge, request: Request) -> Result<Response, Refusal> {
     let Arrived { caller, body, address: _, _place } = edge.arrived(request, ONE).await?;
     let question = message::evaluation(body)?.question()?;
-    let decided = edge.in_time(edge.verifier.evaluate(&caller, question)).await?;
+    let decided = edge.in_time(edge.verifier.evaluate(&caller, question)).await??;
     answered(&Evaluated::of(&decided))
 }

@@ -49,7 +49,7 @@ async fn evaluated(edge: &Edge, request: Request) -> Result<Response, Refusal> {
     let Arrived { caller, address, body, _place } = edge.arrived(request, BATCH).await?;
     let (items, semantic) = match Asked::of(body)? {
         Asked::One(tuple) => {
-            let decided = edge.in_time(edge.verifier.evaluate(&caller, tuple.question()?)).await?;
+            let decided = edge.in_time(edge.verifier.evaluate(&caller, tuple.question()?)).await??;
             return answered(&Evaluated::of(&decided));
         }
         Asked::Batch { items, semantic } => (items, semantic),
@@ -62,7 +62,7 @@ async fn evaluated(edge: &Edge, request: Request) -> Result<Response, Refusal> {
     };
     let question = |item: Result<Tuple, Malformed>| Ok(item?.question()?);
     let questions = items.tuples().map(question);
-    let decided = edge.in_time(edge.verifier.evaluate_all(&caller, questions, until)).await?;
+    let decided = edge.in_time(edge.verifier.evaluate_all(&caller, questions, until)).await??;
     let evaluations = decided.iter().map(|item| match item {
         Ok(decided) => Evaluated::of(decided),
         Err(refusal) => Evaluated::failed(refusal),

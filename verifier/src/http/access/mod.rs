@@ -82,7 +82,7 @@ impl Edge {
         let text = receiving.bytes(&parts, body).await?;
         // The body took its time, and the caller may stand otherwise since.
         let Reader(caller) = Reader::identify(&parts, self, RateClass::Query).await?;
-        let place = Arc::clone(&self.evaluations).try_acquire_owned().map_err(|_| EdgeRefusal::Overloaded)?;
+        let place = self.place()?;
         let body = json::read(&text, size.values).map_err(|error| malformed(&error))?;
         Ok(Arrived { caller, address, body, _place: place })
     }
@@ -93,17 +93,6 @@ impl Edge {
         match NonZeroU32::new(further) {
             Some(further) => self.throttle.count_all(RateClass::Evaluation, address, further),
             None => Ok(()),
-        }
-    }
-
-    /// Waits for a story, but no longer than a caller does.
-    async fn in_time<T, E>(&self, story: impl Future<Output = Result<T, E>>) -> Result<T, Refusal>
-    where
-        Refusal: From<E>,
-    {
-        match tokio::time::timeout(self.limits.request_timeout, story).await {
-            Ok(outcome) => Ok(outcome?),
-            Err(_) => Err(EdgeRefusal::TimedOut.into()),
         }
     }
 }

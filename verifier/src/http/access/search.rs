@@ -172,7 +172,7 @@ async fn found(edge: &Edge, request: Request, sought: Sought) -> Result<Response
     };
     let (sought, page) = (sought.into(), flow::Page { token: page.token, limit: page.limit });
     let found = edge.verifier.search(&caller, tuple.question()?, sought, page);
-    let Found { names, next } = edge.in_time(found).await?;
+    let Found { names, next } = edge.in_time(found).await??;
     let item = |name| match &kind {
         Some(kind) => Item::Entity { kind: kind.clone(), id: name },
         None => Item::Action { name },

@@ -12,7 +12,6 @@ use super::messages::{
 };
 use super::{DPOP_NONCE, Verdict, certificate, not_overridden};
 use crate::flows::enforce::{Described, EnforceRefusal};
-use crate::http::body::{Receiving, Room};
 use crate::http::problem::{PROBLEM_JSON, Refusal};
 use crate::http::throttle::RateClass;
 use crate::http::{Edge, Endpoint};
@@ -54,8 +53,7 @@ pub(in crate::http) async fn check(State(edge): State<Edge>, request: axum::extr
 async fn checked(edge: &Edge, request: axum::extract::Request) -> Result<Response, Failure> {
     let (parts, body) = request.into_parts();
     edge.gateway(&parts).await?;
-    let room = Room { slots: std::sync::Arc::clone(&edge.bodies), within: edge.limits.body_timeout };
-    let receiving = Receiving { short: room.clone(), long: room, limit: MAX_BODY };
+    let receiving = edge.receiving_short(MAX_BODY);
     let body = receiving.bytes_of(&parts, body, grpc::MEDIA_TYPE).await.map_err(Refusal::from)?;
     // The body took its time, and the gateway may be known no more.
     let gateway = edge.gateway_again(&parts).await?;

@@ -15,12 +15,9 @@ mod forwarded;
 mod grpc;
 mod messages;
 
-use std::sync::Arc;
-
 use http::header::{HeaderName, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::Edge;
 use super::client::{Reader, may_be_gateway};
@@ -145,10 +142,6 @@ impl Edge {
         Ok(gateway)
     }
 
-    fn place(&self) -> Result<OwnedSemaphorePermit, EdgeRefusal> {
-        Arc::clone(&self.evaluations).try_acquire_owned().map_err(|_| EdgeRefusal::Overloaded)
-    }
-
     /// Has a description decided, in time.
     async fn verdict(
         &self,
@@ -159,10 +152,9 @@ impl Edge {
             Ok(described) => described,
             Err(refusal) => return Ok(Verdict::refused(self, refusal, Scheme::None)),
         };
-        let story = self.verifier.enforce(gateway, &described);
-        match tokio::time::timeout(self.limits.request_timeout, story).await {
+        match self.in_time(self.verifier.enforce(gateway, &described)).await {
             Ok(outcome) => Verdict::of(self, outcome),
-            Err(_) => Ok(Verdict::failed(EdgeRefusal::TimedOut.into())),
+            Err(too_late) => Ok(Verdict::failed(too_late.into())),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::flows::caller::Caller;
 use crate::flows::tokens::Client;
 use crate::flows::tokens::mint::MintRefusal;
 use crate::http::Edge;
-use crate::http::client::{Peer, Reader};
+use crate::http::client::{Peer, Reader, refused_token};
 use crate::http::throttle::RateClass;
 use crate::relying_party::IdentifiedRelyingParty;
 use crate::relying_party::token::{BearerToken, TokenError};
@@ -48,15 +48,14 @@ pub(super) async fn identify(parts: &Parts, form: &mut Form, edge: &Edge) -> Res
             let wanted = format!("client_assertion_type must be {JWT_SPIFFE}");
             return Err(OAuthRefusal::client("client_assertion_type", &wanted));
         }
-        let node = edge.verifier.client_by_assertion(&assertion);
-        Client::Asserted(
-            node.map_err(|refusal: MintRefusal| OAuthRefusal::client(refusal.code(), &refusal.to_string()))?,
-        )
+        match edge.verifier.client_by_assertion(&assertion) {
+            Ok(node) => Client::Asserted(node),
+            Err(refusal) => return Err(refused_assertion(edge, &refusal).await),
+        }
     } else if let Some(secret) = secret {
-        by_secret(edge, &secret)?
-    } else if let Some(basic) = basic(parts)? {
-        let (name, secret) = basic;
-        let client = by_secret(edge, &secret)?;
+        by_secret(parts, edge, &secret).await?
+    } else if let Some((name, secret)) = basic(parts)? {
+        let client = by_secret(parts, edge, &secret).await?;
         expect_name(&client, &name, edge)?;
         client
     } else {
@@ -88,11 +87,28 @@ fn expect_name(client: &Client, name: &str, edge: &Edge) -> Result<(), OAuthRefu
     }
 }
 
+/// What we did not sign is not recorded: anybody can make it up.
+async fn refused_assertion(edge: &Edge, refusal: &MintRefusal) -> OAuthRefusal {
+    if !matches!(refusal, MintRefusal::Assertion(_))
+        && let Err(error) =
+            edge.verifier.record_caller_refused(None, refusal.code(), &refusal.to_string()).await
+    {
+        return error.into();
+    }
+    OAuthRefusal::client(refusal.code(), &refusal.to_string())
+}
+
 /// A relying party's token, as its secret (RFC 6749, 2.3.1): many resource servers know no other way.
-fn by_secret(edge: &Edge, secret: &str) -> Result<Client, OAuthRefusal> {
-    let identified = known(edge, secret);
-    let party = identified.map_err(|error| OAuthRefusal::client(error.code(), &error.to_string()))?;
-    Ok(Client::RelyingParty { party, certificate: None })
+async fn by_secret(parts: &Parts, edge: &Edge, secret: &str) -> Result<Client, OAuthRefusal> {
+    match known(edge, secret) {
+        Ok(party) => Ok(Client::RelyingParty { party, certificate: None }),
+        Err(error) => Err(refused_token(edge, parts, error).await.into()),
+    }
+}
+
+/// Whether a request comes with Basic credentials of somebody whom we know: others count as a stranger's.
+pub(super) fn has_known_secret(parts: &Parts, edge: &Edge) -> bool {
+    matches!(basic(parts), Ok(Some((_, secret))) if known(edge, &secret).is_ok())
 }
 
 fn known(edge: &Edge, secret: &str) -> Result<IdentifiedRelyingParty, TokenError> {

@@ -126,18 +126,14 @@ async fn introspected(edge: &Edge, request: Request) -> Result<Response, OAuthRe
     let token = form.required("token")?;
     form.one("token_type_hint")?;
     form.end()?;
-    let used = edge
-        .before_the_client_gives_up(async {
-            match edge.verifier.use_token(&reader, &token).await {
-                Ok(used) => Ok(Some(used)),
-                Err(UseError::Refused(refusal)) => {
-                    tracing::debug!(code = refusal.code(), "a token is not active");
-                    Ok(None)
-                }
-                Err(UseError::Store(error)) => Err(error.into()),
-            }
-        })
-        .await?;
+    let used = match edge.in_time(edge.verifier.use_token(&reader, &token)).await? {
+        Ok(used) => Some(used),
+        Err(UseError::Refused(refusal)) => {
+            tracing::debug!(code = refusal.code(), "a token is not active");
+            None
+        }
+        Err(UseError::Store(error)) => return Err(error.into()),
+    };
     let body = match &used {
         Some(used) => serde_json::to_value(Introspection::of(used.token().claims())),
         None => serde_json::to_value(Inactive { active: false }),

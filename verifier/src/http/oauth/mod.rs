@@ -25,12 +25,12 @@ use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use self::form::{Form, FormError};
-use super::body::{FORM, Receiving, Room};
+use super::Edge;
+use super::body::FORM;
 use super::client::may_be_known;
 use super::connection::ClientAddress;
 use super::problem::{EdgeRefusal, Refusal};
 use super::throttle::RateClass;
-use super::{Edge, body};
 use crate::store::StoreError;
 
 /// The longest body: a token to exchange, an assertion, and some details.
@@ -184,33 +184,14 @@ impl Edge {
     async fn form_arrived(&self, request: Request) -> Result<Arrived, OAuthRefusal> {
         let (parts, body) = request.into_parts();
         let ClientAddress(address) = parts.extensions.get().copied().ok_or(EdgeRefusal::Internal)?;
-        let class = if may_be_known(&parts, self)? { RateClass::Evaluation } else { RateClass::Query };
+        let known = may_be_known(&parts, self)? || client::has_known_secret(&parts, self);
+        let class = if known { RateClass::Evaluation } else { RateClass::Query };
         self.throttle.count(class, address)?;
-        let room = Room { slots: std::sync::Arc::clone(&self.bodies), within: self.limits.body_timeout };
-        let receiving = Receiving { short: room.clone(), long: room, limit: MAX_BODY };
-        let text = receiving.bytes_of(&parts, body, FORM).await?;
+        let text = self.receiving_short(MAX_BODY).bytes_of(&parts, body, FORM).await?;
         let form = Form::parse(&text)?;
-        let place = std::sync::Arc::clone(&self.evaluations)
-            .try_acquire_owned()
-            .map_err(|_| EdgeRefusal::Overloaded)?;
+        let place = self.place()?;
         Ok(Arrived { parts, form, _place: place })
     }
-
-    /// Waits for a story, but no longer than a client does.
-    async fn before_the_client_gives_up<T>(
-        &self,
-        story: impl Future<Output = Result<T, OAuthRefusal>>,
-    ) -> Result<T, OAuthRefusal> {
-        match tokio::time::timeout(self.limits.request_timeout, story).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(EdgeRefusal::TimedOut.into()),
-        }
-    }
-}
-
-/// What [`body`] calls printable, for headers and descriptions.
-fn printable(text: &str) -> String {
-    body::printable(text)
 }
 
 #[cfg(test)]

@@ -57,10 +57,7 @@ async fn revoked(edge: &Edge, request: Request) -> Result<Response, OAuthRefusal
     let token = form.required("token")?;
     form.one("token_type_hint")?;
     form.end()?;
-    let revoked = edge
-        .before_the_client_gives_up(async { Ok(edge.verifier.revoke_own(&client, &token).await?) })
-        .await?;
-    match revoked {
+    match edge.in_time(edge.verifier.revoke_own(&client, &token)).await?? {
         Revocation::Done => Ok(().into_response()),
         Revocation::OfOther => {
             let other = "the token was given to another client";

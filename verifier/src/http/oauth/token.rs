@@ -12,8 +12,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::form::Form;
-use super::{Arrived, MAX_BODY, OAuthRefusal, add_nonce, answered, client, printable};
+use super::{Arrived, MAX_BODY, OAuthRefusal, add_nonce, answered, client};
 use crate::flows::tokens::mint::{MintError, MintRefusal, Minted, Requested, ShownAs, TokenRequest};
+use crate::http::body::printable;
 use crate::http::problem::EdgeRefusal;
 use crate::http::throttle::RateClass;
 use crate::http::{Edge, Endpoint};
@@ -123,12 +124,8 @@ async fn granted(edge: &Edge, request: Request) -> Result<Response, OAuthRefusal
     let proof = (!headers.is_empty()).then(|| proof(edge, &headers, &uri)).transpose()?;
     let asked = Asked::read(form)?;
     let (scope, details) = (asked.scope.clone(), asked.details.clone());
-    let minted = edge
-        .before_the_client_gives_up(async {
-            let minted = edge.verifier.mint_token(client, proof, asked.request).await;
-            minted.map_err(|error| refused(edge, error))
-        })
-        .await?;
+    let minted = edge.in_time(edge.verifier.mint_token(client, proof, asked.request)).await?;
+    let minted = minted.map_err(|error| refused(edge, error))?;
     let mut response = answered(&response(minted, scope, details));
     add_nonce(&mut response, Some(&edge.verifier.dpop_nonce()));
     Ok(response)

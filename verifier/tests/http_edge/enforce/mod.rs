@@ -87,16 +87,8 @@ impl Point {
         let other = parties.section("other", OTHER, &[("env", "test")]);
         let stage = Stage::read_by_within(&[gateway, blind, other], limits()).await;
         put_in_force(&stage, source(POLICIES)).await;
-        let leaf = stage.ca.sign(domain().node(node(1)).as_str(), stage.clock.now());
+        let leaf = stage.ca.sign_at_epoch(domain().node(node(1)).as_str(), stage.clock.now(), 1);
         live(&stage, &leaf, |_| {});
-        // Tokens are on record by their node.
-        let database = stage.folder().join("verifier.db");
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(database);
-        let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
-        let insert = "INSERT INTO node (id, standing, admitted_by, labels, ak_public, revision, enrolled_at) \
-                      VALUES (?1, 'admitted', 'inventory', '{}', x'00', 1, 0)";
-        sqlx::query(insert).bind(node(1).as_bytes().as_slice()).execute(&pool).await.unwrap();
-        pool.close().await;
         let gateway = parties.ca.sign(GATEWAY, stage.clock.now());
         Self { stage, parties, leaf, gateway }
     }

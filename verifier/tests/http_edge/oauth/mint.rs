@@ -210,6 +210,9 @@ async fn a_jwt_svid_is_for_whom_a_policy_says_and_as_an_assertion_it_needs_the_k
     server.stage.verifier.fleet().remove(node(1));
     let answer = ask(&server.stage, asserted(&assertion)).await;
     assert_eq!(refused(&answer), ("invalid_client", "assertion_subject"));
+    let page = server.stage.verifier.store().records(&RecordFilter::default(), None, 10).await.unwrap();
+    let codes: Vec<_> = page.records.iter().map(|one| one.record.code.as_str()).collect();
+    assert_eq!(codes[..2], ["assertion_subject", "assertion_drifted"], "what we signed is on record");
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use rootbound_common::crypto::sha256;
 use rootbound_common::random;
 use rootbound_verifier::flows::operate::Operator;
 use rootbound_verifier::flows::policies::WhichBundle;
+use rootbound_verifier::http::Limits;
 use rootbound_verifier::policy::{Bundle, BundleSource};
 use rootbound_verifier::relying_party::RelyingPartySection;
 use rootbound_verifier::relying_party::token::BearerToken;
@@ -89,6 +90,15 @@ impl Server {
     }
 
     async fn with(more: &[(&str, &str)]) -> Self {
+        Self::start(more, limits()).await
+    }
+
+    /// With these bounds.
+    async fn within(limits: Limits) -> Self {
+        Self::start(&[], limits).await
+    }
+
+    async fn start(more: &[(&str, &str)], limits: Limits) -> Self {
         let parties = Parties::new();
         let [secret, other, blind] = [(); 3].map(|()| BearerToken::generate(&mut random::system()));
         let section = |name: &str, audience: &str, env: &str, token: &BearerToken| RelyingPartySection {
@@ -101,7 +111,7 @@ impl Server {
             section("other", "https://other.example.org", "test", &other),
             section("blind", API, "prod", &blind),
         ];
-        let stage = Stage::read_by_within(&sections, limits()).await;
+        let stage = Stage::read_by_within(&sections, limits).await;
         put_in_force(&stage, more).await;
         let node = stage.ca.sign(domain().node(node(1)).as_str(), stage.clock.now());
         live(&stage, &node, |_| {});

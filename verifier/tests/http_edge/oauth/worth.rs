@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rootbound_verifier::flows::caller::Caller;
 use rootbound_verifier::flows::tokens::live::UseError;
+use rootbound_verifier::http::{Limits, Rate};
+use rootbound_verifier::store::RecordFilter;
 use rootbound_verifier::store::tokens::TokenFilter;
 
 use super::super::admission::drift;
@@ -22,11 +24,15 @@ async fn a_token_is_worth_nothing_to_others_than_it_is_for() {
     }
     let own = server.by_node(form(INTROSPECT, &[("token", &token)])).await;
     assert_eq!(own.body, json!({ "active": false }), "it is not for the node itself");
-    for no_token in ["", "x", "a.b.c", &token[..token.len() - 2], &format!("{token}A")] {
-        let answer = bearer(&server.secret, form(INTROSPECT, &[("token", no_token)]));
-        let answer = ask(&server.stage, answer).await;
-        assert!(answer.body == json!({ "active": false }) || no_token.is_empty(), "{answer:?}");
+    for no_token in ["x", "a.b.c", &token[..token.len() - 2], &format!("{token}A")] {
+        assert_eq!(
+            server.introspect(&server.secret, no_token).await,
+            json!({ "active": false }),
+            "{no_token}"
+        );
     }
+    let answer = ask(&server.stage, bearer(&server.secret, form(INTROSPECT, &[]))).await;
+    assert_eq!(refused(&answer), ("invalid_request", "form_malformed"), "there is none");
 }
 
 #[tokio::test]
@@ -220,4 +226,27 @@ async fn metadata_name_what_is_there() {
     live(&stage, &leaf, |_| {});
     let answer = request(&stage, Some(&leaf), form(TOKEN, &deploy())).await.unwrap();
     assert_eq!(refused(&answer), ("invalid_request", "no_public_url"));
+}
+
+/// Resource servers ask thousands of times, with the secret in the way that they know.
+#[tokio::test]
+async fn a_known_secret_counts_as_that_of_somebody_whom_we_know_and_an_unknown_one_is_recorded() {
+    let few = Limits { queries: Rate::new(1, 3), ..limits() };
+    let server = Server::within(few).await;
+    let message = || form(INTROSPECT, &[("token", "x")]);
+    let mut http = Http::connect(&server.stage, None).await.unwrap();
+    for _ in 0..10 {
+        let answer = http.send(basic("api", &server.secret, message())).await.unwrap();
+        assert_eq!(answer.body, json!({ "active": false }));
+    }
+    let stranger = BearerToken::generate(&mut random::system());
+    for _ in 0..3 {
+        let answer = http.send(basic("api", &stranger, message())).await.unwrap();
+        assert_eq!(refused(&answer), ("invalid_client", "token_unknown"));
+    }
+    let answer = http.send(basic("api", &stranger, message())).await.unwrap();
+    assert_eq!(refused(&answer), ("temporarily_unavailable", "rate_limited"));
+    let page = server.stage.verifier.store().records(&RecordFilter::default(), None, 10).await.unwrap();
+    let recorded = page.records.iter().filter(|one| one.record.code.as_str() == "token_unknown").count();
+    assert_eq!(recorded, 3);
 }
