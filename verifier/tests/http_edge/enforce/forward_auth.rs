@@ -6,7 +6,7 @@ use rootbound_common::random;
 use rootbound_verifier::relying_party::RelyingPartySection;
 use rootbound_verifier::relying_party::token::BearerToken;
 
-use super::super::admission::drift;
+use super::super::admission::{drift, live};
 use super::super::client::{Answer, ask, get, request};
 use super::super::pki::Ca;
 use super::super::stage::{Stage, domain, node};
@@ -62,6 +62,24 @@ async fn a_certificate_that_the_gateway_vouches_for_passes_until_the_node_drifts
         said(&by_certificate(&point, &base64(&point.leaf)).await),
         (403, "client_certificate_drifted")
     );
+}
+
+/// On record and of a node that stands well: the epoch that a certificate names has to be the node's, and absence is none.
+#[tokio::test]
+async fn a_certificate_of_another_epoch_or_of_none_does_not_pass() {
+    let point = Point::new().await;
+    let ca = &point.stage.ca;
+    let (uri, now) = (domain().node(node(1)).to_string(), point.stage.clock.now());
+    let epoch = point.stage.verifier.fleet().node(node(1)).unwrap().epoch;
+    for (leaf, expected) in [
+        (ca.sign_at_epoch(&uri, now, epoch), (200, "")),
+        (ca.sign_at_epoch(&uri, now, epoch + 1), (403, "client_certificate_drifted")),
+        (ca.sign(&uri, now), (403, "client_certificate_drifted")),
+    ] {
+        live(&point.stage, &leaf, |_| {});
+        assert_eq!(point.stage.verifier.fleet().node(node(1)).unwrap().epoch, epoch);
+        assert_eq!(said(&by_certificate(&point, &base64(&leaf)).await), expected);
+    }
 }
 
 #[tokio::test]
