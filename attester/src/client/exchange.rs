@@ -173,7 +173,25 @@ where
     A: DeserializeOwned,
 {
     let (mut sender, _connection) = connect(url, stream, tls, deadline).await?;
-    let response = timeout_at(deadline, sender.send_request(request(url, question)))
+    let Answer { status, headers, body } =
+        hear(sender.send_request(request(url, question)), deadline).await?;
+    judge(status, &headers, &body)
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// Hears the answer to a request that is being sent, all of it, in time.
+pub(super) async fn hear(
+    sending: impl Future<Output = hyper::Result<Response<Incoming>>>,
+    deadline: Instant,
+) -> Result<Answer, RequestError> {
+    let response = timeout_at(deadline, sending)
         .await
         .map_err(|_| RequestError::Timeout { stage: Stage::Answer })?
         .map_err(RequestError::Http)?;
@@ -181,7 +199,7 @@ where
     let body = timeout_at(deadline, read(response))
         .await
         .map_err(|_| RequestError::Timeout { stage: Stage::Body })??;
-    judge(status, &headers, &body)
+    Ok(Answer { status, headers, body })
 }
 
 /// TLS and HTTP over a stream. The connection ends where the second of what this returns is dropped.
@@ -297,7 +315,7 @@ fn request(url: &VerifierUrl, question: Question) -> Request<Full<Bytes>> {
     request
 }
 
-pub(super) async fn read(response: Response<Incoming>) -> Result<Bytes, RequestError> {
+async fn read(response: Response<Incoming>) -> Result<Bytes, RequestError> {
     let announced = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     if announced
         .and_then(|length| length.parse().ok())

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::header::{ACCEPT, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Request};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::client::conn::http2::{Builder, SendRequest};
@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::exchange::{AGENT, reach, read};
+use super::exchange::{AGENT, Answer, hear, reach};
 use super::{RequestError, Stage, VerifierUrl};
 
 /// Requests at once, until the verifier says otherwise: as many as it takes.
@@ -31,14 +31,6 @@ pub(crate) struct Kept {
     /// `https://`, and the verifier's host and port.
     origin: String,
     connection: AbortOnDropHandle<Result<(), hyper::Error>>,
-}
-
-/// What came back.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
 }
 
 impl Kept {
@@ -101,14 +93,6 @@ impl Kept {
         let headers = request.headers_mut();
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, application/problem+json"));
-        let response = timeout_at(deadline, self.sender.clone().send_request(request))
-            .await
-            .map_err(|_| RequestError::Timeout { stage: Stage::Answer })?
-            .map_err(RequestError::Http)?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let body = timeout_at(deadline, read(response))
-            .await
-            .map_err(|_| RequestError::Timeout { stage: Stage::Body })??;
-        Ok(Answer { status, headers, body })
+        hear(self.sender.clone().send_request(request), deadline).await
     }
 }

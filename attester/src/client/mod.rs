@@ -27,9 +27,9 @@ use tokio_rustls::TlsConnector;
 
 use crate::within::Within;
 use exchange::Question;
+pub(crate) use exchange::{Answer, is, judge, retry_after};
 pub use exchange::{RequestError, Stage};
-pub(crate) use exchange::{is, judge, retry_after};
-pub(crate) use kept::{Answer, Kept};
+pub(crate) use kept::Kept;
 pub use refusal::{Code, Refusal, Remedy, printable, word};
 pub(crate) use stream::words;
 pub use stream::{ControlStream, Told};

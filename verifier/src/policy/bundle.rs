@@ -237,8 +237,8 @@ impl Bundle {
     /// Established when this returns, in this order: the texts are bounded, in bytes and in nesting · the schema stays out of
     /// our namespace, fits the base, and gives each action `attested` of our type and a `request` without a name of ours ·
     /// every policy parses, has an id of its own and annotations that are known · every policy fits the schema, strictly ·
-    /// the entities fit it, too, and none of them is a machine · no decision costs more than it may · the routes are of actions of the schema, and no two are for the same requests · the cases parse.
-    /// Whether they pass, [`Bundle::run_cases`] says.
+    /// the entities fit it, too, and none of them is a machine · no decision costs more than it may · the routes are of actions
+    /// of the schema, and no two are for the same requests · the cases parse. Whether they pass, [`Bundle::run_cases`] says.
     pub fn compile(id: Versioned, source: BundleSource) -> Result<Self, BundleError> {
         source.bound()?;
         on_stack_of(FOR_ANY_POLICY, || Self::compile_bounded(id, &source))
