@@ -143,6 +143,7 @@ fn certificate_says_what_was_recorded_before_it_was_signed() {
         spiffe_id: node(),
         serial,
         epoch: Some(EPOCH),
+        not_before,
         not_after,
         thumbprint,
         key_thumbprint,

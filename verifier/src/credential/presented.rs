@@ -81,7 +81,9 @@ pub struct PresentedSvid {
     pub serial: SerialNumber,
     /// The posture epoch of the node when it was issued; `None` of what is no node's.
     pub epoch: Option<u64>,
-    /// Until when it is valid.
+    /// Since when it is valid.
+    pub not_before: Timestamp,
+    /// Until when.
     pub not_after: Timestamp,
     /// Names the certificate: what binds a token to it (RFC 8705, 3.1).
     pub thumbprint: CertificateThumbprint,
@@ -123,6 +125,7 @@ impl PresentedSvid {
             spiffe_id,
             serial,
             epoch,
+            not_before: timestamp(certificate.validity().not_before),
             not_after: timestamp(certificate.validity().not_after),
             thumbprint: CertificateThumbprint::of_der(der),
             key_thumbprint: key_thumbprint(certificate.subject_public_key_info()),

@@ -310,6 +310,7 @@ mod tests {
             spiffe_id: domain.node(NODE),
             serial,
             epoch: None,
+            not_before: NOW,
             not_after: NOW.plus(10 * MINUTE),
             thumbprint: rootbound_token::jwk::CertificateThumbprint::from_bytes([0; 32]),
             key_thumbprint: None,

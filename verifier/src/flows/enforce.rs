@@ -12,19 +12,17 @@ use rootbound_token::claim::Text;
 use rootbound_token::dpop::{BesideTls, DpopError, ExpectedProof, FreshProof, GoesWith};
 use rootbound_token::jwk::CertificateThumbprint;
 use rootbound_token::replay::ReplayError;
-use rustls_pki_types::CertificateDer;
-use webpki::EndEntityCert;
 
 use super::Verifier;
 use super::caller::Caller;
 use super::decide::{DecideError, actor_of};
 use super::tokens::live::{LiveToken, TokenRefusal, UseError};
 use crate::audit::{Entity, Outcome, RecordId, RecordKind};
-use crate::credential::presented::{PresentedError, PresentedSvid};
+use crate::credential::presented::PresentedError;
 use crate::policy::routes::{Matched, NormalRequest, RequestError};
 use crate::policy::{Bundle, QuestionError};
 use crate::posture::{AdmissionError, IdentifiedNode};
-use crate::relying_party::{IdentifiedRelyingParty, leads_to};
+use crate::relying_party::IdentifiedRelyingParty;
 use crate::store::StoreError;
 use crate::token::Wanted;
 
@@ -434,8 +432,7 @@ impl Verifier {
 
     /// The node that a certificate names, for whose key the gateway vouches.
     ///
-    /// Established when this returns, in this order: our CA signed it for a client, and it is in date · it is an X.509-SVID · of a
-    /// node that the gateway may read · it is on record and was not replaced · the node is at the epoch that it names, and may
+    /// Established when this returns, in this order: as [`Self::vouched_svid`] · of a node that the gateway may read · it is on record and was not replaced · the node is at the epoch that it names, and may
     /// have credentials now.
     fn svid(
         &self,
@@ -444,13 +441,7 @@ impl Verifier {
         known: &mut Option<NodeId>,
     ) -> Result<IdentifiedNode, EnforceRefusal> {
         let now = self.now();
-        let issuing = self.authority.chain().first().ok_or(EnforceRefusal::CertificateUntrusted)?;
-        let anchor =
-            webpki::anchor_from_trusted_cert(issuing).map_err(|_| EnforceRefusal::CertificateUntrusted)?;
-        let leaf = CertificateDer::from(der);
-        let leaf = EndEntityCert::try_from(&leaf).map_err(|_| EnforceRefusal::CertificateUntrusted)?;
-        leads_to(&leaf, &[], &[anchor], now).map_err(|_| EnforceRefusal::CertificateUntrusted)?;
-        let svid = PresentedSvid::parse(der, &self.trust_domain)?;
+        let svid = self.vouched_svid(der, now)?;
         let id = self.trust_domain.node_of(&svid.spiffe_id).ok_or(AdmissionError::NotANode)?;
         let live = self.fleet.node(id).filter(|live| party.may_read(&live.labels));
         live.ok_or(AdmissionError::UnknownNode)?;

@@ -5,7 +5,9 @@
 //! - [`enroll`]: a machine shows its TPM, proves that it holds it, and becomes a node
 //! - [`caller`]: who asks about others, or about itself
 //! - [`attest`]: a node shows evidence, is appraised, and gets a credential, or does not
+//! - [`enforce`]: a gateway asks whether a request may pass; `vouched`: whose the certificates are that it speaks for
 //! - `holds`: an operator holds a node, or lets it go
+//! - `known`: what was verified once
 //! - `logs`: what is kept of the logs that come with evidence, and what they come to
 //! - [`observe`]: what a node's logs say, to read and to make rules of
 //! - `offline`: evidence in files, appraised without a service: no node, no store, no challenge
@@ -28,6 +30,7 @@ pub mod enforce;
 pub mod enroll;
 pub mod exchange;
 mod holds;
+mod known;
 mod logs;
 pub mod observe;
 pub(crate) mod offline;
@@ -39,6 +42,7 @@ pub mod sets;
 pub mod signals;
 pub mod survey;
 pub mod tokens;
+mod vouched;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +63,7 @@ use crate::audit::RecordId;
 use crate::challenge::ChallengeKey;
 use crate::credential::authority::Authority;
 use crate::credential::ear::ResultSigner;
+use crate::credential::presented::PresentedSvid;
 use crate::enrollment::{EndorsementRoots, RevocationPolicy};
 use crate::policy::Bundle;
 use crate::posture::{Fleet, Posture};
@@ -118,6 +123,8 @@ pub struct Verifier {
     /// What is wished of nodes, and who listens.
     control: Arc<Control>,
     tokens: tokens::Tokens,
+    /// Certificates that gateways vouch for.
+    vouched: known::Known<PresentedSvid>,
 }
 
 /// Signatures that are remembered: those of a distribution's packages, some 12 MB.
@@ -199,6 +206,7 @@ impl Verifier {
             trail: Trail::new(parts.audit),
             control,
             tokens: tokens::Tokens::new(parts.tokens, revoked),
+            vouched: known::Known::default(),
         };
         verifier.record_start().await?;
         let done = verifier.reappraise_all().await?;

@@ -60,6 +60,7 @@ fn certificate() -> PresentedSvid {
         spiffe_id: domain().node(node_id()),
         serial: serial(1),
         epoch: None,
+        not_before: NOW,
         not_after: NOW.plus(10 * MINUTE),
         thumbprint: rootbound_token::jwk::CertificateThumbprint::from_bytes([0; 32]),
         key_thumbprint: None,

@@ -1,11 +1,9 @@
 //! A token that is shown, at that moment: whether it counts, and what it says.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rootbound_common::clock::Timestamp;
-use rootbound_common::crypto::sha256;
 use rootbound_common::id::NodeId;
 use rootbound_token::access::{
     AccessClaims, AccessToken, Expected, ExpectedAudience, TokenError, VerifiedAccessToken,
@@ -16,6 +14,7 @@ use crate::audit::{Entity, Outcome, RecordKind};
 use crate::flows::Verifier;
 use crate::flows::caller::Caller;
 use crate::flows::decide::actor_of;
+use crate::flows::known::TextHash;
 use crate::posture::LiveNode;
 use crate::store::StoreError;
 use crate::store::tokens::TokenId;
@@ -116,34 +115,8 @@ pub enum UseError {
     Store(#[from] StoreError),
 }
 
-/// Tokens whose signature was verified, by SHA-256 of their text. How their node stands is never among it.
-#[derive(Debug, Default)]
-pub(super) struct Known(RwLock<HashMap<[u8; 32], Arc<VerifiedAccessToken>>>);
-
-/// About 1 KB each. With one more all are forgotten, and verified again where they are shown.
-const MOST_KNOWN: usize = 1 << 15;
-
 /// We alone made it, by this clock.
 const LEEWAY: Duration = Duration::ZERO;
-
-impl Known {
-    fn find(&self, hash: &[u8; 32]) -> Option<Arc<VerifiedAccessToken>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(hash).cloned()
-    }
-
-    fn add(&self, hash: [u8; 32], token: &Arc<VerifiedAccessToken>) {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MOST_KNOWN {
-            known.clear();
-        }
-        known.insert(hash, Arc::clone(token));
-    }
-
-    /// The keys have changed.
-    pub(super) fn forget(&self) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-}
 
 impl Verifier {
     /// A token as things stand now.
@@ -188,7 +161,7 @@ impl Verifier {
         text: &str,
         now: Timestamp,
     ) -> Result<Arc<VerifiedAccessToken>, TokenError> {
-        let hash = sha256(&[text.as_bytes()]);
+        let hash = TextHash::of(text.as_bytes());
         if let Some(known) = self.tokens.known.find(&hash) {
             return Ok(known);
         }

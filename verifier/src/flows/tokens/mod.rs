@@ -21,6 +21,7 @@ use rootbound_common::clock::Timestamp;
 use rootbound_common::id::NodeId;
 use rootbound_common::random;
 use rootbound_common::secret::Secret;
+use rootbound_token::access::VerifiedAccessToken;
 use rootbound_token::dpop::{DpopError, DpopProof, ExpectedProof, FreshProof, GoesWith, VerifiedProof};
 use rootbound_token::jwk::{CertificateThumbprint, JwkSet, Thumbprint};
 use rootbound_token::nonce::Nonces;
@@ -29,9 +30,9 @@ use rootbound_token::target_uri::TargetUri;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use self::live::Known;
 use super::Verifier;
 use super::caller::relying_party;
+use super::known::Known;
 use crate::audit::Actor;
 use crate::credential::files::{FileError, TokenKeyFile};
 use crate::credential::result_key;
@@ -83,7 +84,8 @@ pub(super) struct Tokens {
     nonces: Nonces,
     replays: Replays,
     revoked: Revoked,
-    known: Known,
+    /// Whose signature was verified.
+    known: Known<VerifiedAccessToken>,
 }
 
 /// Keys that are in use, and their file.

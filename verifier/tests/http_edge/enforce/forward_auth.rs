@@ -1,5 +1,7 @@
 //! `/forward-auth`: gateways, descriptions, certificates; what a client smuggles in.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use rootbound_common::clock::Clock as _;
 use rootbound_common::random;
@@ -82,13 +84,32 @@ async fn a_certificate_of_another_epoch_or_of_none_does_not_pass() {
     }
 }
 
+/// Its signature is verified once; its time at each request.
+#[tokio::test]
+async fn a_certificate_that_passed_passes_until_its_last_second() {
+    let point = Point::new().await;
+    let begun = point.stage.clock.now().minus(Duration::from_secs(500));
+    let leaf = point.stage.ca.sign_at_epoch(domain().node(node(1)).as_str(), begun, 1);
+    live(&point.stage, &leaf, |_| {});
+    let certificate = base64(&leaf);
+    for (after, expected) in [
+        (0, (200, "")),
+        (100, (200, "")),
+        (1, (403, "client_certificate_untrusted")),
+        (1, (403, "client_certificate_untrusted")),
+    ] {
+        point.stage.clock.advance(Duration::from_secs(after));
+        assert_eq!(said(&by_certificate(&point, &certificate).await), expected);
+    }
+}
+
 #[tokio::test]
 async fn a_certificate_that_is_none_of_ours_is_refused() {
     let point = Point::new().await;
     let now = point.stage.clock.now();
     let name = domain().node(node(1)).to_string();
     let foreign = Ca::other(now).sign(&name, now);
-    let early = point.stage.ca.sign(&name, now.plus(std::time::Duration::from_secs(3000)));
+    let early = point.stage.ca.sign(&name, now.plus(Duration::from_secs(3000)));
     let unrecorded = point.stage.ca.sign(&name, now);
     let nobody = point.stage.ca.sign("spiffe://example.org/verifier", now);
     let dns = point.stage.ca.sign_dns("node.example.org", now);
