@@ -182,7 +182,7 @@ impl Segment {
 impl Head {
     /// Puts records behind the head, in segments that keep their bounds.
     #[must_use]
-    pub fn extend(self, records: &[Encoded]) -> Vec<Segment> {
+    pub fn extend<'a>(self, records: impl IntoIterator<Item = &'a Encoded>) -> Vec<Segment> {
         let mut segments: Vec<Segment> = Vec::new();
         let mut head = self;
         for record in records {

@@ -36,8 +36,8 @@ pub fn unpack(frame: &[u8], limit: usize) -> Result<Vec<u8>, FrameError> {
 
 /// Compresses bytes into a frame.
 pub fn pack(bytes: &[u8]) -> Result<Vec<u8>, FrameError> {
-    // Writing into memory does not fail.
-    zstd::encode_all(bytes, LEVEL).map_err(|_| FrameError::Damaged)
+    // With the length known beforehand it costs a fraction for what is short. Writing into memory does not fail.
+    zstd::bulk::compress(bytes, LEVEL).map_err(|_| FrameError::Damaged)
 }
 
 #[cfg(test)]

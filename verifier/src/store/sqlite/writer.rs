@@ -130,6 +130,8 @@ async fn run(
             () = stop.cancelled(), if !queue.is_closed() => queue.close(),
             first = queue.recv() => {
                 let Some(first) = first else { break };
+                // Whoever can ask at this moment does: one commit for many costs little more than one for one.
+                tokio::task::yield_now().await;
                 gather(first, &mut queue, &mut group);
                 let committed = commit_together(&mut connection, head.take(), &mut group).await;
                 failing.store(committed.is_err(), Ordering::Relaxed);
@@ -178,9 +180,42 @@ async fn commit_together(
     outcome
 }
 
-/// Each step ends what the member before it did, and opens the next; one that was taken back leaves its savepoint open.
 /// Returns how far the trail goes now.
 async fn transact(
+    connection: &mut SqliteConnection,
+    head: Option<Head>,
+    group: &mut [Request],
+) -> Result<Head, StoreError> {
+    if let Some(head) = head
+        && let Some(records) = few_records_alone(group)
+        && let [segment] = head.extend(records).as_slice()
+        && audit::insert(connection, segment).await?
+    {
+        // One statement is a transaction of its own.
+        return Ok(segment.head());
+    }
+    transact_in_steps(connection, head, group).await
+}
+
+/// What a group has to record, where that is all it does and a segment has room for it.
+fn few_records_alone(group: &[Request]) -> Option<Vec<&Encoded>> {
+    /// More than one statement costs little beside.
+    const FEW: usize = 2 * GROUP;
+    let mut all = Vec::new();
+    for member in group {
+        match member {
+            Request::Append(records, _) => all.extend(records),
+            Request::Work(_) => return None,
+        }
+        if all.len() > FEW {
+            return None;
+        }
+    }
+    Some(all)
+}
+
+/// Each step ends what the member before it did, and opens the next; one that was taken back leaves its savepoint open.
+async fn transact_in_steps(
     connection: &mut SqliteConnection,
     head: Option<Head>,
     group: &mut [Request],
