@@ -1,11 +1,13 @@
-//! Tokens by the second: fetched by an attester whose key is in a software TPM, exchanged by a service, and looked at, beside
-//! the bare cost of the signatures.
+//! Tokens by the second: fetched by an attester whose key is in a software TPM, exchanged by a service, looked at,
+//! and enforced, beside the bare cost of the signatures; and how soon one is inactive whose node drifts.
 //!
 //! The verifier runs in this process, over TLS on loopback, on a SQLite file; the generator shares its threads.
 //! `scripts/bench tokens` runs this and prints the table.
 
+mod drift;
 mod service;
 mod signatures;
+mod way;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +24,8 @@ use rootbound_swtpm_tests::world::{Machine, World};
 use rootbound_verifier::policy::BundleSource;
 use tokio::task::JoinSet;
 
+use crate::service::{Key, Service};
+
 /// Whom the tokens are for.
 pub(crate) const ORDERS: &str = "https://orders.example";
 /// What the verifier calls itself.
@@ -30,6 +34,20 @@ pub(crate) const PUBLIC_URL: &str = "https://verifier.test.example";
 const WORKLOADS: usize = 32;
 /// Connections that a service keeps, with one request under way on each.
 const CONNECTIONS: usize = 64;
+
+/// From the evidence to the first answer that says so.
+const INACTIVE: Duration = Duration::from_millis(5);
+
+/// What a gateway in front of the service asks by.
+const ROUTES: &str = "
+[[route]]
+method = 'GET'
+host = 'orders.example'
+path = '/orders'
+action = 'Act'
+resource = { type = 'resource', id = 'https://orders.example' }
+audience = 'https://orders.example'
+";
 
 /// Lets services exchange tokens for ones of their own, held by a key in software.
 const EXCHANGE: &str = r#"
@@ -47,7 +65,7 @@ permit (
 "#;
 
 fn bundle() -> BundleSource {
-    let mut source = policies::tokens();
+    let mut source = BundleSource { routes: Some(ROUTES.to_owned()), ..policies::tokens() };
     source.policies.insert("exchange.cedar".parse().expect("a name"), EXCHANGE.to_owned());
     // Those of the bundle that this adds to say otherwise.
     source.cases.clear();
@@ -92,12 +110,25 @@ async fn main() {
     publish(against(row, &fetched).rate_at_least(fetched.per_second(), 1_000.0));
 
     let text = token.access_token.reveal();
-    let exchanged = service::exchange(&world, &gateway, text, CONNECTIONS, lasts).await;
+    let (world, gateway, connections) = (&world, &gateway, CONNECTIONS);
+    let service = Service { world, gateway, connections, lasts };
+    let key = Arc::new(Key::generate());
+    let exchanged = service.exchanges(&key, text).await;
     let row = exchanged.row(format!("token exchange, a DPoP proof each, {CONNECTIONS} connections kept"));
     publish(against(row, &exchanged).rate_at_least(exchanged.per_second(), 2_500.0));
-    let looked_at = service::introspect(&world, &gateway, text, CONNECTIONS, lasts).await;
+    let looked_at = service.introspections(text).await;
     let row = looked_at.row(format!("introspection of a known token, {CONNECTIONS} connections kept"));
     publish(row.rate_at_least(looked_at.per_second(), 15_000.0));
+    let held = service.exchanged(&key, text).await;
+    let enforced = service.enforcements(&key, &held).await;
+    let row = enforced.row(format!("forward-auth, a DPoP proof each, {CONNECTIONS} connections kept"));
+    publish(against(row, &enforced).rate_at_least(enforced.per_second(), 5_000.0));
+
+    let drifted = drift::measure(world, gateway, if measuring { 25 } else { 1 }).await;
+    let name = "evidence of drift sent to introspection says inactive";
+    publish(Row::time(format!("{name}, p50"), drifted.percentile(50)));
+    let slow = drifted.percentile(99);
+    publish(Row::time("the same, p99", slow).time_at_most(slow, INACTIVE));
 }
 
 /// Fetches tokens as an attester does, after a first one, for which there is a connection and a proof.

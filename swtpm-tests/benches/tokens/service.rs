@@ -1,176 +1,220 @@
-//! A service that exchanges tokens, and asks what they are worth, as fast as it is answered.
+//! A service that exchanges tokens, asks what they are worth, and has them enforced, as fast as it is answered.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{EcdsaKeyPair, KeyPair as _};
-use http::header::{CONTENT_TYPE, HOST};
-use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http::header::AUTHORIZATION;
+use http::{Request, StatusCode};
 use hyper::body::Bytes;
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
-use rootbound_attester::client::read_trust_anchors;
 use rootbound_common::clock::{Clock as _, SystemClock};
+use rootbound_common::crypto::sha256;
 use rootbound_swtpm_tests::gateway::Gateway;
 use rootbound_swtpm_tests::world::World;
 use rootbound_token::base64url;
 use rootbound_token::jwk::PublicJwk;
-use rustls_pki_types::ServerName;
 use serde_json::json;
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-use tokio_rustls::TlsConnector;
 
+use crate::way::{Answer, Asks, Way, form_to, load};
 use crate::{Load, ORDERS, PUBLIC_URL, signatures};
 
-/// Exchanges a token for one of the service, which is held by a key in software, with another proof each time.
-pub(crate) async fn exchange(
-    world: &World,
-    gateway: &Gateway,
-    token: &str,
-    connections: usize,
-    lasts: Duration,
-) -> Load {
-    let body = format!(
+/// A service, and how much it asks.
+pub(crate) struct Service<'a> {
+    pub(crate) world: &'a World,
+    pub(crate) gateway: &'a Gateway,
+    /// Connections that it keeps.
+    pub(crate) connections: usize,
+    pub(crate) lasts: Duration,
+}
+
+impl Service<'_> {
+    /// Exchanges a token for one of the service, which is held by a key of its own, with another proof each time.
+    pub(crate) async fn exchanges(&self, key: &Arc<Key>, token: &str) -> Load {
+        let mut all = Vec::new();
+        for (number, way) in self.ways().await.into_iter().enumerate() {
+            let proofs = Proofs::begin(key, number, "POST", format!("{PUBLIC_URL}/oauth2/token"), None);
+            all.push(Exchanges { way, proofs, form: exchange(token) });
+        }
+        load(all, self.lasts).await
+    }
+
+    /// One such exchange.
+    pub(crate) async fn exchanged(&self, key: &Arc<Key>, token: &str) -> String {
+        let way = self.ways().await.pop().expect("a connection");
+        let uri = format!("{PUBLIC_URL}/oauth2/token");
+        let proofs = Proofs::begin(key, usize::MAX, "POST", uri, None);
+        let mut exchanges = Exchanges { way, proofs, form: exchange(token) };
+        loop {
+            if let Some(answer) = exchanges.once().await {
+                break answer.text("access_token");
+            }
+        }
+    }
+
+    /// Asks what one token is worth.
+    pub(crate) async fn introspections(&self, token: &str) -> Load {
+        let form = introspection(token);
+        let ways = self.ways().await;
+        let all = ways.into_iter().map(|way| Introspects { way, form: form.clone() }).collect();
+        load(all, self.lasts).await
+    }
+
+    /// Asks as a gateway whether a request with a token may pass, with another proof each time.
+    pub(crate) async fn enforcements(&self, key: &Arc<Key>, token: &str) -> Load {
+        let mut all = Vec::new();
+        for (number, way) in self.ways().await.into_iter().enumerate() {
+            let proofs = Proofs::begin(key, number, "GET", format!("{ORDERS}/orders"), Some(token));
+            all.push(Enforced { way, proofs, authorization: format!("DPoP {token}") });
+        }
+        load(all, self.lasts).await
+    }
+
+    async fn ways(&self) -> Vec<Way> {
+        Way::of_service(self.world, self.gateway, self.connections).await
+    }
+}
+
+/// The form by which a service exchanges a token.
+fn exchange(token: &str) -> Bytes {
+    let form = format!(
         "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token={token}\
          &subject_token_type=urn:ietf:params:oauth:token-type:access_token&audience={ORDERS}"
     );
-    let (body, key) = (Bytes::from(body), Arc::new(Key::generate()));
-    let begin = async |mut way: Way| {
-        // To no use, but for the nonce that comes with the refusal.
-        let (_, headers, _) = way.send("/oauth2/token", body.clone(), Some("none")).await;
-        let nonce = nonce(&headers).expect("a nonce");
-        (way, nonce)
-    };
-    let mut ways = Vec::new();
-    for _ in 0..connections {
-        ways.push(begin(Way::open(world, gateway).await).await);
-    }
-    let begun = Instant::now();
-    let tasks: JoinSet<Vec<Duration>> = ways
-        .into_iter()
-        .enumerate()
-        .map(|(position, (mut way, mut current))| {
-            let (body, key) = (body.clone(), Arc::clone(&key));
-            async move {
-                let mut waits = Vec::new();
-                while begun.elapsed() < lasts {
-                    let start = Instant::now();
-                    let proof = key.proof(&format!("{position}-{}", waits.len()), &current);
-                    let (status, headers, answer) =
-                        way.send("/oauth2/token", body.clone(), Some(&proof)).await;
-                    current = nonce(&headers).unwrap_or(current);
-                    if status == StatusCode::BAD_REQUEST
-                        && answer.starts_with(b"{\"error\":\"use_dpop_nonce\"")
-                    {
-                        continue;
-                    }
-                    assert_eq!(status, StatusCode::OK, "{answer:?}");
-                    assert!(answer.starts_with(b"{\"access_token\":"), "{answer:?}");
-                    waits.push(start.elapsed());
-                }
-                waits
-            }
-        })
-        .collect();
-    let waits = tasks.join_all().await.concat();
-    Load::new(waits, begun.elapsed())
+    form.into()
 }
 
-/// Asks what one token is worth, again and again.
-pub(crate) async fn introspect(
-    world: &World,
-    gateway: &Gateway,
-    token: &str,
-    connections: usize,
-    lasts: Duration,
-) -> Load {
-    let body = Bytes::from(format!("token={token}"));
-    let mut ways = Vec::new();
-    for _ in 0..connections {
-        ways.push(Way::open(world, gateway).await);
-    }
-    let begun = Instant::now();
-    let tasks: JoinSet<Vec<Duration>> = ways
-        .into_iter()
-        .map(|mut way| {
-            let body = body.clone();
-            async move {
-                let mut waits = Vec::new();
-                while begun.elapsed() < lasts {
-                    let start = Instant::now();
-                    let (status, _, answer) = way.send("/oauth2/introspect", body.clone(), None).await;
-                    assert!(
-                        status == StatusCode::OK && answer.starts_with(b"{\"active\":true"),
-                        "{answer:?}"
-                    );
-                    waits.push(start.elapsed());
-                }
-                waits
-            }
-        })
-        .collect();
-    let waits = tasks.join_all().await.concat();
-    Load::new(waits, begun.elapsed())
+/// The form by which it asks what a token is worth.
+pub(crate) fn introspection(token: &str) -> Bytes {
+    format!("token={token}").into()
 }
 
-fn nonce(headers: &HeaderMap) -> Option<String> {
-    headers.get("dpop-nonce")?.to_str().ok().map(str::to_owned)
+struct Exchanges {
+    way: Way,
+    proofs: Proofs,
+    form: Bytes,
 }
 
-/// A connection that is kept.
-struct Way(SendRequest<Full<Bytes>>);
-
-impl Way {
-    async fn open(world: &World, gateway: &Gateway) -> Self {
-        let anchors = read_trust_anchors(&world.bundle()).expect("the trust bundle");
-        let connector = TlsConnector::from(Arc::new(gateway.tls(anchors)));
-        let stream = TcpStream::connect(world.address()).await.expect("a verifier that listens");
-        stream.set_nodelay(true).expect("a socket");
-        let name = ServerName::try_from("127.0.0.1").expect("an address");
-        let stream = connector.connect(name, stream).await.expect("TLS");
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("HTTP");
-        // Ends with the sender.
-        tokio::spawn(connection);
-        Self(sender)
-    }
-
-    async fn send(&mut self, path: &str, body: Bytes, proof: Option<&str>) -> (StatusCode, HeaderMap, Bytes) {
-        let mut request = Request::post(path)
-            .header(HOST, "127.0.0.1")
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded");
-        if let Some(proof) = proof {
-            request = request.header("dpop", proof);
+impl Exchanges {
+    async fn once(&mut self) -> Option<Answer> {
+        let request = form_to("/oauth2/token").header("dpop", self.proofs.next());
+        let answer = self.way.send(request, self.form.clone()).await;
+        self.proofs.heed(&answer);
+        if answer.status == StatusCode::BAD_REQUEST && answer.text("error") == "use_dpop_nonce" {
+            return None;
         }
-        let request = request.body(Full::from(body)).expect("a request");
-        self.0.ready().await.expect("a connection that is kept");
-        let response = self.0.send_request(request).await.expect("an answer");
-        let (head, body) = response.into_parts();
-        (head.status, head.headers, body.collect().await.expect("a body").to_bytes())
+        assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
+        assert!(answer.body.starts_with(b"{\"access_token\":"), "{:?}", answer.body);
+        Some(answer)
+    }
+}
+
+impl Asks for Exchanges {
+    async fn ask(&mut self) -> bool {
+        self.once().await.is_some()
+    }
+}
+
+struct Introspects {
+    way: Way,
+    form: Bytes,
+}
+
+impl Asks for Introspects {
+    async fn ask(&mut self) -> bool {
+        let answer = self.way.post("/oauth2/introspect", self.form.clone()).await;
+        assert!(answer.body.starts_with(b"{\"active\":true"), "{:?}", answer.body);
+        true
+    }
+}
+
+struct Enforced {
+    way: Way,
+    proofs: Proofs,
+    authorization: String,
+}
+
+impl Asks for Enforced {
+    async fn ask(&mut self) -> bool {
+        let request = Request::get("/forward-auth")
+            .header("x-forwarded-method", "GET")
+            .header("x-forwarded-proto", "https")
+            .header("x-forwarded-host", "orders.example")
+            .header("x-forwarded-uri", "/orders")
+            .header(AUTHORIZATION, &self.authorization)
+            .header("dpop", self.proofs.next());
+        let answer = self.way.send(request, Bytes::new()).await;
+        self.proofs.heed(&answer);
+        if answer.status == StatusCode::UNAUTHORIZED && answer.text("code").starts_with("dpop_nonce") {
+            return false;
+        }
+        assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
+        true
+    }
+}
+
+/// Proofs of one connection, one for each request.
+struct Proofs {
+    key: Arc<Key>,
+    connection: usize,
+    made: u64,
+    method: &'static str,
+    uri: String,
+    token_hash: Option<String>,
+    nonce: Option<String>,
+}
+
+impl Proofs {
+    /// The first one is without a nonce, and earns one.
+    fn begin(
+        key: &Arc<Key>,
+        connection: usize,
+        method: &'static str,
+        uri: String,
+        token: Option<&str>,
+    ) -> Self {
+        let token_hash = token.map(|token| base64url(&sha256(&[token.as_bytes()])));
+        Self { key: Arc::clone(key), connection, made: 0, method, uri, token_hash, nonce: None }
+    }
+
+    fn next(&mut self) -> String {
+        self.made += 1;
+        let mut claims = json!({
+            "jti": format!("{}-{}", self.connection, self.made),
+            "htm": self.method,
+            "htu": self.uri,
+            "iat": SystemClock.now().as_seconds(),
+        });
+        if let Some(nonce) = &self.nonce {
+            claims["nonce"] = nonce.as_str().into();
+        }
+        if let Some(hash) = &self.token_hash {
+            claims["ath"] = hash.as_str().into();
+        }
+        self.key.sign(&claims)
+    }
+
+    fn heed(&mut self, answer: &Answer) {
+        self.nonce = answer.nonce().or_else(|| self.nonce.take());
     }
 }
 
 /// The service's own key.
-struct Key {
+pub(crate) struct Key {
     pair: EcdsaKeyPair,
     rng: SystemRandom,
     header: String,
 }
 
 impl Key {
-    fn generate() -> Self {
+    pub(crate) fn generate() -> Self {
         let pair = signatures::generate();
         let jwk = PublicJwk::from_sec1(pair.public_key().as_ref()).expect("a point").to_json();
         let header = json!({ "typ": "dpop+jwt", "alg": "ES256", "jwk": jwk });
         Self { pair, rng: SystemRandom::new(), header: base64url(header.to_string().as_bytes()) }
     }
 
-    fn proof(&self, id: &str, nonce: &str) -> String {
-        let htu = format!("{PUBLIC_URL}/oauth2/token");
-        let iat = SystemClock.now().as_seconds();
-        let claims = json!({ "jti": id, "htm": "POST", "htu": htu, "iat": iat, "nonce": nonce });
+    fn sign(&self, claims: &serde_json::Value) -> String {
         let signed = format!("{}.{}", self.header, base64url(claims.to_string().as_bytes()));
         let signature = self.pair.sign(&self.rng, signed.as_bytes()).expect("a signature");
         format!("{signed}.{}", base64url(signature.as_ref()))
