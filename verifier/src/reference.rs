@@ -15,13 +15,14 @@ pub mod deny;
 pub mod exchange;
 mod profile;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use rootbound_common::clock::Timestamp;
 use rootbound_common::crypto::Digest;
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex, PcrValues};
+use rootbound_compute::values::Source;
 use serde::{Deserialize, Serialize};
 
 use crate::appraisal::runtime::DigestSet;
@@ -60,10 +61,10 @@ pub struct Provenance {
     pub created_at: Timestamp,
 }
 
-/// Accepted PCR values: several per PCR, since machines and versions differ.
+/// Accepted PCR values: several per PCR, since machines and versions differ; each with where it comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AcceptedPcrs {
-    values: BTreeMap<(HashAlgorithm, PcrIndex), BTreeSet<Digest>>,
+    values: BTreeMap<(HashAlgorithm, PcrIndex), BTreeMap<Digest, Source>>,
 }
 
 /// Why values are no reference values.
@@ -83,6 +84,19 @@ pub enum ReferenceError {
     /// A SHA-1 bank cannot be relied on.
     #[error("SHA-1 banks are refused as reference values: collisions can be made")]
     Sha1,
+    /// What is said of where a value comes from can be shown to nobody.
+    #[error(
+        "{bank} PCR {pcr}: where a value comes from, `{field}`: must have 1 to {} characters, that show",
+        BootSet::MAX_WORDS
+    )]
+    Source {
+        /// The bank.
+        bank: HashAlgorithm,
+        /// The PCR.
+        pcr: PcrIndex,
+        /// Of [`Source`].
+        field: &'static str,
+    },
     /// The bank is not in use: all of its PCRs are still at their start value.
     #[error(
         "bank {bank} is idle: each quoted PCR still has its start value, so that it would match any machine"
@@ -105,16 +119,29 @@ impl AcceptedPcrs {
         Self::new(values.iter().map(|(_, pcr, value)| (pcr, *value)))
     }
 
-    /// These values; the algorithm of each names its bank.
+    /// These values, of which nothing is known; the algorithm of each names its bank.
     pub fn new(values: impl IntoIterator<Item = (PcrIndex, Digest)>) -> Result<Self, ReferenceError> {
+        Self::with_sources(values.into_iter().map(|(pcr, value)| (pcr, value, Source::default())))
+    }
+
+    /// These values, each with where it comes from: of one that comes twice, what is known first.
+    pub fn with_sources(
+        values: impl IntoIterator<Item = (PcrIndex, Digest, Source)>,
+    ) -> Result<Self, ReferenceError> {
         let mut accepted = Self::default();
-        for (pcr, value) in values {
+        for (pcr, value, source) in values {
             let bank = value.algorithm();
             if bank == HashAlgorithm::Sha1 {
                 return Err(ReferenceError::Sha1);
             }
+            if let Some(field) = boot_set::unfit_part(&source) {
+                return Err(ReferenceError::Source { bank, pcr, field });
+            }
             let of_pcr = accepted.values.entry((bank, pcr)).or_default();
-            of_pcr.insert(value);
+            let known = of_pcr.entry(value).or_default();
+            if known.is_unknown() {
+                *known = source;
+            }
             if of_pcr.len() > Self::MAX_PER_PCR {
                 return Err(ReferenceError::TooMany { bank, pcr });
             }
@@ -122,14 +149,38 @@ impl AcceptedPcrs {
         if accepted.values.is_empty() { Err(ReferenceError::Empty) } else { Ok(accepted) }
     }
 
+    /// The same, from there; but for those that are known to be from elsewhere.
+    #[must_use]
+    pub fn from_source(mut self, source: &Source) -> Self {
+        let unknown = self.values.values_mut().flat_map(BTreeMap::values_mut);
+        unknown.filter(|known| known.is_unknown()).for_each(|unknown| unknown.clone_from(source));
+        self
+    }
+
     /// The accepted values of a PCR; none where the set does not speak of it.
     pub fn of(&self, bank: HashAlgorithm, pcr: PcrIndex) -> impl Iterator<Item = &Digest> {
+        self.with_source_of(bank, pcr).map(|(value, _)| value)
+    }
+
+    /// The same, each with where it comes from.
+    pub fn with_source_of(
+        &self,
+        bank: HashAlgorithm,
+        pcr: PcrIndex,
+    ) -> impl Iterator<Item = (&Digest, &Source)> {
         self.values.get(&(bank, pcr)).into_iter().flatten()
     }
 
     /// Every accepted value.
     pub fn iter(&self) -> impl Iterator<Item = (HashAlgorithm, PcrIndex, &Digest)> {
-        self.values.iter().flat_map(|((bank, pcr), values)| values.iter().map(|value| (*bank, *pcr, value)))
+        self.iter_with_source().map(|(bank, pcr, value, _)| (bank, pcr, value))
+    }
+
+    /// Every accepted value, with where it comes from.
+    pub fn iter_with_source(&self) -> impl Iterator<Item = (HashAlgorithm, PcrIndex, &Digest, &Source)> {
+        self.values.iter().flat_map(|((bank, pcr), values)| {
+            values.iter().map(|(value, source)| (*bank, *pcr, value, source))
+        })
     }
 }
 
@@ -151,13 +202,32 @@ pub fn idle_bank(values: &PcrValues) -> Option<HashAlgorithm> {
         .find(|bank| of(*bank).next().is_some() && of(*bank).all(|(_, pcr, value)| started(pcr, value)))
 }
 
-/// As JSON: `{"sha256": {"0": ["<hex>", …], …}}`.
+/// A value as it is written: with where it comes from, as far as that is known.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "a value in lower-case hex, or a table of `value` and `source`")]
+enum Written {
+    Bare(String),
+    Sourced(Sourced),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sourced {
+    value: String,
+    source: Source,
+}
+
+/// As JSON: `{"sha256": {"0": ["<hex>", {"value": "<hex>", "source": {"package": …}}, …], …}}`.
 impl Serialize for AcceptedPcrs {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut banks: BTreeMap<HashAlgorithm, BTreeMap<u8, Vec<String>>> = BTreeMap::new();
-        for (bank, pcr, value) in self.iter() {
-            let bank = banks.entry(bank).or_default();
-            bank.entry(pcr.get()).or_default().push(value.to_string());
+        let mut banks: BTreeMap<HashAlgorithm, BTreeMap<u8, Vec<Written>>> = BTreeMap::new();
+        for (bank, pcr, value, source) in self.iter_with_source() {
+            let value = value.to_string();
+            let written = match source.is_unknown() {
+                true => Written::Bare(value),
+                false => Written::Sourced(Sourced { value, source: source.clone() }),
+            };
+            banks.entry(bank).or_default().entry(pcr.get()).or_default().push(written);
         }
         banks.serialize(serializer)
     }
@@ -166,20 +236,24 @@ impl Serialize for AcceptedPcrs {
 impl<'de> Deserialize<'de> for AcceptedPcrs {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error;
-        let banks: BTreeMap<HashAlgorithm, BTreeMap<u8, Vec<String>>> = BTreeMap::deserialize(deserializer)?;
+        let banks: BTreeMap<HashAlgorithm, BTreeMap<u8, Vec<Written>>> = BTreeMap::deserialize(deserializer)?;
         let mut values = Vec::new();
         for (bank, pcrs) in banks {
             for (pcr, accepted) in pcrs {
                 let index = PcrIndex::new(pcr).ok_or_else(|| D::Error::custom("a PCR number is 0 to 23"))?;
-                for hex in accepted {
+                for written in accepted {
+                    let (hex, source) = match written {
+                        Written::Bare(hex) => (hex, Source::default()),
+                        Written::Sourced(Sourced { value, source }) => (value, source),
+                    };
                     let value = Digest::from_hex(bank, &hex).ok_or_else(|| {
                         D::Error::custom(format_args!("{bank} PCR {pcr}: not a value in lower-case hex"))
                     })?;
-                    values.push((index, value));
+                    values.push((index, value, source));
                 }
             }
         }
-        Self::new(values).map_err(D::Error::custom)
+        Self::with_sources(values).map_err(D::Error::custom)
     }
 }
 
@@ -254,8 +328,54 @@ mod tests {
         let set = AcceptedPcrs::new([(pcr(0), hash(bank, &[b"a"])), (pcr(0), hash(bank, &[b"b"]))]).unwrap();
         let json = serde_json::to_string(&set).unwrap();
         assert_eq!(serde_json::from_str::<AcceptedPcrs>(&json).unwrap(), set);
-        for bad in [r"{}", r#"{"sha256":{"24":["00"]}}"#, r#"{"sha256":{"0":["00"]}}"#] {
-            assert!(serde_json::from_str::<AcceptedPcrs>(bad).is_err(), "{bad}");
+        let value = hash(bank, &[b"a"]).to_string();
+        let bare = |value: &str| format!(r#"{{"sha256":{{"0":[{value}]}}}}"#);
+        for bad in [
+            "{}".to_owned(),
+            r#"{"sha256":{"24":["00"]}}"#.to_owned(),
+            bare("\"00\""),
+            bare("7"),
+            bare(&format!(r#"{{"value":"{value}"}}"#)),
+            bare(&format!(r#"{{"value":"{value}","source":{{"file":""}}}}"#)),
+            bare(&format!(r#"{{"value":"{value}","source":{{"file":"a\nb"}}}}"#)),
+            bare(&format!(r#"{{"value":"{value}","source":{{"packet":"a"}}}}"#)),
+            bare(&format!(r#"{{"value":"{value}","source":{{}},"label":"a"}}"#)),
+        ] {
+            assert!(serde_json::from_str::<AcceptedPcrs>(&bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn values_keep_where_they_come_from_as_json_and_as_toml() {
+        let bank = HashAlgorithm::Sha256;
+        let (a, b, c) = (hash(bank, &[b"a"]), hash(bank, &[b"b"]), hash(bank, &[b"c"]));
+        let node = |name: &str| Source { node: Some(name.to_owned()), ..Source::default() };
+        let package = Source { package: Some("linux".to_owned()), ..Source::default() };
+        let unknown = Source::default;
+        let values = [
+            (pcr(4), a, package.clone()),
+            (pcr(4), b, unknown()),
+            (pcr(4), b, node("first")),
+            (pcr(4), b, node("second")),
+            (pcr(9), c, unknown()),
+        ];
+        let set = AcceptedPcrs::with_sources(values).unwrap();
+        let of = |set: &AcceptedPcrs| -> Vec<_> {
+            let all = set.iter_with_source();
+            all.map(|(_, pcr, value, source)| (pcr.get(), *value, source.clone())).collect()
+        };
+        let mut expected = vec![(4, a, package), (4, b, node("first")), (9, c, unknown())];
+        expected.sort_by_key(|(pcr, value, _)| (*pcr, *value));
+        assert_eq!(of(&set), expected);
+        let json = serde_json::to_string(&set).unwrap();
+        assert_eq!(serde_json::from_str::<AcceptedPcrs>(&json).unwrap(), set);
+        let toml = toml::to_string(&set).unwrap();
+        assert_eq!(toml::from_str::<AcceptedPcrs>(&toml).unwrap(), set, "{toml}");
+        let all = set.from_source(&node("third"));
+        assert_eq!(of(&all).pop().unwrap().2, node("third"));
+        assert_eq!(
+            all.with_source_of(bank, pcr(4)).filter(|(_, source)| **source == node("first")).count(),
+            1
+        );
     }
 }

@@ -7,6 +7,7 @@ use rand_core::Rng;
 use rootbound_common::clock::Timestamp;
 use rootbound_common::id::NodeId;
 use rootbound_common::wire::v1::JoinToken;
+use rootbound_compute::values::Source;
 use serde_json::{Map, Value};
 use tokio::sync::MutexGuard;
 
@@ -260,7 +261,8 @@ impl Verifier {
         let node = self.store.node(id).await?.ok_or(OperateError::UnknownNode(id))?;
         let stored = self.stored_evidence(&node).await?.ok_or(OperateError::NoEvidence(id))?;
         let observed = stored.map_err(|why| OperateError::StoredEvidence { node: id, why })?;
-        let accepted = AcceptedPcrs::captured(observed.pcrs())?;
+        let shown_by = Source { node: Some(id.to_string()), ..Source::default() };
+        let accepted = AcceptedPcrs::captured(observed.pcrs())?.from_source(&shown_by);
         self.put_reference_set(name, accepted, operator).await
     }
 

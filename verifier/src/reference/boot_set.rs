@@ -129,8 +129,7 @@ fn check(number: usize, value: &BootValue, bank: HashAlgorithm) -> Result<(), Bo
         return Err(BootSetError::OtherAlgorithm { number, digest: *digest, bank });
     }
     let text = |field, text: &str, max: usize| {
-        let fits = !text.is_empty() && text.len() <= max && text.chars().all(only_shows);
-        if fits { Ok(()) } else { Err(BootSetError::Text { number, field, max }) }
+        if fits(text, max) { Ok(()) } else { Err(BootSetError::Text { number, field, max }) }
     };
     if let Measured::CommandLine { text: line } | Measured::FirmwareVersion { text: line } = &value.measured {
         text("text", line, BootSet::MAX_TEXT)?;
@@ -138,13 +137,22 @@ fn check(number: usize, value: &BootValue, bank: HashAlgorithm) -> Result<(), Bo
     if !value.label.is_empty() {
         text("label", &value.label, BootSet::MAX_WORDS)?;
     }
-    let Source { file, package, version, node } = &value.source;
-    for (field, part) in [("file", file), ("package", package), ("version", version), ("node", node)] {
-        if let Some(part) = part {
-            text(field, part, BootSet::MAX_WORDS)?;
-        }
+    match unfit_part(&value.source) {
+        Some(field) => Err(BootSetError::Text { number, field, max: BootSet::MAX_WORDS }),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+fn fits(text: &str, max: usize) -> bool {
+    !text.is_empty() && text.len() <= max && text.chars().all(only_shows)
+}
+
+/// The part of a source that is empty, too long, or has what does not only show.
+pub(super) fn unfit_part(source: &Source) -> Option<&'static str> {
+    let Source { file, package, version, node } = source;
+    let parts = [("file", file), ("package", package), ("version", version), ("node", node)];
+    let unfit = |part: &Option<String>| part.as_ref().is_some_and(|part| !fits(part, BootSet::MAX_WORDS));
+    parts.into_iter().find(|(_, part)| unfit(part)).map(|(field, _)| field)
 }
 
 /// Where a value comes from, in words; empty where nothing is known.

@@ -163,8 +163,9 @@ impl SetContent {
     pub fn union(&self, other: &Self) -> Result<Self, ContentError> {
         match (self, other) {
             (Self::Pcrs(one), Self::Pcrs(other)) => {
-                let values = one.iter().chain(other.iter()).map(|(_, pcr, value)| (pcr, *value));
-                Ok(Self::Pcrs(AcceptedPcrs::new(values)?))
+                let values = one.iter_with_source().chain(other.iter_with_source());
+                let values = values.map(|(_, pcr, value, source)| (pcr, *value, source.clone()));
+                Ok(Self::Pcrs(AcceptedPcrs::with_sources(values)?))
             }
             (Self::Boot(one), Self::Boot(other)) => Ok(Self::Boot(one.union(other)?)),
             (Self::Digests(_, one), Self::Digests(_, other)) => {
@@ -218,10 +219,11 @@ impl SetContent {
     fn values(&self) -> BTreeMap<String, String> {
         match self {
             Self::Pcrs(accepted) => {
-                let values = accepted.iter();
-                values
-                    .map(|(bank, pcr, value)| (format!("PCR {pcr} {bank}:{value}"), String::new()))
-                    .collect()
+                let values = accepted.iter_with_source();
+                let words = |(bank, pcr, value, source): (_, _, _, &_)| {
+                    (format!("PCR {pcr} {bank}:{value}"), source_words(source))
+                };
+                values.map(words).collect()
             }
             Self::Boot(set) => {
                 let known = |value: &BootValue| {

@@ -8,6 +8,7 @@ use clap::Args;
 use rootbound_common::clock::Timestamp;
 use rootbound_common::crypto::Digest;
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex, PcrValues};
+use rootbound_compute::values::Source;
 
 use super::super::files::{self, FileError};
 use super::story::KnownTexts;
@@ -205,15 +206,17 @@ impl Appraise {
 
     /// Values of several files for one name are accepted together.
     fn reference_sets(&self, default: &Name) -> Result<Vec<ReferenceSet>, AppraiseError> {
-        let mut values: BTreeMap<Name, Vec<(PcrIndex, Digest)>> = BTreeMap::new();
+        let mut values: BTreeMap<Name, Vec<(PcrIndex, Digest, Source)>> = BTreeMap::new();
         for argument in &self.references {
             let named = argument.split_once('=').and_then(|(name, file)| Some((name.parse().ok()?, file)));
             let (name, file) = named.unwrap_or_else(|| (default.clone(), argument.as_str()));
             let accepted: AcceptedPcrs = files::read(Path::new(file))?;
-            values.entry(name).or_default().extend(accepted.iter().map(|(_, pcr, value)| (pcr, *value)));
+            let accepted = accepted.iter_with_source();
+            let accepted = accepted.map(|(_, pcr, value, source)| (pcr, *value, source.clone()));
+            values.entry(name).or_default().extend(accepted);
         }
         let set = |(name, values)| {
-            let accepted = AcceptedPcrs::new(values)?;
+            let accepted = AcceptedPcrs::with_sources(values)?;
             Ok(ReferenceSet { id: version(name), accepted, provenance: provenance() })
         };
         values.into_iter().map(set).collect()

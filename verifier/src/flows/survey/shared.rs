@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use rootbound_common::id::NodeId;
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex};
 use rootbound_common::wire::v1::ImaPart;
+use rootbound_compute::values::Source;
 use serde::{Deserialize, Serialize};
 
 use super::SurveyError;
@@ -243,8 +244,11 @@ fn shared_values(nodes: &[Seen], left_out: &mut Vec<String>) -> Option<AcceptedP
             }
         }
     }
+    // Each shows what all do.
+    let shown_by =
+        nodes.first().map(|seen| Source { node: Some(seen.record.id.to_string()), ..Source::default() });
     match AcceptedPcrs::new(shared) {
-        Ok(accepted) => Some(accepted),
+        Ok(accepted) => Some(accepted.from_source(&shown_by.unwrap_or_default())),
         Err(error) => {
             left_out.push(format!("PCR values: {error}"));
             None

@@ -7,6 +7,7 @@ use rootbound_common::clock::Timestamp;
 use rootbound_common::crypto::Digest;
 use rootbound_common::id::NodeId;
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex};
+use rootbound_compute::values::Source;
 use serde::{Deserialize, Serialize};
 
 use crate::appraisal::boot::{BootDeviation, accepting, nearest};
@@ -18,6 +19,7 @@ use crate::flows::Verifier;
 use crate::flows::logs::{OfQuote, Sent};
 use crate::flows::operate::OperateError;
 use crate::node::Labels;
+use crate::reference::boot_set::source_words;
 use crate::reference::{Profile, ReferenceBook, ReferenceSet, Versioned};
 use crate::store::DigestSetRecord;
 
@@ -280,12 +282,15 @@ impl Context<'_> {
     fn accepted(&self, bank: HashAlgorithm, pcr: PcrIndex) -> Vec<Near> {
         let names = self.profile().map(|profile| profile.body().references.as_slice()).unwrap_or_default();
         let sets = names.iter().filter_map(|name| self.book.set(name));
-        let values = sets.flat_map(|set| set.accepted.of(bank, pcr).map(move |value| (set, value)));
-        let near = |(set, value): (&ReferenceSet, &Digest)| Near {
+        let values =
+            sets.flat_map(|set| set.accepted.with_source_of(bank, pcr).map(move |value| (set, value)));
+        let near = |(set, (value, source)): (&ReferenceSet, (&Digest, &Source))| Near {
             place: format!("reference set {}", set.id),
             value: Some(value.to_string()),
             label: format!("{bank} PCR {pcr}"),
-            source: Some(set.provenance.reason.clone()).filter(|reason| !reason.is_empty()),
+            source: [source_words(source), set.provenance.reason.clone()]
+                .into_iter()
+                .find(|words| !words.is_empty()),
         };
         values.map(near).take(NEAREST).collect()
     }

@@ -6,7 +6,7 @@ use data_encoding::HEXLOWER;
 use rootbound_common::crypto::Digest;
 use rootbound_common::text::only_shows;
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex};
-use rootbound_compute::values::{BootValues, Measured};
+use rootbound_compute::values::{BootValues, Measured, Source};
 
 use super::cbor::Writer;
 use super::comid::measured;
@@ -105,9 +105,12 @@ pub fn write(document: &Document) -> Result<Written, Unwritable> {
     tags.list(document.sets.len());
     for set in &document.sets {
         let (tag, bytes) = match &set.values {
-            ExportedValues::Pcrs(accepted) => (506, comid(&vendor, set, &pcrs(&vendor, set, accepted))),
+            ExportedValues::Pcrs(accepted) => {
+                left_out.extend(sources(set, accepted.iter_with_source().map(|(.., source)| source)));
+                (506, comid(&vendor, set, &pcrs(&vendor, set, accepted)))
+            }
             ExportedValues::Boot(values) => {
-                left_out.extend(sources(set, values));
+                left_out.extend(sources(set, values.values.iter().map(|value| &value.source)));
                 (506, comid(&vendor, set, &boot(&vendor, set, values)?))
             }
             ExportedValues::Digests(frame) => {
@@ -146,9 +149,9 @@ pub fn write(document: &Document) -> Result<Written, Unwritable> {
     if corim.len() > MAX_BYTES - 4096 { Err(Unwritable::TooLarge) } else { Ok(Written { corim, left_out }) }
 }
 
-/// What is said of the values of a boot and has no place.
-fn sources(set: &ExportedSet, values: &BootValues) -> Option<String> {
-    let known = values.values.iter().filter(|value| !value.source.is_unknown()).count();
+/// What is said of values and has no place.
+fn sources<'a>(set: &ExportedSet, sources: impl Iterator<Item = &'a Source>) -> Option<String> {
+    let known = sources.filter(|source| !source.is_unknown()).count();
     (known > 0).then(|| format!("{}: where {known} values come from", set.id()))
 }
 
