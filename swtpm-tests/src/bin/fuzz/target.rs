@@ -9,6 +9,7 @@ mod files;
 mod ima;
 mod pe;
 mod public;
+mod route;
 mod signature_list;
 mod token;
 
@@ -75,10 +76,12 @@ pub(crate) enum TargetName {
     Token,
     /// A CoRIM, signed or not.
     Corim,
+    /// A request as a gateway describes it.
+    Route,
 }
 
 impl TargetName {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Attest,
         Self::Public,
         Self::Evidence,
@@ -93,6 +96,7 @@ impl TargetName {
         Self::Squashfs,
         Self::Token,
         Self::Corim,
+        Self::Route,
     ];
 
     pub(crate) fn build(self) -> Box<dyn Target> {
@@ -111,6 +115,7 @@ impl TargetName {
             Self::Squashfs => Box::new(files::FilesTarget::squashfs()),
             Self::Token => Box::new(token::TokenTarget::new()),
             Self::Corim => Box::new(corim::CorimTarget::new()),
+            Self::Route => Box::new(route::RouteTarget::new()),
         }
     }
 }
@@ -132,6 +137,7 @@ impl fmt::Display for TargetName {
             Self::Squashfs => "squashfs",
             Self::Token => "token",
             Self::Corim => "corim",
+            Self::Route => "route",
         })
     }
 }
