@@ -42,13 +42,14 @@ def expect(what, found, wanted):
 
 
 class Site(contextlib.AbstractContextManager):
-    """A verifier that has routes for each of these hosts, and the files that it wrote."""
+    """A verifier that has routes for each of these hosts, and the files that it wrote. With `one_in`, it records one in so many allowed
+    decisions."""
 
-    def __init__(self, hosts):
+    def __init__(self, hosts, one_in=None):
         self.folder = Path(tempfile.mkdtemp(prefix="rootbound-interop."))
         program = os.environ["INTEROP_PROGRAM"]
         self.process = subprocess.Popen(
-            [program, str(self.folder), *hosts], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [program, str(self.folder), *(["--one-in", str(one_in)] if one_in else []), *hosts], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.hear("ready")
         facts = json.loads((self.folder / "site.json").read_text())

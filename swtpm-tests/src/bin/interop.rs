@@ -1,9 +1,10 @@
 //! A verifier and a node of software keys, for programs of others that are tried against it: `scripts/check-interop`.
 //!
-//! `interop FOLDER HOST…` serves a verifier on loopback and writes into the folder what others need: `site.json`, `ca.pem`, `node.pem` and
+//! `interop FOLDER [--one-in N] HOST…` serves a verifier on loopback and writes into the folder what others need: `site.json`, `ca.pem`, `node.pem` and
 //! `node.key` (the node's certificate and key), `gateway.pem` and `gateway.key` (a relying party's), `gateway.token` (that of another). For each
 //! host, `localhost:8080`, the policies have routes. Then it does what each line on its standard input says, and answers with a line: `drift` (the node
-//! measures something else, and shows it), `heal` (it boots anew, and gets another certificate), `end`.
+//! measures something else, and shows it), `heal` (it boots anew, and gets another certificate), `end`. With `--one-in`, one in so many allowed
+//! decisions is recorded.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "what fails here fails the check")]
 
@@ -19,6 +20,7 @@ use rootbound_swtpm_tests::gateway::Gateway;
 use rootbound_swtpm_tests::policies::put_in_force;
 use rootbound_swtpm_tests::software_tpm::SoftwareTpm;
 use rootbound_swtpm_tests::world::{Simulated, World};
+use rootbound_verifier::audit::sampling::Sampling;
 use rootbound_verifier::policy::{Bundle, BundleSource};
 use rootbound_verifier::relying_party::RelyingPartySection;
 use rootbound_verifier::relying_party::token::BearerToken;
@@ -40,8 +42,13 @@ const PUBLIC_URL: &str = "https://verifier.example:8443";
 #[tokio::main]
 async fn main() {
     let mut arguments = std::env::args().skip(1);
-    let folder = PathBuf::from(arguments.next().expect("usage: interop FOLDER HOST…"));
-    let hosts: Vec<_> = arguments.collect();
+    const USAGE: &str = "usage: interop FOLDER [--one-in N] HOST…";
+    let folder = PathBuf::from(arguments.next().expect(USAGE));
+    let mut hosts: Vec<_> = arguments.collect();
+    let sampling = match hosts.first().is_some_and(|first| first == "--one-in") {
+        true => Sampling::OneIn(hosts.drain(..2).next_back().and_then(|n| n.parse().ok()).expect(USAGE)),
+        false => Sampling::All,
+    };
     let audiences = || hosts.iter().map(|host| audience(host).try_into().expect("an audience")).collect();
 
     let gateway = Gateway::new();
@@ -54,8 +61,12 @@ async fn main() {
         token_sha256: vec![token.hash()],
         ..gateway.section("proxy", &[])
     };
-    let world =
-        World::builder().relying_parties(vec![by_certificate, by_token]).public_url(PUBLIC_URL).start().await;
+    let world = World::builder()
+        .relying_parties(vec![by_certificate, by_token])
+        .public_url(PUBLIC_URL)
+        .allowed_decisions(sampling)
+        .start()
+        .await;
     let mut source = BundleSource {
         schema: Some(SCHEMA.to_owned()),
         routes: Some(hosts.iter().map(|host| routes(host)).collect()),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rootbound_common::clock::Clock;
 use rootbound_common::id::TrustDomain;
 use rootbound_common::random;
+use rootbound_verifier::audit::sampling::Sampling;
 use rootbound_verifier::credential::authority::Authority;
 use rootbound_verifier::credential::ear::{EatProfile, ResultSigner};
 use rootbound_verifier::credential::files;
@@ -34,6 +35,7 @@ pub(super) struct Settings {
     http_limits: HttpLimits,
     relying_parties: Vec<RelyingPartySection>,
     public_url: Option<PublicUrl>,
+    allowed_decisions: Sampling,
 }
 
 /// How a [`World`] is to be made.
@@ -56,7 +58,16 @@ impl Default for WorldBuilder {
         let revocation = RevocationPolicy::IfAvailable;
         let eat_profile = EatProfile::default();
         let (limits, relying_parties, public_url) = (Limits::default(), Vec::new(), None);
-        let settings = Settings { revocation, limits, eat_profile, http_limits, relying_parties, public_url };
+        let allowed_decisions = Sampling::All;
+        let settings = Settings {
+            revocation,
+            limits,
+            eat_profile,
+            http_limits,
+            relying_parties,
+            public_url,
+            allowed_decisions,
+        };
         Self { roots: Vec::new(), authority: None, settings }
     }
 }
@@ -119,6 +130,13 @@ impl WorldBuilder {
     #[must_use]
     pub fn public_url(mut self, url: &str) -> Self {
         self.settings.public_url = Some(url.to_owned().try_into().expect("a public URL"));
+        self
+    }
+
+    /// Which allowed decisions are recorded; all of them without this.
+    #[must_use]
+    pub fn allowed_decisions(mut self, sampling: Sampling) -> Self {
+        self.settings.allowed_decisions = sampling;
         self
     }
 
@@ -197,7 +215,11 @@ impl Settings {
             revocation: self.revocation,
             authority,
             limits: self.limits,
-            audit: AuditParts { key: audit_key, ..AuditParts::generate() },
+            audit: AuditParts {
+                key: audit_key,
+                allowed_decisions: self.allowed_decisions,
+                ..AuditParts::generate()
+            },
         };
         Arc::new(Verifier::start(parts).await.expect("a verifier"))
     }
