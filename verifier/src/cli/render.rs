@@ -6,9 +6,13 @@ mod sets;
 pub(super) mod survey;
 mod tokens;
 
+use std::collections::BTreeMap;
+
 use rootbound_common::clock::Timestamp;
+use rootbound_common::crypto::Digest;
 use rootbound_common::text::only_shows;
 use rootbound_common::wire::v1::PostureReport;
+use rootbound_compute::values::Source;
 
 use super::Show;
 use super::table::{Table, fields};
@@ -22,7 +26,7 @@ use crate::http::admin::message::{
     ProfileDetail, ReferenceDetail, ReferenceSummary, Removed, Reply, Written,
 };
 use crate::node::{Labels, Standing};
-use crate::reference::Provenance;
+use crate::reference::{AcceptedPcrs, Provenance};
 use crate::store::holds::{HoldEnd, HoldRecord};
 use crate::store::{DecisionRecord, InventoryEntry, JoinTokenRecord};
 
@@ -341,7 +345,38 @@ fn references(sets: &[ReferenceSummary]) -> String {
 fn reference(set: &ReferenceDetail) -> String {
     let withdrawn = if set.withdrawn { ", withdrawn" } else { "" };
     let mut text = format!("# {}@{}{withdrawn}\n{}", set.name, set.version, made(&set.provenance));
-    text += &toml::to_string(&set.accepted).unwrap_or_default();
+    text += &accepted_pcrs(&set.accepted);
+    text
+}
+
+/// Accepted PCR values as TOML, to be read again; each value on a line of its own, where one says where it comes from.
+fn accepted_pcrs(accepted: &AcceptedPcrs) -> String {
+    let mut by_pcr: BTreeMap<_, BTreeMap<_, Vec<_>>> = BTreeMap::new();
+    for (bank, pcr, value, source) in accepted.iter_with_source() {
+        by_pcr.entry(bank).or_default().entry(pcr).or_default().push((value, source));
+    }
+    let quoted = |text: &str| toml::Value::from(text).to_string();
+    let written = |(value, source): &(&Digest, &Source)| {
+        let Source { file, package, version, node } = source;
+        let parts = [("package", package), ("version", version), ("file", file), ("node", node)];
+        let known = parts
+            .iter()
+            .filter_map(|(name, part)| part.as_ref().map(|part| format!("{name} = {}", quoted(part))));
+        let known = known.collect::<Vec<_>>().join(", ");
+        let value = quoted(&value.to_string());
+        if known.is_empty() { value } else { format!("{{ value = {value}, source = {{ {known} }} }}") }
+    };
+    let mut text = String::new();
+    for (bank, pcrs) in by_pcr {
+        text += &format!("[{bank}]\n");
+        for (pcr, values) in pcrs {
+            let lines: Vec<_> = values.iter().map(written).collect();
+            match lines.as_slice() {
+                [line] => text += &format!("{pcr} = [{line}]\n"),
+                lines => text += &format!("{pcr} = [\n    {},\n]\n", lines.join(",\n    ")),
+            }
+        }
+    }
     text
 }
 
@@ -461,4 +496,32 @@ fn ca_text(ca: &CaDetail) -> String {
         lines.push((name, fingerprint.clone()));
     }
     format!("{}\n{}", fields(&lines), ca.chain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rootbound_common::crypto::hash;
+    use rootbound_common::tpm::{HashAlgorithm, PcrIndex};
+
+    #[test]
+    fn accepted_pcrs_are_read_as_they_are_shown() {
+        let (bank, pcr) = (HashAlgorithm::Sha256, |index| PcrIndex::new(index).unwrap());
+        let source = |file: &str, node: Option<&str>| Source {
+            file: Some(file.to_owned()),
+            node: node.map(str::to_owned),
+            ..Source::default()
+        };
+        let values = [
+            (pcr(0), hash(bank, &[b"a"]), Source::default()),
+            (pcr(4), hash(bank, &[b"b"]), source("C:\\EFI\\\"x\" # 'y'", Some("n"))),
+            (pcr(4), hash(bank, &[b"c"]), Source::default()),
+            (pcr(7), hash(bank, &[b"d"]), source("/boot/shim", None)),
+            (pcr(7), hash(HashAlgorithm::Sha384, &[b"d"]), source("/boot/shim", None)),
+        ];
+        let accepted = AcceptedPcrs::with_sources(values).unwrap();
+        let shown = accepted_pcrs(&accepted);
+        assert_eq!(toml::from_str::<AcceptedPcrs>(&shown).unwrap(), accepted, "{shown}");
+        assert_eq!(shown.lines().count(), 9, "{shown}");
+    }
 }

@@ -142,7 +142,7 @@ pub(in crate::cli) fn files(captured: &SharedCapture) -> Vec<(&'static str, Stri
     let of = format!("# what {} nodes share\n", captured.nodes.len());
     let mut files = Vec::new();
     if let Some(accepted) = &captured.accepted {
-        files.push(("set.toml", of.clone() + &toml::to_string(accepted).unwrap_or_default()));
+        files.push(("set.toml", of.clone() + &super::accepted_pcrs(accepted)));
     }
     if let Some(rules) = &captured.boot {
         let part = super::ProfilePart { boot: rules };
