@@ -100,8 +100,10 @@ async fn tampered_state_is_told_once_and_made_anew() {
         let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
         assert_eq!(lines("a state file is put aside"), usize::from(aside), "{file}: {what}:\n{log}");
         assert_eq!(lines(" enrolled "), usize::from(enrolls), "{file}: {what}:\n{log}");
-        // A verifier that is slow to answer on a busy machine is no complaint about the file.
-        let complaints = lines("WARN") + lines("ERROR") - lines("the verifier does not answer");
+        // Neither a verifier that is slow to answer on a busy machine nor one that ends the stream of keys which were replaced
+        // complains about the file.
+        let others = lines("the verifier does not answer") + lines("the verifier ended the control stream");
+        let complaints = lines("WARN") + lines("ERROR") - others;
         assert!(complaints <= 2, "{file}: {what}: {complaints} complaints:\n{log}");
         if aside {
             let kept: PathBuf = machine.site.state().join(format!("{file}.bad"));
