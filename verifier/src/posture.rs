@@ -645,8 +645,8 @@ impl Fleet {
         self.read().get(&id).is_some_and(|entry| entry.unrecorded.is_some())
     }
 
-    /// Shows a contraindication that is not on record: not yet, or where the evidence is, and this appraisal of it could not be.
-    /// The next appraisal replaces it.
+    /// Shows a contraindication by evidence that is on record, where only this appraisal of it could not be recorded: the next
+    /// appraisal replaces it.
     pub fn show_unrecorded(&self, id: NodeId, revision: u64, posture: Posture) {
         if let Some(Entry { shown: Shown::Node(node), .. }) = self.write().get_mut(&id)
             && node.revision <= revision

@@ -184,22 +184,12 @@ impl Verifier {
         let policies = self.bundle.load_full();
         let Answered { answer, asked } = self.answer(csr, &node, &evidence, &appraisal, &policies, now);
         let posture = Posture::of(&appraisal);
-        let turned = self.turned(&node, &posture);
-        let has_turned = turned.is_some();
-        if has_turned && posture.verdict == Verdict::Contraindicated {
-            // What decides at this moment does not wait for the disk.
-            self.fleet.show_unrecorded(node.id, node.revision, posture.clone());
-        }
-        let recorded = self.record(&node, &evidence, &read, &posture, (&answer, asked, turned), now).await;
+        let recorded = self.record(&node, &evidence, &read, &posture, (&answer, asked), now).await;
         if matches!(recorded, Err(AttestError::Store(_))) && posture.verdict == Verdict::Contraindicated {
             // Trust does not outlive evidence against it, whether or not that can be written down.
             self.fleet.distrust(node.id, node.attestation_key.name(), posture.clone());
         }
         let (revision, epoch) = recorded?;
-        if has_turned {
-            let codes: Vec<_> = posture.deviations.iter().map(|deviation| deviation.code.as_str()).collect();
-            tracing::info!(node = %node.id, verdict = ?posture.verdict, ?codes, "posture changed");
-        }
         self.show(&node, (revision, epoch), posture.clone(), &answer, now).await?;
         let other_book = !Arc::ptr_eq(&book, &self.book.load());
         if other_book || !Arc::ptr_eq(&policies, &self.bundle.load()) {
@@ -323,7 +313,7 @@ impl Verifier {
         evidence: &Authenticated,
         read: &Read,
         posture: &Posture,
-        (answer, asked, turned): (&Answer<'_>, Option<Map<String, Value>>, Option<AuditRecord>),
+        (answer, asked): (&Answer<'_>, Option<Map<String, Value>>),
         now: Timestamp,
     ) -> Result<(u64, u64), AttestError> {
         let (granted, code, detail) = match (answer, posture.verdict) {
@@ -376,7 +366,7 @@ impl Verifier {
             epoch,
             certificate,
             decision: DecisionRecord { trail, ..decision },
-            also: turned.into_iter().collect(),
+            also: self.turned(node, posture).into_iter().collect(),
         };
         match self.store.record_evidence(record).await? {
             Recorded::Yes { revision } => Ok((revision, epoch)),
@@ -428,6 +418,11 @@ impl Verifier {
             }),
             Answer::NotAsked | Answer::BadRequest(_) | Answer::Denied(_) | Answer::Impossible(_) => None,
         };
+        let before = self.fleet.node(node.id).and_then(|node| node.posture.clone());
+        if before.is_none_or(|before| before.verdict != posture.verdict) {
+            let codes: Vec<_> = posture.deviations.iter().map(|deviation| deviation.code.as_str()).collect();
+            tracing::info!(node = %node.id, verdict = ?posture.verdict, ?codes, "posture changed");
+        }
         let key = node.attestation_key.name();
         if self.fleet.appraised(node.id, key, (revision, epoch), posture, credential, now) {
             return Ok(());
