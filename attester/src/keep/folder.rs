@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
+
 /// Why the folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
@@ -88,6 +90,18 @@ pub enum FolderError {
     },
 }
 
+/// A lock on a folder that is held.
+#[derive(Debug)]
+pub(super) struct FolderLock(File);
+
+impl Drop for FolderLock {
+    /// By closing the file alone it would go on while a child process that was forked just now still has the descriptor.
+    fn drop(&mut self) {
+        // The file is closed in any case.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 /// Names of files that are being written begin like this; what a killed process left is removed under the lock.
 const UNFINISHED: &str = ".unfinished-";
 
@@ -120,15 +134,14 @@ impl Folder {
         Ok(Self { path })
     }
 
-    /// Keeps other processes that ask for it out, until the file is dropped.
-    pub(super) fn lock(&self) -> Result<File, FolderError> {
-        use rustix::fs::{FlockOperation, flock};
+    /// Keeps others that ask for it out, until the lock is dropped.
+    pub(super) fn lock(&self) -> Result<FolderLock, FolderError> {
         let failed = |source| FolderError::Lock { path: self.path.clone(), source };
         let name = self.path.join("lock");
         let file =
             File::options().create(true).truncate(false).read(true).write(true).open(name).map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(file),
+            Ok(()) => Ok(FolderLock(file)),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(FolderError::Locked { path: self.path.clone() }),
             Err(errno) => Err(failed(errno.into())),
         }
@@ -262,8 +275,11 @@ mod tests {
         let folder = Folder::open_or_create(&root.path().join("state")).unwrap();
         let first = folder.lock().unwrap();
         assert!(matches!(folder.lock().unwrap_err(), FolderError::Locked { .. }));
+        // As a child has it between fork and exec.
+        let copy = first.0.try_clone().unwrap();
         drop(first);
         folder.lock().unwrap();
+        drop(copy);
         fs::remove_file(folder.path.join("lock")).unwrap();
         fs::create_dir(folder.path.join("lock")).unwrap();
         assert!(matches!(folder.lock().unwrap_err(), FolderError::Lock { .. }));

@@ -21,8 +21,8 @@ use rootbound_common::wire::v1::{CredentialPolicy, PostureReport, PublicBlob};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
-use folder::Folder;
 pub use folder::FolderError;
+use folder::{Folder, FolderLock};
 
 use crate::control::ControlStatus;
 use crate::tpm::{AkBlob, CredentialKeyBlob, KeyBlob, KeyBlobError};
@@ -250,7 +250,7 @@ const VERSION: u32 = 1;
 #[derive(Debug)]
 pub struct Keep {
     folder: Folder,
-    _lock: std::fs::File,
+    _lock: FolderLock,
 }
 
 impl Keep {
