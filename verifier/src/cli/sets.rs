@@ -281,7 +281,7 @@ fn read(path: &Path, kind: Option<Kind>) -> Result<Values, FileError> {
     })
 }
 
-/// The three forms have nothing in common: lines that begin with a digest, and JSON or TOML with or without `values`.
+/// Lines that begin with a digest, or JSON or TOML with or without what is measured.
 fn looks_like(text: &[u8]) -> Kind {
     let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let first =
@@ -291,7 +291,8 @@ fn looks_like(text: &[u8]) -> Kind {
         return Kind::Digests;
     }
     let has = |word: &[u8]| text.windows(word.len()).any(|window| window == word);
-    if has(b"values") && has(b"bank") { Kind::Boot } else { Kind::Pcrs }
+    let words: [&[u8]; 3] = [b"values", b"bank", b"measured"];
+    if words.iter().all(|word| has(word)) { Kind::Boot } else { Kind::Pcrs }
 }
 
 /// Digests of lines, whatever follows them; or those of values of boots.

@@ -186,8 +186,12 @@ impl ReferenceBook {
             (Err(here), Err(there)) => return here == there,
             (Ok(_), Err(_)) | (Err(_), Ok(_)) => return false,
         };
-        let accepted =
-            |name: &Name| self.set(name).map(|set| &set.accepted) == other.set(name).map(|set| &set.accepted);
+        // Wherever they come from.
+        let accepted = |name: &Name| match (self.set(name), other.set(name)) {
+            (Some(here), Some(there)) => here.accepted.iter().eq(there.accepted.iter()),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
         let (rules, others) = (self.rules(labels).runtime, other.rules(labels).runtime);
         here.id().name == there.id().name
             && here.body() == there.body()
