@@ -281,7 +281,7 @@ fn read(path: &Path, kind: Option<Kind>) -> Result<Values, FileError> {
     })
 }
 
-/// Lines that begin with a digest, or JSON or TOML with or without what is measured.
+/// Lines that begin with a digest, or JSON or TOML with or without a key `values`: the word may be in a path.
 fn looks_like(text: &[u8]) -> Kind {
     let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let first =
@@ -291,8 +291,8 @@ fn looks_like(text: &[u8]) -> Kind {
         return Kind::Digests;
     }
     let has = |word: &[u8]| text.windows(word.len()).any(|window| window == word);
-    let words: [&[u8]; 3] = [b"values", b"bank", b"measured"];
-    if words.iter().all(|word| has(word)) { Kind::Boot } else { Kind::Pcrs }
+    let values: [&[u8]; 4] = [b"\"values\"", b"[[values]]", b"values =", b"values="];
+    if values.iter().any(|key| has(key)) && has(b"bank") { Kind::Boot } else { Kind::Pcrs }
 }
 
 /// Digests of lines, whatever follows them; or those of values of boots.
@@ -338,6 +338,10 @@ mod tests {
             (format!("verity:sha256:{hex}  *\n"), SetKind::Digests),
             (format!(r#"{{"sha256": {{"7": ["{hex}"]}}}}"#), SetKind::Pcrs),
             (format!("# a remark\n[sha256]\n7 = [\"{hex}\"]\n"), SetKind::Pcrs),
+            (
+                format!(r#"{{"sha256":{{"7":[{{"value":"{hex}","source":{{"file":"/bank/values"}}}}]}}}}"#),
+                SetKind::Pcrs,
+            ),
             (r#"{"bank":"sha256","values":[]}"#.to_owned(), SetKind::Boot),
             ("bank = \"sha256\"\n[[values]]\n".to_owned(), SetKind::Boot),
         ];
