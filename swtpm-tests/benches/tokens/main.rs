@@ -148,7 +148,7 @@ async fn fetch(world: &World, machine: &Machine, lasts: Duration) -> (Token, Loa
             let (tokens, wish) = (Arc::clone(&tokens), wish.clone());
             async move {
                 let mut waits = Vec::new();
-                while begun.elapsed() < lasts {
+                while begun.elapsed() < lasts || waits.is_empty() {
                     let start = Instant::now();
                     tokens.fetch(&wish).await.expect("a token");
                     waits.push(start.elapsed());

@@ -98,7 +98,7 @@ pub(crate) async fn load(all: Vec<impl Asks>, lasts: Duration) -> Load {
         .into_iter()
         .map(|mut one| async move {
             let mut waits = Vec::new();
-            while begun.elapsed() < lasts {
+            while begun.elapsed() < lasts || waits.is_empty() {
                 let start = Instant::now();
                 if one.ask().await {
                     waits.push(start.elapsed());
