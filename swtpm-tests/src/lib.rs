@@ -10,6 +10,7 @@
 //! - [`database`]: faults and forgeries in the verifier's database
 //! - [`https`]: requests that no client of ours would send
 //! - [`ima`]: lists of what a kernel measured, as long as one likes
+//! - [`kept`]: a connection that is kept, to measure over
 //! - [`keys`]: short forms of what many tests ask of a TPM
 //! - [`manual`]: a node with a real TPM, and with the client's part of the protocol in a test's hands
 //! - [`random`]: numbers that repeat themselves from a seed
@@ -33,6 +34,7 @@ pub mod exchange;
 pub mod gateway;
 pub mod https;
 pub mod ima;
+pub mod kept;
 pub mod keys;
 pub mod manual;
 pub mod measured;

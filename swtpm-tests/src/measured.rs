@@ -108,6 +108,42 @@ impl Row {
     }
 }
 
+/// How long each of many requests waited, and how long all took.
+#[derive(Debug)]
+pub struct Load {
+    waited: Vec<Duration>,
+    lasted: Duration,
+}
+
+impl Load {
+    /// What was waited for within this time.
+    #[must_use]
+    pub fn new(mut waited: Vec<Duration>, lasted: Duration) -> Self {
+        waited.sort_unstable();
+        Self { waited, lasted }
+    }
+
+    /// Requests in a second.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "no load has 2^52 requests")]
+    pub fn per_second(&self) -> f64 {
+        self.waited.len() as f64 / self.lasted.as_secs_f64()
+    }
+
+    /// The time within which so many of a hundred were answered.
+    #[must_use]
+    pub fn percentile(&self, percent: usize) -> Duration {
+        let position = self.waited.len() * percent / 100;
+        self.waited.get(position).or(self.waited.last()).copied().unwrap_or_default()
+    }
+
+    /// The row of it.
+    #[must_use]
+    pub fn row(&self, operation: impl Into<String>) -> Row {
+        Row::rate(operation, self.per_second(), self.percentile(50), self.percentile(99))
+    }
+}
+
 fn megabytes(kilobytes: u64) -> String {
     format!("{}.{} MB", kilobytes / 1024, kilobytes % 1024 * 10 / 1024)
 }

@@ -371,6 +371,9 @@ mod tests {
         assert_eq!(serde_json::from_str::<AcceptedPcrs>(&json).unwrap(), set);
         let toml = toml::to_string(&set).unwrap();
         assert_eq!(toml::from_str::<AcceptedPcrs>(&toml).unwrap(), set, "{toml}");
+        let empty = Source { version: Some(String::new()), ..Source::default() };
+        let refused = AcceptedPcrs::with_sources([(pcr(4), a, empty)]);
+        assert_eq!(refused, Err(ReferenceError::Source { bank, pcr: pcr(4), field: "version" }));
         let all = set.from_source(&node("third"));
         assert_eq!(of(&all).pop().unwrap().2, node("third"));
         assert_eq!(

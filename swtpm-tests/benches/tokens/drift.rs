@@ -11,6 +11,8 @@ use rootbound_common::crypto::hash;
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex};
 use rootbound_common::wire::v1::{CredentialOutcome, EvidenceRequest, EvidenceResponse};
 use rootbound_swtpm_tests::gateway::Gateway;
+use rootbound_swtpm_tests::kept::Kept;
+use rootbound_swtpm_tests::measured::Load;
 use rootbound_swtpm_tests::software_tpm::{SoftwareKey, SoftwareTpm};
 use rootbound_swtpm_tests::world::World;
 use rustls::crypto::aws_lc_rs;
@@ -18,9 +20,9 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
+use crate::ORDERS;
 use crate::service::introspection;
-use crate::way::Way;
-use crate::{Load, ORDERS};
+use crate::way::{form_to, of_service, text};
 
 /// Times that one node drifts: it holds a bounded number of certificates.
 const TIMES: usize = 12;
@@ -29,7 +31,7 @@ const TIMES: usize = 12;
 /// recovers, and gets another certificate and another token. The first one of so many nodes warms what is cold.
 pub(crate) async fn measure(world: &World, gateway: &Gateway, nodes: usize) -> Load {
     let anchors = read_trust_anchors(&world.bundle()).expect("the trust bundle");
-    let mut service = Way::of_service(world, gateway, 1).await.pop().expect("a connection");
+    let mut service = of_service(world, gateway, 1).await.pop().expect("a connection");
     let mut waited = Vec::new();
     let mut begun = Instant::now();
     for number in 0..=nodes {
@@ -44,12 +46,13 @@ pub(crate) async fn measure(world: &World, gateway: &Gateway, nodes: usize) -> L
 }
 
 /// Of another node.
-async fn drifts(world: &World, anchors: &Arc<RootCertStore>, service: &mut Way) -> Vec<Duration> {
+async fn drifts(world: &World, anchors: &Arc<RootCertStore>, service: &mut Kept) -> Vec<Duration> {
     let mut node = world.affirming_simulated(SoftwareTpm::booted(&[HashAlgorithm::Sha256])).await;
     let well = node.tpm.pcrs.clone();
     node.tpm.extend(PcrIndex::new(4).expect("a PCR"), hash(HashAlgorithm::Sha256, &[b"another loader"]));
     let drifted = node.tpm.pcrs.clone();
-    let mut own = Way::open(world, client_config(Arc::clone(anchors)).expect("a TLS configuration")).await;
+    let mut own =
+        Kept::open(world.address(), client_config(Arc::clone(anchors)).expect("a TLS configuration")).await;
     let mut challenge = node.challenge().await.expect("a challenge");
     let mut waited = Vec::new();
     for _ in 0..TIMES {
@@ -75,7 +78,7 @@ async fn drifts(world: &World, anchors: &Arc<RootCertStore>, service: &mut Way) 
     waited
 }
 
-async fn submit(way: &mut Way, evidence: &EvidenceRequest) -> EvidenceResponse {
+async fn submit(way: &mut Kept, evidence: &EvidenceRequest) -> EvidenceResponse {
     let request = Request::post("/v1/evidence").header(CONTENT_TYPE, "application/json");
     let body = serde_json::to_vec(evidence).expect("JSON");
     let answer = way.send(request, Bytes::from(body)).await;
@@ -93,12 +96,12 @@ async fn token(world: &World, anchors: &Arc<RootCertStore>, chain: &str, key: &S
         .with_client_auth_cert(chain.expect("PEM"), key)
         .expect("its own key");
     let form = format!("grant_type=client_credentials&audience={ORDERS}");
-    let answer = Way::open(world, tls).await.post("/oauth2/token", form.into()).await;
-    answer.text("access_token")
+    let answer = Kept::open(world.address(), tls).await.send(form_to("/oauth2/token"), form.into()).await;
+    text(&answer, "access_token")
 }
 
-async fn active(way: &mut Way, form: &Bytes) -> bool {
-    let answer = way.post("/oauth2/introspect", form.clone()).await;
+async fn active(way: &mut Kept, form: &Bytes) -> bool {
+    let answer = way.send(form_to("/oauth2/introspect"), form.clone()).await;
     match &*answer.body {
         body if body.starts_with(b"{\"active\":true") => true,
         b"{\"active\":false}" => false,

@@ -18,7 +18,7 @@ use rootbound_attester::token::{Token, TokenWish, Tokens, Wished};
 use rootbound_common::clock::Clock;
 use rootbound_swtpm_tests::Swtpm;
 use rootbound_swtpm_tests::gateway::Gateway;
-use rootbound_swtpm_tests::measured::Row;
+use rootbound_swtpm_tests::measured::{Load, Row};
 use rootbound_swtpm_tests::policies;
 use rootbound_swtpm_tests::world::{Machine, World};
 use rootbound_verifier::policy::BundleSource;
@@ -159,31 +159,4 @@ async fn fetch(world: &World, machine: &Machine, lasts: Duration) -> (Token, Loa
         .collect();
     let waits = tasks.join_all().await.concat();
     (first, Load::new(waits, begun.elapsed()))
-}
-
-/// How long each request waited, and how long all took.
-pub(crate) struct Load {
-    waited: Vec<Duration>,
-    lasted: Duration,
-}
-
-impl Load {
-    pub(crate) fn new(mut waited: Vec<Duration>, lasted: Duration) -> Self {
-        waited.sort_unstable();
-        Self { waited, lasted }
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "no bench has 2^52 requests")]
-    fn per_second(&self) -> f64 {
-        self.waited.len() as f64 / self.lasted.as_secs_f64()
-    }
-
-    fn percentile(&self, percent: usize) -> Duration {
-        let position = (self.waited.len() - 1) * percent / 100;
-        self.waited[position]
-    }
-
-    fn row(&self, name: String) -> Row {
-        Row::rate(name, self.per_second(), self.percentile(50), self.percentile(99))
-    }
 }

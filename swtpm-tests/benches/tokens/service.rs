@@ -11,13 +11,15 @@ use hyper::body::Bytes;
 use rootbound_common::clock::{Clock as _, SystemClock};
 use rootbound_common::crypto::sha256;
 use rootbound_swtpm_tests::gateway::Gateway;
+use rootbound_swtpm_tests::kept::{Answer, Kept};
+use rootbound_swtpm_tests::measured::Load;
 use rootbound_swtpm_tests::world::World;
 use rootbound_token::base64url;
 use rootbound_token::jwk::PublicJwk;
 use serde_json::json;
 
-use crate::way::{Answer, Asks, Way, form_to, load};
-use crate::{Load, ORDERS, PUBLIC_URL, signatures};
+use crate::way::{Asks, form_to, load, of_service, text};
+use crate::{ORDERS, PUBLIC_URL, signatures};
 
 /// A service, and how much it asks.
 pub(crate) struct Service<'a> {
@@ -47,7 +49,7 @@ impl Service<'_> {
         let mut exchanges = Exchanges { way, proofs, form: exchange(token) };
         loop {
             if let Some(answer) = exchanges.once().await {
-                break answer.text("access_token");
+                break text(&answer, "access_token");
             }
         }
     }
@@ -70,8 +72,8 @@ impl Service<'_> {
         load(all, self.lasts).await
     }
 
-    async fn ways(&self) -> Vec<Way> {
-        Way::of_service(self.world, self.gateway, self.connections).await
+    async fn ways(&self) -> Vec<Kept> {
+        of_service(self.world, self.gateway, self.connections).await
     }
 }
 
@@ -90,7 +92,7 @@ pub(crate) fn introspection(token: &str) -> Bytes {
 }
 
 struct Exchanges {
-    way: Way,
+    way: Kept,
     proofs: Proofs,
     form: Bytes,
 }
@@ -100,7 +102,7 @@ impl Exchanges {
         let request = form_to("/oauth2/token").header("dpop", self.proofs.next());
         let answer = self.way.send(request, self.form.clone()).await;
         self.proofs.heed(&answer);
-        if answer.status == StatusCode::BAD_REQUEST && answer.text("error") == "use_dpop_nonce" {
+        if answer.status == StatusCode::BAD_REQUEST && text(&answer, "error") == "use_dpop_nonce" {
             return None;
         }
         assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
@@ -116,20 +118,20 @@ impl Asks for Exchanges {
 }
 
 struct Introspects {
-    way: Way,
+    way: Kept,
     form: Bytes,
 }
 
 impl Asks for Introspects {
     async fn ask(&mut self) -> bool {
-        let answer = self.way.post("/oauth2/introspect", self.form.clone()).await;
+        let answer = self.way.send(form_to("/oauth2/introspect"), self.form.clone()).await;
         assert!(answer.body.starts_with(b"{\"active\":true"), "{:?}", answer.body);
         true
     }
 }
 
 struct Enforced {
-    way: Way,
+    way: Kept,
     proofs: Proofs,
     authorization: String,
 }
@@ -145,7 +147,7 @@ impl Asks for Enforced {
             .header("dpop", self.proofs.next());
         let answer = self.way.send(request, Bytes::new()).await;
         self.proofs.heed(&answer);
-        if answer.status == StatusCode::UNAUTHORIZED && answer.text("code").starts_with("dpop_nonce") {
+        if answer.status == StatusCode::UNAUTHORIZED && text(&answer, "code").starts_with("dpop_nonce") {
             return false;
         }
         assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.body);
@@ -195,7 +197,9 @@ impl Proofs {
     }
 
     fn heed(&mut self, answer: &Answer) {
-        self.nonce = answer.nonce().or_else(|| self.nonce.take());
+        if let Some(nonce) = answer.headers.get("dpop-nonce") {
+            self.nonce = Some(nonce.to_str().expect("a text").to_owned());
+        }
     }
 }
 

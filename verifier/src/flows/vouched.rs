@@ -16,7 +16,7 @@ impl Verifier {
     /// Whom a certificate names.
     ///
     /// Established when this returns, in this order: our CA signed it for a client, and it is in date · it is an X.509-SVID. The
-    /// signature is verified once for each certificate.
+    /// signature is verified once for each certificate: the CA stays the same while the verifier runs.
     pub(super) fn vouched_svid(&self, der: &[u8], now: Timestamp) -> Result<PresentedSvid, EnforceRefusal> {
         let hash = TextHash::of(der);
         if let Some(known) = self.vouched.find(&hash) {

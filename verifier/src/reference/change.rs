@@ -209,6 +209,7 @@ mod tests {
     use rootbound_common::clock::Timestamp;
     use rootbound_common::crypto::hash;
     use rootbound_common::tpm::{HashAlgorithm, PcrIndex, PcrSelection};
+    use rootbound_compute::values::Source;
 
     const BANK: HashAlgorithm = HashAlgorithm::Sha256;
 
@@ -334,6 +335,10 @@ mod tests {
         assert!(book.judges_alike(&unnamed, &labels));
         let same = with(ReferenceChange::Digests(name("files"), digests("/bin/a")));
         assert!(book.judges_alike(&same, &labels), "another version that accepts the same");
+        let elsewhere = Source { node: Some("n".into()), ..Source::default() };
+        let same = with(ReferenceChange::Set(name("pcrs"), accepted("old").from_source(&elsewhere)));
+        assert_ne!(same.set(&name("pcrs")), book.set(&name("pcrs")));
+        assert!(book.judges_alike(&same, &labels), "the same values, from elsewhere");
         let mut stricter = body();
         stricter.ignored = [PcrIndex::new(9).unwrap()].into_iter().collect();
         for other in [
@@ -350,7 +355,7 @@ mod tests {
     #[test]
     fn what_withdrawing_a_boot_set_leaves_demanded_is_foreseen_too() {
         use crate::appraisal::boot::{BootRules, Demanded};
-        use rootbound_compute::values::{BootValue, BootValues, Measured, Source};
+        use rootbound_compute::values::{BootValue, BootValues, Measured};
 
         let set = |measured: &[Measured]| {
             let value = |measured: &Measured| BootValue {

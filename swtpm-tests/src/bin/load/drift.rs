@@ -2,22 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_TYPE, HOST};
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
-use hyper::client::conn::http1::SendRequest;
 use rootbound_attester::client::{client_config, read_trust_anchors};
 use rootbound_common::crypto::hash;
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex};
-use rootbound_common::wire::v1::{Challenge, EvidenceRequest, EvidenceResponse};
 use rootbound_swtpm_tests::gateway::Gateway;
-use rootbound_swtpm_tests::measured::Row;
+use rootbound_swtpm_tests::kept::Kept;
+use rootbound_swtpm_tests::measured::{Load, Row};
 use rootbound_swtpm_tests::software_tpm::SoftwareTpm;
 use rootbound_swtpm_tests::world::{World, operator};
 
-use crate::drive::Load;
-use crate::evaluate::{connect, decided, question};
+use crate::drive::submit;
+use crate::evaluate::{decided, question};
 
 /// Times that the node drifts and recovers.
 const ROUNDS: usize = 300;
@@ -34,14 +29,15 @@ pub(crate) async fn run(world: &World, gateway: &Gateway) {
     let drifted = node.tpm.pcrs.clone();
 
     let anchors = read_trust_anchors(&world.bundle()).expect("the trust bundle");
-    let mut node_way = connect(world, client_config(anchors.clone()).expect("a TLS configuration")).await;
-    let mut service_way = connect(world, gateway.tls(anchors)).await;
+    let mut node_way =
+        Kept::open(world.address(), client_config(anchors.clone()).expect("a TLS configuration")).await;
+    let mut service_way = Kept::open(world.address(), gateway.tls(anchors)).await;
     let question = question(node.node);
     let mut challenge = node.challenge().await.expect("a challenge");
     let (mut begun, mut waited) = (Instant::now(), Vec::new());
     for round in 0..ROUNDS {
         node.tpm.pcrs.clone_from(&well);
-        challenge = submit(&mut node_way, node.answer(&challenge)).await;
+        challenge = submit(&mut node_way, &node.answer(&challenge)).await;
         assert!(decided(&mut service_way, "/access/v1/evaluation", question.clone()).await, "round {round}");
         node.tpm.pcrs.clone_from(&drifted);
         let evidence = node.answer(&challenge);
@@ -50,7 +46,7 @@ pub(crate) async fn run(world: &World, gateway: &Gateway) {
             while decided(&mut service_way, "/access/v1/evaluation", question.clone()).await {}
             sent.elapsed()
         };
-        let (next, took) = tokio::join!(submit(&mut node_way, evidence), refused);
+        let (next, took) = tokio::join!(submit(&mut node_way, &evidence), refused);
         challenge = next;
         // The first ones warm what is cold.
         if round < ROUNDS / 10 {
@@ -63,17 +59,4 @@ pub(crate) async fn run(world: &World, gateway: &Gateway) {
     let slow = load.percentile(99);
     Row::time("evidence of drift sent to first decision refused, p50", load.percentile(50)).publish();
     Row::time("the same, p99", slow).time_at_most(slow, REFUSED).publish();
-}
-
-async fn submit(way: &mut SendRequest<Full<Bytes>>, evidence: EvidenceRequest) -> Challenge {
-    let request = Request::post("/v1/evidence")
-        .header(HOST, "127.0.0.1")
-        .header(CONTENT_TYPE, "application/json")
-        .body(Full::from(serde_json::to_vec(&evidence).expect("JSON")))
-        .expect("a request");
-    way.ready().await.expect("a connection that is kept");
-    let response = way.send_request(request).await.expect("an answer");
-    assert_eq!(response.status(), StatusCode::OK);
-    let body = response.into_body().collect().await.expect("a body").to_bytes();
-    serde_json::from_slice::<EvidenceResponse>(&body).expect("an answer of version 1").next
 }

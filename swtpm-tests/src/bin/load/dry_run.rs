@@ -12,7 +12,7 @@ use rootbound_common::crypto::hash;
 use rootbound_common::random;
 use rootbound_common::tpm::{HashAlgorithm, PcrIndex, PcrSelection, PcrSet};
 use rootbound_common::wire::v1::{BootLogPart, EvidenceRequest, ImaPart, PostureStatus};
-use rootbound_swtpm_tests::measured::Row;
+use rootbound_swtpm_tests::measured::{Load, Row};
 use rootbound_swtpm_tests::measured_logs::{BootLog, ImaList};
 use rootbound_swtpm_tests::software_tpm::{EndorsementKey, SoftwareKey, SoftwareTpm, Template};
 use rootbound_swtpm_tests::world::{Simulated, World, operator};
@@ -33,8 +33,6 @@ use rootbound_verifier::store::logs::{
 use rootbound_verifier::store::{
     CompletedEnrollment, DecisionKind, DecisionRecord, DecisionTrail, EnrollmentOutcome, EvidenceRecord,
 };
-
-use crate::drive::Load;
 
 const BANK: HashAlgorithm = HashAlgorithm::Sha256;
 /// Entries that all lists begin with.

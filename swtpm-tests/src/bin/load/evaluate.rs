@@ -6,30 +6,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::CONTENT_TYPE;
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
 use rootbound_attester::client::read_trust_anchors;
 use rootbound_common::id::NodeId;
 use rootbound_common::tpm::HashAlgorithm;
 use rootbound_swtpm_tests::gateway::Gateway;
-use rootbound_swtpm_tests::measured::Row;
+use rootbound_swtpm_tests::kept::{Answer, Kept};
+use rootbound_swtpm_tests::measured::{Load, Row};
 use rootbound_swtpm_tests::policies;
 use rootbound_swtpm_tests::software_tpm::SoftwareTpm;
 use rootbound_swtpm_tests::world::World;
 use rootbound_verifier::appraisal::Verdict;
 use rootbound_verifier::posture::LiveNode;
-use rustls_pki_types::ServerName;
 use serde_json::json;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::ClientConfig;
 
 use crate::drift;
-use crate::drive::Load;
 
 /// How the load is made.
 #[derive(Debug, Clone, Copy)]
@@ -138,7 +131,7 @@ async fn ask(
     let mut ways = Vec::new();
     for _ in 0..settings.connections {
         let anchors = read_trust_anchors(&world.bundle()).expect("the trust bundle");
-        ways.push(connect(world, gateway.tls(anchors)).await);
+        ways.push(Kept::open(world.address(), gateway.tls(anchors)).await);
     }
     let start = Instant::now();
     let tasks: Vec<_> = ways
@@ -170,28 +163,10 @@ async fn ask(
 }
 
 /// Asks, and says whether what was asked for is allowed; of a batch nothing is said.
-pub(crate) async fn decided(way: &mut SendRequest<Full<Bytes>>, path: &str, body: Bytes) -> bool {
-    let request = Request::post(path)
-        .header(HOST, "127.0.0.1")
-        .header(CONTENT_TYPE, "application/json")
-        .body(Full::from(body))
-        .expect("a request");
-    way.ready().await.expect("a connection that is kept");
-    let response = way.send_request(request).await.expect("an answer");
-    assert_eq!(response.status(), StatusCode::OK);
-    let body = response.into_body().collect().await.expect("a body").to_bytes();
+pub(crate) async fn decided(way: &mut Kept, path: &str, body: Bytes) -> bool {
+    let request = Request::post(path).header(CONTENT_TYPE, "application/json");
+    let Answer { status, body, .. } = way.send(request, body).await;
+    assert_eq!(status, StatusCode::OK);
     assert!(body.starts_with(b"{\"decision\":") || body.starts_with(b"{\"evaluations\":"), "{body:?}");
     body.starts_with(b"{\"decision\":true")
-}
-
-pub(crate) async fn connect(world: &World, tls: ClientConfig) -> SendRequest<Full<Bytes>> {
-    let connector = TlsConnector::from(Arc::new(tls));
-    let stream = TcpStream::connect(world.address()).await.expect("a verifier that listens");
-    stream.set_nodelay(true).expect("a socket");
-    let name = ServerName::try_from("127.0.0.1").expect("an address");
-    let stream = connector.connect(name, stream).await.expect("TLS");
-    let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("HTTP");
-    // Ends with the sender.
-    tokio::spawn(connection);
-    sender
 }

@@ -30,7 +30,7 @@ use rootbound_swtpm_tests::{Manufacturer, Swtpm};
 use rootbound_verifier::http::admin::message::{Command, NodeSummary, Reply, Words};
 use rootbound_verifier::node::{Labels, Name, Standing};
 
-use crate::drive::{Connections, Load};
+use crate::drive::Connections;
 
 /// Measures round trips and memory of the daemons.
 #[derive(Parser)]
@@ -100,7 +100,7 @@ async fn attest(programs: &Path, lasts: Duration) {
     let nodes = enrolled(&site).await;
     for connections in [Connections::PerRequest, Connections::Kept] {
         for count in [1, NODES] {
-            let load = Load::of(&nodes[..count], connections, &site, lasts).await;
+            let load = drive::load(&nodes[..count], connections, &site, lasts).await;
             let nodes = if count == 1 { "node" } else { "nodes" };
             let name = format!("evidence, {count} simulated {nodes}, {}", connections.in_words());
             Row::rate(name, load.per_second(), load.percentile(50), load.percentile(99)).publish();

@@ -5,7 +5,8 @@
 //! takes back only itself, and each caller is answered after the commit, never before.
 //!
 //! What the members have to record goes into the audit trail in the same transaction, as one segment behind the head of the
-//! chain. The head in memory is that of the last commit; after one that failed it is read from the disk again.
+//! chain. The head in memory is that of the last commit; after one that failed it is read from the disk again. Where to record is
+//! all that a group does, the one statement that writes the segment is the transaction.
 
 use std::fmt;
 use std::pin::Pin;

@@ -4,10 +4,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use rootbound_verifier::store::{DecisionKind, DecisionStore as _, SqliteStore, StoreError, StoreOpenError};
+use rootbound_verifier::audit::verify::Walk;
+use rootbound_verifier::store::{
+    AuditStore as _, DecisionKind, DecisionStore as _, SqliteStore, StoreError, StoreOpenError,
+};
 
 use super::{BackEnd as _, Sqlite, file, raw};
-use crate::fixtures::{at_once, codes, decision};
+use crate::fixtures::{at_once, codes, decision, record};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -97,6 +100,24 @@ async fn new_database_that_is_opened_by_many_at_once_is_migrated_once() {
         store.record_decision(decision(None, DecisionKind::Operate, "one")).await.unwrap();
     }
     assert_eq!(codes(&stores[0], None).await.len(), 16);
+}
+
+/// Each finds that the trail goes on behind where it left it.
+#[tokio::test]
+async fn records_that_two_append_in_turns_form_one_chain() {
+    let sqlite = Sqlite::new().await;
+    let other = SqliteStore::open(&file(sqlite.folder.path())).await.unwrap();
+    for number in 0..6 {
+        let store = if number % 2 == 0 { &*sqlite.store } else { &other };
+        store.append(vec![record("one"), record("two")]).await.unwrap();
+    }
+    let mut walk = Walk::new(&[], None);
+    for segment in other.segments(1, 100).await.unwrap() {
+        walk.segment(&segment);
+    }
+    let verification = walk.end();
+    assert!(verification.is_whole(), "{:?}", verification.damages);
+    assert_eq!(verification.records, 12);
 }
 
 #[tokio::test(start_paused = true)]
