@@ -1,8 +1,7 @@
 //! `reference compute boot`, the program itself: over small images, and over the packages that real boots were made of.
 //!
-//! `BOOT_FILES` names a folder into which the packages of those boots are unpacked (`apt-get download` and `dpkg -x`):
-//! shim-signed 1.51 (16.1-2), grub-efi-amd64-signed 2.06-13, systemd-boot-efi 252.39, linux-image-6.1.0-56-cloud-amd64. The
-//! evidence is in `EVIDENCE_CORPUS`. Where either is unset, that test says that it is skipped.
+//! `BOOT_FILES` names a folder into which the packages of those boots are unpacked: `scripts/boot-files` makes it. The evidence
+//! is in `EVIDENCE_CORPUS`. Where either is unset, that test says that it is skipped.
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::fs;

@@ -432,8 +432,8 @@ impl Verifier {
 
     /// The node that a certificate names, for whose key the gateway vouches.
     ///
-    /// Established when this returns, in this order: as [`Self::vouched_svid`] · of a node that the gateway may read · it is on record and was not replaced · the node is at the epoch that it names, and may
-    /// have credentials now.
+    /// Established when this returns, in this order: as [`Self::vouched_svid`] · of a node that the gateway may read · it is on
+    /// record and was not replaced · the node is at the epoch that it names, and may have credentials now.
     fn svid(
         &self,
         party: &IdentifiedRelyingParty,
