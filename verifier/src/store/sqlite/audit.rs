@@ -10,7 +10,7 @@ use sqlx::sqlite::SqliteRow;
 use super::SqliteStore;
 use super::columns::{Columns, to_integer};
 use crate::audit::{AuditRecord, Checkpoint, Hash, Head, PublicKey, RecordId, Segment, SequencedRecord};
-use crate::evidence::frame::{pack, unpack};
+use crate::evidence::frame::{pack_short, unpack};
 use crate::store::{AuditStore, RecordFilter, RecordPage, StoreError};
 
 /// Bytes of lines that one answer has at most, but for one segment.
@@ -331,7 +331,7 @@ async fn insert_checkpoint(
 /// Puts a segment at the end of the trail, in the transaction of what it is about. `false`: the trail does not end there,
 /// and nothing was written.
 pub(super) async fn insert(connection: &mut SqliteConnection, segment: &Segment) -> Result<bool, StoreError> {
-    let frame = pack(&segment.body).map_err(|error| StoreError::Database(Box::new(error)))?;
+    let frame = pack_short(&segment.body).map_err(|error| StoreError::Database(Box::new(error)))?;
     let links: Vec<u8> = segment.links.iter().flat_map(|link| *link.as_bytes()).collect();
     let insert = sqlx::query(
         "INSERT INTO audit_segment (first, count, first_at, last_at, previous, links, hash, body) \
